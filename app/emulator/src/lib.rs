@@ -1,0 +1,1 @@
+//! Emulated SAM module and ID card

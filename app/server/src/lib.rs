@@ -1,0 +1,1 @@
+//! HTTP API, device gateway and wiring

@@ -1,0 +1,226 @@
+//! The fast provider for servers, on AWS-LC. Needs std; AWS-LC draws its own randomness, so the
+//! generators passed in are ignored: replayable tests use [`crate::rust_crypto`].
+
+use alloc::boxed::Box;
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::signature::{
+    ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
+};
+use aws_lc_rs::{agreement, digest, hkdf, hmac, rand::SystemRandom};
+use rand_core::CryptoRng;
+
+use crate::rust_crypto::check_uncompressed;
+use crate::{
+    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Digest, EphemeralKey, HASH_LEN, Hash,
+    Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme, SoftwareKey, Suite,
+    VerifyingKey,
+};
+
+/// The suite [`Suite::X25519_P256_AES128GCM_SHA256`] on AWS-LC.
+#[must_use]
+pub fn provider() -> Provider {
+    Provider {
+        suite: Suite::X25519_P256_AES128GCM_SHA256,
+        hash: Arc::new(Sha2),
+        mac: Arc::new(HmacSha256),
+        kdf: Arc::new(HkdfSha256),
+        aead: Arc::new(AesGcm),
+        key_exchange: Arc::new(X25519),
+        signature: Arc::new(P256),
+    }
+}
+
+struct Sha2;
+
+impl Hash for Sha2 {
+    fn hash(&self, parts: &[&[u8]]) -> Digest {
+        let mut hash = digest::Context::new(&digest::SHA256);
+        for part in parts {
+            hash.update(part);
+        }
+        hash.finish()
+            .as_ref()
+            .try_into()
+            .expect("SHA-256 has 32 bytes")
+    }
+}
+
+struct HmacSha256;
+
+impl Mac for HmacSha256 {
+    fn mac(&self, key: &[u8], parts: &[&[u8]]) -> Digest {
+        let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
+        for part in parts {
+            mac.update(part);
+        }
+        mac.sign()
+            .as_ref()
+            .try_into()
+            .expect("HMAC-SHA-256 has 32 bytes")
+    }
+}
+
+struct HkdfSha256;
+
+struct OutputLen(usize);
+
+impl hkdf::KeyType for OutputLen {
+    fn len(&self) -> usize {
+        self.0
+    }
+}
+
+impl Kdf for HkdfSha256 {
+    fn extract(&self, salt: &[u8], input_key: &[u8]) -> Secret {
+        // HKDF-Extract is HMAC(salt, ikm); aws-lc's own `Prk` cannot be taken out again.
+        let key = hmac::Key::new(hmac::HMAC_SHA256, salt);
+        Secret::copied_from(hmac::sign(&key, input_key).as_ref())
+    }
+
+    fn expand(&self, prk: &Secret, info: &[&[u8]], len: usize) -> Result<Secret, CryptoError> {
+        if prk.len() < HASH_LEN {
+            return Err(CryptoError::TooLong);
+        }
+        let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, prk.expose());
+        let okm = prk
+            .expand(info, OutputLen(len))
+            .map_err(|_| CryptoError::TooLong)?;
+        Secret::try_filled(len, |out| okm.fill(out).map_err(|_| CryptoError::Failed))
+    }
+}
+
+struct AesGcm;
+
+impl Aead for AesGcm {
+    fn key(&self, key: &Secret) -> Result<Box<dyn AeadKey>, CryptoError> {
+        let key =
+            UnboundKey::new(&AES_128_GCM, key.expose()).map_err(|_| CryptoError::InvalidKey)?;
+        Ok(Box::new(AesGcmKey(LessSafeKey::new(key))))
+    }
+}
+
+struct AesGcmKey(LessSafeKey);
+
+impl AeadKey for AesGcmKey {
+    fn seal(
+        &self,
+        nonce: &[u8; AEAD_NONCE_LEN],
+        aad: &[u8],
+        data: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
+        self.0
+            .seal_in_place_append_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data)
+            .map_err(|_| CryptoError::TooLong)
+    }
+
+    fn open(
+        &self,
+        nonce: &[u8; AEAD_NONCE_LEN],
+        aad: &[u8],
+        data: &mut Vec<u8>,
+    ) -> Result<(), CryptoError> {
+        let body = data
+            .len()
+            .checked_sub(AEAD_TAG_LEN)
+            .ok_or(CryptoError::BadAuthentication)?;
+        self.0
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data)
+            .map_err(|_| CryptoError::BadAuthentication)?;
+        data.truncate(body);
+        Ok(())
+    }
+}
+
+struct X25519;
+
+impl KeyExchange for X25519 {
+    fn share_len(&self) -> usize {
+        32
+    }
+
+    fn generate(&self, _rng: &mut dyn CryptoRng) -> Result<Box<dyn EphemeralKey>, CryptoError> {
+        let secret =
+            agreement::EphemeralPrivateKey::generate(&agreement::X25519, &SystemRandom::new())
+                .map_err(|_| CryptoError::Failed)?;
+        let share = secret
+            .compute_public_key()
+            .map_err(|_| CryptoError::Failed)?;
+        Ok(Box::new(X25519Key { secret, share }))
+    }
+}
+
+struct X25519Key {
+    secret: agreement::EphemeralPrivateKey,
+    share: agreement::PublicKey,
+}
+
+impl EphemeralKey for X25519Key {
+    fn share(&self) -> &[u8] {
+        self.share.as_ref()
+    }
+
+    fn agree(self: Box<Self>, peer_share: &[u8]) -> Result<Secret, CryptoError> {
+        let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, peer_share);
+        // AWS-LC refuses an all-zero result (RFC 7748 §6.1).
+        agreement::agree_ephemeral(self.secret, peer, CryptoError::InvalidKey, |shared| {
+            Ok(Secret::copied_from(shared))
+        })
+    }
+}
+
+struct P256;
+
+impl SignatureScheme for P256 {
+    fn generate(&self, _rng: &mut dyn CryptoRng) -> Result<SoftwareKey, CryptoError> {
+        let der =
+            EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
+                .map_err(|_| CryptoError::Failed)?;
+        let pkcs8 = Secret::copied_from(der.as_ref());
+        Ok(SoftwareKey {
+            key: self.from_pkcs8(&pkcs8)?,
+            pkcs8,
+        })
+    }
+
+    fn from_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
+        let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der.expose())
+            .map_err(|_| CryptoError::InvalidKey)?;
+        Ok(Arc::new(P256Key(key)))
+    }
+
+    fn public_key(&self, point: &[u8]) -> Result<Arc<dyn VerifyingKey>, CryptoError> {
+        check_uncompressed(point)?;
+        let key = ParsedPublicKey::new(&ECDSA_P256_SHA256_ASN1, point)
+            .map_err(|_| CryptoError::InvalidKey)?;
+        Ok(Arc::new(P256PublicKey(key)))
+    }
+}
+
+struct P256Key(EcdsaKeyPair);
+
+impl SecureElement for P256Key {
+    fn public_key(&self) -> &[u8] {
+        self.0.public_key().as_ref()
+    }
+
+    fn sign(&self, _rng: &mut dyn CryptoRng, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        let signature = self
+            .0
+            .sign(&SystemRandom::new(), message)
+            .map_err(|_| CryptoError::Failed)?;
+        Ok(signature.as_ref().to_vec())
+    }
+}
+
+struct P256PublicKey(ParsedPublicKey);
+
+impl VerifyingKey for P256PublicKey {
+    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        self.0
+            .verify_sig(message, signature)
+            .map_err(|_| CryptoError::BadAuthentication)
+    }
+}

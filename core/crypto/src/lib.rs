@@ -1,0 +1,35 @@
+//! Suites, keys, secrets and the secure-element trait.
+//!
+//! A [`Provider`] is a plain struct of trait objects: one suite's algorithms, passed explicitly to
+//! whoever needs them and never kept in a global. Two providers exist for the suite
+//! [`Suite::X25519_P256_AES128GCM_SHA256`]: [`rust_crypto::provider`], pure Rust, `no_std` and
+//! deterministic under a given generator; and, with the feature `aws-lc`, [`aws_lc::provider`],
+//! which is several times faster, needs std and draws its randomness from AWS-LC.
+//!
+//! Absent on purpose: any clock, any operating-system randomness, any file.
+#![no_std]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+#[cfg(test)]
+extern crate std;
+
+#[cfg(feature = "aws-lc")]
+pub mod aws_lc;
+mod error;
+mod provider;
+pub mod rust_crypto;
+mod secret;
+mod suite;
+mod time;
+
+pub use error::CryptoError;
+pub use provider::{
+    AEAD_KEY_LEN, AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, Digest, EphemeralKey, HASH_LEN,
+    Hash, Kdf, KeyExchange, Mac, Provider, SecureElement, SignatureScheme, SoftwareKey,
+    VerifyingKey,
+};
+pub use rand_core::CryptoRng;
+pub use secret::Secret;
+pub use suite::Suite;
+pub use time::UnixTime;

@@ -1,0 +1,1 @@
+//! Drives core machines over async byte streams

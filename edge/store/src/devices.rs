@@ -1,0 +1,208 @@
+//! Devices and, beside each, its live certificate: the mapping of requirement C4.
+
+use countersign_crypto::UnixTime;
+
+use crate::certificates::{CERTIFICATE_COLUMNS, certificate};
+use crate::names::stored_as_text;
+use crate::page::{check_cursor, fetch_limit};
+use crate::{Certificate, Page, Row, StoreError, Tx, Value};
+
+/// What a device is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum DeviceKind {
+    /// An ID-card reader (C).
+    Reader,
+}
+
+stored_as_text!(DeviceKind, "device kind", { Reader => "reader" });
+
+/// Whether a device may be served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DeviceStatus {
+    /// It may.
+    Enrolled,
+    /// It is refused; the reason stands beside it.
+    Blocked,
+}
+
+stored_as_text!(DeviceStatus, "device status", { Enrolled => "enrolled", Blocked => "blocked" });
+
+/// A device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Device {
+    /// `rdr_…` for readers.
+    pub id: String,
+    /// What it is.
+    pub kind: DeviceKind,
+    /// Serial number, unique among devices of its kind.
+    pub serial: String,
+    /// Whether it may be served.
+    pub status: DeviceStatus,
+    /// Why it is blocked, if it is.
+    pub block_reason: Option<String>,
+    /// When it was enrolled.
+    pub created_at: UnixTime,
+    /// When its status last changed.
+    pub updated_at: UnixTime,
+}
+
+/// A device and its live (intended or issued) certificate, if it has one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceRecord {
+    /// The device.
+    pub device: Device,
+    /// At most one is live at a time, by the database's rule.
+    pub certificate: Option<Certificate>,
+}
+
+const COLUMNS: &str =
+    "d.id, d.kind, d.serial, d.status, d.block_reason, d.created_at, d.updated_at";
+const WIDTH: usize = 7;
+
+fn device(row: &Row) -> Result<Device, StoreError> {
+    Ok(Device {
+        id: row.text(0)?.to_owned(),
+        kind: DeviceKind::stored(row.text(1)?)?,
+        serial: row.text(2)?.to_owned(),
+        status: DeviceStatus::stored(row.text(3)?)?,
+        block_reason: row.opt_text(4)?.map(str::to_owned),
+        created_at: row.time(5)?,
+        updated_at: row.time(6)?,
+    })
+}
+
+fn record(row: &Row) -> Result<DeviceRecord, StoreError> {
+    let certificate =
+        if row.is_null(WIDTH)? { None } else { Some(certificate(row, WIDTH)?) };
+    Ok(DeviceRecord { device: device(row)?, certificate })
+}
+
+impl Tx<'_> {
+    /// Inserts a device.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] `devices_kind_serial_key` if the serial is taken.
+    pub fn insert_device(&mut self, device: &Device) -> Result<(), StoreError> {
+        self.execute(
+            "INSERT INTO devices (id, kind, serial, status, block_reason, created_at, updated_at)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+            &[
+                (&device.id).into(),
+                device.kind.name().into(),
+                (&device.serial).into(),
+                device.status.name().into(),
+                device.block_reason.as_deref().into(),
+                device.created_at.into(),
+                device.updated_at.into(),
+            ],
+        )?;
+        Ok(())
+    }
+
+    /// The device with this id and its live certificate.
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn device_by_id(&mut self, id: &str) -> Result<Option<DeviceRecord>, StoreError> {
+        self.device_where("d.id = ?1", &[id.into()])
+    }
+
+    /// The device with this serial number and its live certificate (C4).
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn device_by_serial(
+        &mut self,
+        kind: DeviceKind,
+        serial: &str,
+    ) -> Result<Option<DeviceRecord>, StoreError> {
+        self.device_where("d.kind = ?1 AND d.serial = ?2", &[kind.name().into(), serial.into()])
+    }
+
+    /// The device to which the certificate with this number was issued, whatever the state of
+    /// that certificate, and the device's *live* certificate: if the two numbers differ, the one
+    /// asked for is revoked or replaced (C4).
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn device_by_certificate_number(
+        &mut self,
+        number: &str,
+    ) -> Result<Option<DeviceRecord>, StoreError> {
+        self.device_where(
+            "d.id = (SELECT device_id FROM certificates WHERE number = ?1)",
+            &[number.into()],
+        )
+    }
+
+    /// Devices of a kind, oldest first, after `cursor`; `limit` in 1..=[`crate::MAX_PAGE`].
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] `page-limit`, `page-cursor`.
+    pub fn devices_page(
+        &mut self,
+        kind: DeviceKind,
+        cursor: Option<&str>,
+        limit: u32,
+    ) -> Result<Page<DeviceRecord>, StoreError> {
+        let sql = select("d.kind = ?1 AND d.id > ?2 ORDER BY d.id LIMIT ?3");
+        let after = check_cursor(cursor)?.unwrap_or_default();
+        let values = [kind.name().into(), after.into(), fetch_limit(limit)?.into()];
+        let items = self.query(&sql, &values)?.iter().map(record).collect::<Result<_, _>>()?;
+        Ok(Page::cut(items, limit, |record: &DeviceRecord| record.device.id.clone()))
+    }
+
+    /// Blocks a device; blocking again replaces the reason.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub fn block_device(
+        &mut self,
+        id: &str,
+        reason: &str,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        self.set_status(id, DeviceStatus::Blocked, Some(reason), now)
+    }
+
+    /// Lets a blocked device be served again.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub fn unblock_device(&mut self, id: &str, now: UnixTime) -> Result<(), StoreError> {
+        self.set_status(id, DeviceStatus::Enrolled, None, now)
+    }
+
+    fn set_status(
+        &mut self,
+        id: &str,
+        status: DeviceStatus,
+        reason: Option<&str>,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        self.change_one(
+            "device",
+            "UPDATE devices SET status = ?2, block_reason = ?3, updated_at = ?4 WHERE id = ?1",
+            &[id.into(), status.name().into(), reason.into(), now.into()],
+        )
+    }
+
+    fn device_where(
+        &mut self,
+        condition: &str,
+        values: &[Value],
+    ) -> Result<Option<DeviceRecord>, StoreError> {
+        let row = self.query_one(&select(condition), values)?;
+        row.map(|row| record(&row)).transpose()
+    }
+}
+
+fn select(condition: &str) -> String {
+    format!(
+        "SELECT {COLUMNS}, {CERTIFICATE_COLUMNS}
+         FROM devices d LEFT JOIN certificates c
+           ON c.device_id = d.id AND c.state IN ('intended', 'issued')
+         WHERE {condition}"
+    )
+}

@@ -1,0 +1,225 @@
+//! Every difference between the SQL of SQLite and of PostgreSQL.
+//!
+//! Statements are written once, with parameters `?1`, `?2` … (rusqlite takes `$1` as a *name*,
+//! numbered by first appearance: silently wrong). Schemas are written once with the words below.
+
+use std::borrow::Cow;
+
+use crate::StoreError;
+
+/// A database's manner of speaking.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Dialect {
+    Sqlite,
+    Postgres,
+}
+
+/// Words of the shared schema text: (word, SQLite, PostgreSQL).
+///
+/// Text compares by bytes in both, so that cursors over ids walk in one order.
+const WORDS: &[(&str, &str, &str)] = &[
+    ("{int}", "INTEGER", "BIGINT"),
+    ("{text}", "TEXT", "TEXT COLLATE \"C\""),
+    ("{bytes}", "BLOB", "BYTEA"),
+    ("{strict}", "STRICT", ""),
+    ("{serial}", "INTEGER PRIMARY KEY AUTOINCREMENT", "BIGINT GENERATED ALWAYS AS IDENTITY"),
+    // SQLite's serial is already the key; a second clause would be an error there.
+    ("{serial_key}", "CHECK (id > 0)", "PRIMARY KEY (id)"),
+];
+
+/// What an append-only trigger says; [`crate::StoreError::Refused`] with this check.
+pub(crate) const APPEND_ONLY: &str = "append-only";
+
+impl Dialect {
+    /// The shared statement as this database wants it.
+    pub(crate) fn statement(self, sql: &str) -> Result<Cow<'_, str>, StoreError> {
+        let rewritten = dollar_placeholders(sql)?;
+        Ok(match self {
+            Self::Sqlite => Cow::Borrowed(sql),
+            Self::Postgres => Cow::Owned(rewritten),
+        })
+    }
+
+    /// The shared schema text as this database wants it.
+    pub(crate) fn schema(self, text: &str) -> String {
+        WORDS.iter().fold(text.to_owned(), |text, (word, sqlite, postgres)| {
+            text.replace(word, match self {
+                Self::Sqlite => sqlite,
+                Self::Postgres => postgres,
+            })
+        })
+    }
+
+    /// Triggers that refuse changing, deleting or replacing rows of `table`. (In SQLite, REPLACE
+    /// fires delete triggers only under `recursive_triggers`, which our connections turn on.)
+    pub(crate) fn append_only(self, table: &str) -> String {
+        match self {
+            Self::Sqlite => format!(
+                "CREATE TRIGGER {table}_no_update BEFORE UPDATE ON {table}
+                 BEGIN SELECT RAISE(ABORT, '{APPEND_ONLY}'); END;
+                 CREATE TRIGGER {table}_no_delete BEFORE DELETE ON {table}
+                 BEGIN SELECT RAISE(ABORT, '{APPEND_ONLY}'); END;"
+            ),
+            Self::Postgres => format!(
+                "CREATE OR REPLACE FUNCTION refuse_change() RETURNS trigger
+                 LANGUAGE plpgsql AS $$
+                 BEGIN RAISE EXCEPTION '{APPEND_ONLY}' USING ERRCODE = 'restrict_violation'; END $$;
+                 CREATE TRIGGER {table}_no_change BEFORE UPDATE OR DELETE ON {table}
+                 FOR EACH ROW EXECUTE FUNCTION refuse_change();
+                 CREATE TRIGGER {table}_no_truncate BEFORE TRUNCATE ON {table}
+                 FOR EACH STATEMENT EXECUTE FUNCTION refuse_change();"
+            ),
+        }
+    }
+
+    /// Counts the tables named `countersign_schema` (0 or 1), and all ordinary tables.
+    pub(crate) fn table_counts(self) -> &'static str {
+        match self {
+            Self::Sqlite => {
+                "SELECT count(CASE WHEN name = 'countersign_schema' THEN 1 END), count(*)
+                 FROM sqlite_master WHERE type = 'table'"
+            }
+            Self::Postgres => {
+                "SELECT count(CASE WHEN c.relname = 'countersign_schema' THEN 1 END), count(*)
+                 FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+                 WHERE n.nspname = current_schema() AND c.relkind IN ('r', 'p')"
+            }
+        }
+    }
+
+    /// Lets one process migrate at a time (SQLite's write lock does that by itself).
+    pub(crate) fn migration_lock(self) -> Option<&'static str> {
+        match self {
+            Self::Sqlite => None,
+            // Any constant will do as long as every version uses the same one.
+            Self::Postgres => Some("SELECT pg_advisory_xact_lock(4848151623)"),
+        }
+    }
+
+    /// A trigger that puts each new row's `id` of `table` into `queue(row_id)`.
+    pub(crate) fn enqueue(self, table: &str, queue: &str) -> String {
+        match self {
+            Self::Sqlite => format!(
+                "CREATE TRIGGER {table}_enqueue AFTER INSERT ON {table}
+                 BEGIN INSERT INTO {queue} (row_id) VALUES (NEW.id); END;"
+            ),
+            Self::Postgres => format!(
+                "CREATE FUNCTION {table}_enqueue() RETURNS trigger LANGUAGE plpgsql AS $$
+                 BEGIN INSERT INTO {queue} (row_id) VALUES (NEW.id); RETURN NULL; END $$;
+                 CREATE TRIGGER {table}_enqueue AFTER INSERT ON {table}
+                 FOR EACH ROW EXECUTE FUNCTION {table}_enqueue();"
+            ),
+        }
+    }
+
+    /// An insert of many rows: for PostgreSQL one statement whose parameters are one array per
+    /// column, for SQLite a statement that is run once per row.
+    pub(crate) fn insert_many(self, table: &str, columns: &[&str], types: &[Column]) -> String {
+        let names = columns.join(", ");
+        let numbers = 1..=columns.len();
+        match self {
+            Self::Sqlite => {
+                let marks: Vec<String> = numbers.map(|n| format!("?{n}")).collect();
+                format!("INSERT INTO {table} ({names}) VALUES ({})", marks.join(", "))
+            }
+            Self::Postgres => {
+                let arrays: Vec<String> = numbers
+                    .zip(types)
+                    .map(|(n, column)| format!("${n}::{}[]", column.postgres()))
+                    .collect();
+                let arrays = arrays.join(", ");
+                format!("INSERT INTO {table} ({names}) SELECT * FROM UNNEST({arrays})")
+            }
+        }
+    }
+}
+
+/// The type of a column in a many-row insert.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Column {
+    /// Integers and times.
+    Int,
+    /// Text.
+    Text,
+    /// Bytes.
+    Blob,
+}
+
+impl Column {
+    fn postgres(self) -> &'static str {
+        match self {
+            Self::Int => "BIGINT",
+            Self::Text => "TEXT",
+            Self::Blob => "BYTEA",
+        }
+    }
+}
+
+/// The stable name of the uniqueness rule that SQLite names by its columns, as in
+/// `UNIQUE constraint failed: reads.device_id, reads.client_read_id`.
+pub(crate) fn constraint_of_columns(message: &str) -> String {
+    let columns = message.rsplit(": ").next().unwrap_or_default();
+    let mut name = String::new();
+    for (index, column) in columns.split(", ").enumerate() {
+        match column.split_once('.') {
+            Some((table, column)) if index == 0 => {
+                name = format!("{table}_{column}");
+            }
+            Some((_, column)) => {
+                name.push('_');
+                name.push_str(column);
+            }
+            None => return "unknown".to_owned(),
+        }
+    }
+    name + "_key"
+}
+
+/// `?N` to `$N`, outside quotes. A `?` without a number is refused for both databases.
+fn dollar_placeholders(sql: &str) -> Result<String, StoreError> {
+    let mut out = String::with_capacity(sql.len());
+    let mut quote = None;
+    let mut chars = sql.chars().peekable();
+    while let Some(c) = chars.next() {
+        match quote {
+            Some(open) if c == open => quote = None,
+            Some(_) => {}
+            None if c == '\'' || c == '"' => quote = Some(c),
+            None if c == '?' => {
+                if !chars.peek().is_some_and(|next| matches!(next, '1'..='9')) {
+                    return Err(StoreError::misuse("a parameter without a number"));
+                }
+                out.push('$');
+                continue;
+            }
+            None if c == '$' => return Err(StoreError::misuse("parameters are written ?N")),
+            None => {}
+        }
+        out.push(c);
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_rewritten_outside_quotes_only() {
+        let sql = "SELECT '?1 it''s', \"?2\" FROM t WHERE a = ?1 AND b = ?12";
+        let wanted = "SELECT '?1 it''s', \"?2\" FROM t WHERE a = $1 AND b = $12";
+        assert_eq!(Dialect::Postgres.statement(sql).unwrap(), wanted);
+        assert_eq!(Dialect::Sqlite.statement(sql).unwrap(), sql);
+        for bad in ["SELECT ?", "SELECT ?0", "SELECT ?a", "SELECT $1"] {
+            assert!(Dialect::Sqlite.statement(bad).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn sqlite_conflicts_get_the_postgresql_name() {
+        let name = constraint_of_columns("UNIQUE constraint failed: reads.device_id, reads.c_id");
+        assert_eq!(name, "reads_device_id_c_id_key");
+        assert_eq!(constraint_of_columns("UNIQUE constraint failed: o.name"), "o_name_key");
+        assert_eq!(constraint_of_columns("nonsense"), "unknown");
+    }
+}

@@ -1,0 +1,46 @@
+//! SQLite and PostgreSQL behind one [`Store`].
+//!
+//! The store keeps what must survive a process or be seen by several: operators and their
+//! tokens, approvals, devices and certificates, reads, the audit. Work is done in named
+//! transactions: [`Store::run_tx`] takes a closure over a [`Tx`], runs it on a database thread,
+//! retries it where that can help, and returns after the commit is durable.
+//!
+//! - Uniqueness (idempotency, once-only) is the database's, never a check beforehand.
+//! - One SQL text serves both databases; what differs is in `dialect.rs`.
+//! - Time and randomness are arguments. The only clock read is for metrics.
+//!
+//! Absent on purpose: the content of ID cards, tokens in the clear, private keys.
+
+mod audit;
+mod certificates;
+mod devices;
+mod dialect;
+mod error;
+mod id;
+mod job;
+mod names;
+mod operators;
+mod page;
+mod postgres;
+mod schema;
+mod sqlite;
+mod stats;
+mod store;
+mod tokens;
+mod tx;
+mod value;
+
+pub use audit::*;
+pub use certificates::{Certificate, CertificateIntent, CertificateState};
+pub use devices::{Device, DeviceKind, DeviceRecord, DeviceStatus};
+pub use dialect::Column;
+pub use error::StoreError;
+pub use id::{IdKind, MAX_ID_LEN, new_id};
+pub use operators::{Operator, Role, Roles};
+pub use page::{MAX_PAGE, Page};
+pub use schema::SCHEMA_VERSION;
+pub use stats::TxStats;
+pub use store::{QUEUE_LEN, Store};
+pub use tokens::{MAX_TOKENS_LISTED, Token, TokenOwner};
+pub use tx::{MAX_QUERY_ROWS, Tx};
+pub use value::{MAX_VALUE_LEN, Row, Value};

@@ -1,0 +1,49 @@
+//! Project automation. `cargo xtask ci` is the whole CI; a machine and a person run the same.
+//!
+//! One module per group of steps; `ci` orders them, `tidy` holds the rules no other tool checks.
+#![forbid(unsafe_code)]
+
+mod child;
+mod ci;
+mod demo;
+mod deny;
+mod lints;
+mod packages;
+mod tests_run;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Project automation for Countersign.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Everything the CI checks. The last line counts the tests.
+    ///
+    /// Example: cargo xtask ci --only tidy,fmt
+    Ci {
+        /// Only these steps, in the usual order.
+        #[arg(long, value_enum, value_delimiter = ',')]
+        only: Vec<ci::Step>,
+    },
+    /// Known vulnerabilities in dependencies: needs the network, so it is no part of `ci`.
+    ///
+    /// Example: cargo xtask deny-advisories
+    DenyAdvisories,
+}
+
+fn main() -> ExitCode {
+    match Arguments::parse().task {
+        Task::Ci { only } => ci::run(&only),
+        Task::DenyAdvisories => deny::advisories(),
+    }
+}

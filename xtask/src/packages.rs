@@ -1,0 +1,84 @@
+//! Debian packages that the build and the tests need.
+
+use std::collections::BTreeSet;
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, bail};
+
+use crate::child::{capture, run};
+
+/// What is needed, each for a reason: the C parts of AWS-LC and SQLite are compiled (gcc,
+/// libc6-dev), the tests talk to a real PostgreSQL.
+const NEEDED: [&str; 4] = ["gcc", "libc6-dev", "pkg-config", "postgresql"];
+
+/// Installs what is missing if we are root; otherwise says how.
+///
+/// # Errors
+/// If something is missing and we may not or cannot install it.
+pub(crate) fn install() -> Result<()> {
+    let Some(installed) = installed()? else {
+        println!(
+            "   no dpkg here: the equivalents of {} are expected",
+            NEEDED.join(", ")
+        );
+        return Ok(());
+    };
+    let missing = missing(&installed);
+    if missing.is_empty() {
+        println!("   installed: {}", NEEDED.join(", "));
+        return Ok(());
+    }
+    let packages = missing.join(" ");
+    if capture(Command::new("id").arg("-u"))?.trim() != "0" {
+        bail!("packages are missing; run:\n  sudo apt-get install -y {packages}");
+    }
+    run(Command::new("apt-get").arg("update"))?;
+    let mut install = Command::new("apt-get");
+    install
+        .args(["install", "-y", "--no-install-recommends"])
+        .args(missing);
+    run(install.env("DEBIAN_FRONTEND", "noninteractive"))
+}
+
+fn missing(installed: &BTreeSet<String>) -> Vec<&'static str> {
+    NEEDED
+        .into_iter()
+        .filter(|package| !installed.contains(*package))
+        .collect()
+}
+
+/// The needed packages that are installed; `None` on a system without dpkg.
+fn installed() -> Result<Option<BTreeSet<String>>> {
+    let mut query = Command::new("dpkg-query");
+    query
+        .args(["-W", "-f=${db:Status-Status} ${Package}\n"])
+        .args(NEEDED);
+    // It fails, and complains, when one package is unknown; what it found is on stdout anyway.
+    match query.stderr(Stdio::null()).output() {
+        Ok(output) => Ok(Some(parse(&String::from_utf8_lossy(&output.stdout)))),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error).context("cannot run dpkg-query"),
+    }
+}
+
+fn parse(listing: &str) -> BTreeSet<String> {
+    let lines = listing
+        .lines()
+        .filter_map(|line| line.strip_prefix("installed "));
+    lines.map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_installed_packages_count() {
+        let installed = parse(
+            "installed gcc\nconfig-files postgresql\n\
+             not-installed pkg-config\ninstalled libc6-dev\n",
+        );
+        assert_eq!(missing(&installed), ["pkg-config", "postgresql"]);
+        assert_eq!(missing(&parse("")), NEEDED);
+    }
+}

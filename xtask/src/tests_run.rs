@@ -1,0 +1,89 @@
+//! All tests, counted.
+
+use anyhow::{Result, bail};
+
+use crate::child::{cargo, stream};
+use crate::ci::Tests;
+
+/// Runs every test of the workspace; absent real parts are failures here.
+///
+/// # Errors
+/// If cargo cannot be run, no test is found, or it fails without a failed test (a crate that does
+/// not compile, a test program that crashes).
+pub(crate) fn run() -> Result<Tests> {
+    let mut sum = Tests::default();
+    let mut command = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    let status = stream(command.env("CI", "true"), |line| {
+        if let Some(tests) = parse(line) {
+            sum += tests;
+        }
+    })?;
+    if status.success() && sum.passed == 0 {
+        bail!("no test ran");
+    }
+    if !status.success() && sum.failed == 0 {
+        eprintln!("cargo test failed outside of the tests ({status})");
+        sum.failed = 1;
+    }
+    Ok(sum)
+}
+
+/// The counts of a line like `test result: ok. 3 passed; 0 failed; 1 ignored; …`, which the
+/// standard harness and libtest-mimic write alike.
+fn parse(line: &str) -> Option<Tests> {
+    let (_, counts) = line.strip_prefix("test result: ")?.split_once(". ")?;
+    let mut tests = Tests::default();
+    for part in counts.split(';') {
+        let Some((number, kind)) = part.trim().split_once(' ') else {
+            continue;
+        };
+        match kind {
+            "passed" => tests.passed = number.parse().ok()?,
+            "failed" => tests.failed = number.parse().ok()?,
+            "ignored" => tests.skipped = number.parse().ok()?,
+            _ => {}
+        }
+    }
+    Some(tests)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn result_lines_are_read_in_both_outcomes() {
+        let ok = "test result: ok. 13 passed; 0 failed; 2 ignored; 0 measured; 1 filtered out; \
+                  finished in 0.03s";
+        assert_eq!(
+            parse(ok),
+            Some(Tests {
+                passed: 13,
+                failed: 0,
+                skipped: 2
+            })
+        );
+        let bad = "test result: FAILED. 0 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out";
+        assert_eq!(
+            parse(bad),
+            Some(Tests {
+                passed: 0,
+                failed: 4,
+                skipped: 0
+            })
+        );
+    }
+
+    #[test]
+    fn other_lines_are_not_results() {
+        for line in [
+            "",
+            "test parse ... ok",
+            "running 3 tests",
+            " test result: ok. 1 passed; 0 failed; 0 ignored",
+            "test result: ok. many passed; 0 failed; 0 ignored",
+        ] {
+            assert_eq!(parse(line), None, "{line}");
+        }
+    }
+}
