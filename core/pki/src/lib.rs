@@ -1,0 +1,35 @@
+//! The device PKI: certificate profiles, requests, issuing, and the checks a relying party makes.
+//!
+//! The tree has one root and, below it, one issuing certificate per kind of subject (servers,
+//! devices). Intermediates are provisioned; only leaves travel. A leaf's subject is an
+//! [`Identity`]: its role and its serial number, carried as the one URI in its subjectAltName.
+//!
+//! Issuing has two steps that only moves connect: [`Issuer::prepare`] checks everything and yields
+//! a [`Prepared`], which the caller records as an intent; [`Prepared::sign`] consumes it.
+//!
+//! Absent on purpose: storage, the revocation list's source, any clock.
+#![cfg_attr(not(any(test, feature = "std")), no_std)]
+#![forbid(unsafe_code)]
+
+extern crate alloc;
+
+#[cfg(feature = "std")]
+mod cache;
+mod error;
+mod identity;
+mod issue;
+mod keys;
+mod request;
+mod verify;
+
+#[cfg(feature = "std")]
+pub use cache::{BoundedLeafCache, LEAVES_MAX};
+pub use error::PkiError;
+pub use identity::{ID_MAX, Identity, Role};
+pub use issue::{CertificateNumber, Issuer, Prepared, TlsName, Validity, self_signed};
+pub use keys::point_from_spki;
+pub use request::{Requested, parse_request, request};
+pub use verify::{CERTIFICATE_MAX, IssuerCertificate, Leaf, LeafCache, TrustStore};
+
+#[cfg(test)]
+mod tests;

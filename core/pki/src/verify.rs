@@ -1,0 +1,357 @@
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use countersign_crypto::{Digest, Provider, UnixTime, VerifyingKey};
+use der::oid::AssociatedOid;
+use der::{Decode, Encode, Header, Reader, SliceReader};
+use x509_cert::certificate::{Certificate, Version};
+use x509_cert::ext::Extension;
+use x509_cert::ext::pkix::name::GeneralName;
+use x509_cert::ext::pkix::{
+    AuthorityKeyIdentifier, BasicConstraints, KeyUsage, SubjectAltName, SubjectKeyIdentifier,
+};
+
+use crate::keys::Algorithms;
+use crate::{CertificateNumber, Identity, PkiError, Role};
+
+/// Longest certificate or request, in bytes of DER.
+pub const CERTIFICATE_MAX: usize = 2048;
+/// Most issuing certificates one trust store holds.
+const ISSUERS_MAX: usize = 8;
+
+/// A provisioned issuing certificate: it was verified against the root when it was loaded.
+pub struct IssuerCertificate {
+    subject: Vec<u8>,
+    key_id: Vec<u8>,
+    key: Arc<dyn VerifyingKey>,
+    not_before: UnixTime,
+    not_after: UnixTime,
+    role: Role,
+}
+
+/// Remembers that a leaf's signature was verified. Expiry and revocation are checked at every use
+/// all the same; only a verified leaf is ever put.
+pub trait LeafCache: Send + Sync {
+    /// The leaf with this hash over its DER, if remembered.
+    fn find(&self, hash: &Digest) -> Option<Arc<Leaf>>;
+    /// Remembers a verified leaf; the cache bounds itself.
+    fn put(&self, leaf: &Arc<Leaf>);
+}
+
+/// A leaf certificate whose signature and profile were verified. Only [`TrustStore`] makes one.
+pub struct Leaf {
+    identity: Identity,
+    number: CertificateNumber,
+    key: Arc<dyn VerifyingKey>,
+    not_before: UnixTime,
+    not_after: UnixTime,
+    hash: Digest,
+}
+
+impl Leaf {
+    /// Whom the certificate speaks for.
+    #[must_use]
+    pub const fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// The certificate's serial number ("certificate number" in C4).
+    #[must_use]
+    pub const fn number(&self) -> &CertificateNumber {
+        &self.number
+    }
+
+    /// The certified public key.
+    #[must_use]
+    pub fn key(&self) -> &dyn VerifyingKey {
+        &*self.key
+    }
+
+    /// Hash over the certificate's DER.
+    #[must_use]
+    pub const fn hash(&self) -> &Digest {
+        &self.hash
+    }
+
+    fn check_time(&self, now: UnixTime) -> Result<(), PkiError> {
+        check_time(self.not_before, self.not_after, now)
+    }
+}
+
+/// The issuing certificates a party trusts, each for one role.
+pub struct TrustStore {
+    provider: Provider,
+    issuers: Vec<IssuerCertificate>,
+    revoked: Vec<CertificateNumber>,
+}
+
+impl TrustStore {
+    /// An empty store, which trusts nobody.
+    #[must_use]
+    pub const fn new(provider: Provider) -> Self {
+        Self {
+            provider,
+            issuers: Vec::new(),
+            revoked: Vec::new(),
+        }
+    }
+
+    /// Trusts `issuer` (DER), which `root` (DER) must have issued, to certify subjects in `role`.
+    ///
+    /// # Errors
+    /// What is wrong with either certificate; [`PkiError::Malformed`] if the store is full.
+    pub fn trust(
+        &mut self,
+        root: &[u8],
+        issuer: &[u8],
+        role: Role,
+        now: UnixTime,
+    ) -> Result<(), PkiError> {
+        if self.issuers.len() >= ISSUERS_MAX {
+            return Err(PkiError::Malformed);
+        }
+        let root_parsed = Parsed::new(&self.provider, root)?;
+        let root_key = root_parsed.key(&self.provider)?;
+        root_parsed.check_ca()?;
+        root_key
+            .verify(root_parsed.tbs, &root_parsed.signature)
+            .map_err(|_| PkiError::BadSignature)?;
+        check_time(root_parsed.not_before, root_parsed.not_after, now)?;
+
+        let parsed = Parsed::new(&self.provider, issuer)?;
+        parsed.check_ca()?;
+        if parsed.issuer != root_parsed.subject {
+            return Err(PkiError::UnknownIssuer);
+        }
+        root_key
+            .verify(parsed.tbs, &parsed.signature)
+            .map_err(|_| PkiError::BadSignature)?;
+        check_time(parsed.not_before, parsed.not_after, now)?;
+        self.issuers.push(IssuerCertificate {
+            key: parsed.key(&self.provider)?,
+            key_id: parsed
+                .extension::<SubjectKeyIdentifier>()?
+                .0
+                .as_bytes()
+                .to_vec(),
+            subject: parsed.subject,
+            // An issuer cannot vouch for longer than its own root.
+            not_before: parsed.not_before.max(root_parsed.not_before),
+            not_after: parsed.not_after.min(root_parsed.not_after),
+            role,
+        });
+        Ok(())
+    }
+
+    /// Refuses the leaf with this number from now on.
+    pub fn revoke(&mut self, number: CertificateNumber) {
+        self.revoked.push(number);
+    }
+
+    /// Verifies a leaf (DER) for `role` at `now`: profile, issuer, validity, revocation, and the
+    /// issuer's signature unless `cache` remembers that. One signature verification at most.
+    ///
+    /// # Errors
+    /// The first check that fails.
+    pub fn verify(
+        &self,
+        der: &[u8],
+        role: Role,
+        now: UnixTime,
+        cache: Option<&dyn LeafCache>,
+    ) -> Result<Arc<Leaf>, PkiError> {
+        if der.len() > CERTIFICATE_MAX {
+            return Err(PkiError::Malformed);
+        }
+        let hash = self.provider.hash.hash(&[der]);
+        let leaf = match cache.and_then(|cache| cache.find(&hash)) {
+            Some(leaf) => leaf,
+            None => {
+                let leaf = Arc::new(self.verify_signature(der, hash, role, now)?);
+                if let Some(cache) = cache {
+                    cache.put(&leaf);
+                }
+                leaf
+            }
+        };
+        if leaf.identity.role() != role {
+            return Err(PkiError::WrongRole);
+        }
+        leaf.check_time(now)?;
+        if self.revoked.contains(&leaf.number) {
+            return Err(PkiError::Revoked);
+        }
+        Ok(leaf)
+    }
+
+    fn verify_signature(
+        &self,
+        der: &[u8],
+        hash: Digest,
+        role: Role,
+        now: UnixTime,
+    ) -> Result<Leaf, PkiError> {
+        let parsed = Parsed::new(&self.provider, der)?;
+        let identity = parsed.check_leaf()?;
+        if identity.role() != role {
+            return Err(PkiError::WrongRole);
+        }
+        let authority: AuthorityKeyIdentifier = parsed.extension()?;
+        let key_id = authority.key_identifier.ok_or(PkiError::Malformed)?;
+        let issuer = self
+            .issuers
+            .iter()
+            .find(|issuer| issuer.subject == parsed.issuer && issuer.key_id == key_id.as_bytes())
+            .ok_or(PkiError::UnknownIssuer)?;
+        // A device CA cannot make servers, nor the other way round.
+        if issuer.role != role {
+            return Err(PkiError::WrongRole);
+        }
+        check_time(parsed.not_before, parsed.not_after, now)?;
+        check_time(issuer.not_before, issuer.not_after, now)?;
+        let key = parsed.key(&self.provider)?;
+        issuer
+            .key
+            .verify(parsed.tbs, &parsed.signature)
+            .map_err(|_| PkiError::BadSignature)?;
+        Ok(Leaf {
+            identity,
+            number: parsed.number,
+            key,
+            not_before: parsed.not_before.max(issuer.not_before),
+            not_after: parsed.not_after.min(issuer.not_after),
+            hash,
+        })
+    }
+}
+
+fn check_time(not_before: UnixTime, not_after: UnixTime, now: UnixTime) -> Result<(), PkiError> {
+    if now < not_before {
+        Err(PkiError::NotYetValid)
+    } else if now > not_after {
+        Err(PkiError::Expired)
+    } else {
+        Ok(())
+    }
+}
+
+/// A certificate taken apart, nothing verified yet.
+struct Parsed<'a> {
+    tbs: &'a [u8],
+    signature: Vec<u8>,
+    issuer: Vec<u8>,
+    subject: Vec<u8>,
+    number: CertificateNumber,
+    not_before: UnixTime,
+    not_after: UnixTime,
+    point: Vec<u8>,
+    extensions: Vec<Extension>,
+}
+
+impl<'a> Parsed<'a> {
+    fn new(provider: &Provider, der: &'a [u8]) -> Result<Self, PkiError> {
+        if der.len() > CERTIFICATE_MAX {
+            return Err(PkiError::Malformed);
+        }
+        let algorithms = Algorithms::of(provider.suite)?;
+        let certificate = Certificate::from_der(der)?;
+        let tbs = certificate.tbs_certificate();
+        let wanted = algorithms.signature_identifier();
+        if *certificate.signature_algorithm() != wanted || *tbs.signature() != wanted {
+            return Err(PkiError::WrongAlgorithm);
+        }
+        if tbs.version() != Version::V3 {
+            return Err(PkiError::Malformed);
+        }
+        let seconds =
+            |time: x509_cert::time::Time| UnixTime::from_secs(time.to_unix_duration().as_secs());
+        Ok(Self {
+            tbs: first_element(der)?,
+            signature: certificate
+                .signature()
+                .as_bytes()
+                .ok_or(PkiError::Malformed)?
+                .to_vec(),
+            issuer: tbs.issuer().to_der()?,
+            subject: tbs.subject().to_der()?,
+            number: CertificateNumber::from_bytes(tbs.serial_number().as_bytes())?,
+            not_before: seconds(tbs.validity().not_before),
+            not_after: seconds(tbs.validity().not_after),
+            point: algorithms.point(tbs.subject_public_key_info())?.to_vec(),
+            extensions: tbs.extensions().cloned().unwrap_or_default(),
+        })
+    }
+
+    fn key(&self, provider: &Provider) -> Result<Arc<dyn VerifyingKey>, PkiError> {
+        provider
+            .signature
+            .public_key(&self.point)
+            .map_err(|_| PkiError::Malformed)
+    }
+
+    fn extension<T: for<'d> Decode<'d> + AssociatedOid>(&self) -> Result<T, PkiError> {
+        let mut found = self
+            .extensions
+            .iter()
+            .filter(|extension| extension.extn_id == T::OID);
+        let (Some(extension), None) = (found.next(), found.next()) else {
+            return Err(PkiError::Malformed); // absent, or twice (RFC 5280 §4.2)
+        };
+        T::from_der(extension.extn_value.as_bytes()).map_err(|_| PkiError::Malformed)
+    }
+
+    /// RFC 5280 §4.2: an unknown critical extension means refusal.
+    fn check_critical(&self) -> Result<(), PkiError> {
+        let known = [BasicConstraints::OID, KeyUsage::OID, SubjectAltName::OID];
+        let unknown =
+            |extension: &Extension| extension.critical && !known.contains(&extension.extn_id);
+        if self.extensions.iter().any(unknown) {
+            Err(PkiError::Malformed)
+        } else {
+            Ok(())
+        }
+    }
+
+    fn check_ca(&self) -> Result<(), PkiError> {
+        self.check_critical()?;
+        let constraints: BasicConstraints = self.extension()?;
+        let usage: KeyUsage = self.extension()?;
+        if constraints.ca && usage.key_cert_sign() {
+            Ok(())
+        } else {
+            Err(PkiError::WrongRole)
+        }
+    }
+
+    fn check_leaf(&self) -> Result<Identity, PkiError> {
+        self.check_critical()?;
+        let constraints: BasicConstraints = self.extension()?;
+        let usage: KeyUsage = self.extension()?;
+        if constraints.ca || usage.key_cert_sign() || !usage.digital_signature() {
+            return Err(PkiError::WrongRole);
+        }
+        single_uri(&self.extensions)
+    }
+}
+
+/// The identity in the one URI of the one subjectAltName.
+pub(crate) fn single_uri(extensions: &[Extension]) -> Result<Identity, PkiError> {
+    let mut names = extensions
+        .iter()
+        .filter(|extension| extension.extn_id == SubjectAltName::OID);
+    let (Some(extension), None) = (names.next(), names.next()) else {
+        return Err(PkiError::Malformed);
+    };
+    let names = SubjectAltName::from_der(extension.extn_value.as_bytes())?;
+    match names.0.as_slice() {
+        [GeneralName::UniformResourceIdentifier(uri)] => Identity::from_uri(uri.as_str()),
+        _ => Err(PkiError::Malformed),
+    }
+}
+
+/// The first element inside the outer SEQUENCE, as the bytes that arrived: what was signed.
+pub(crate) fn first_element(der: &[u8]) -> Result<&[u8], PkiError> {
+    let mut reader = SliceReader::new(der)?;
+    Header::decode(&mut reader)?;
+    Ok(reader.tlv_bytes()?)
+}
