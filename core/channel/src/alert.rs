@@ -1,0 +1,101 @@
+use alloc::string::String;
+use alloc::vec::Vec;
+
+use tls_codec::{DeserializeBytes, SerializeBytes, TlsByteVecU8};
+use tls_codec::{TlsDeserializeBytes, TlsSerializeBytes, TlsSize};
+
+/// Longest incident id an alert carries, in bytes.
+pub const INCIDENT_MAX: usize = 64;
+
+macro_rules! alert_codes {
+    ($($(#[$doc:meta])* $name:ident = $code:literal, $text:literal;)*) => {
+        /// What a party tells its peer when it ends a connection. Codes are stable.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        #[non_exhaustive]
+        pub enum AlertCode { $($(#[$doc])* $name,)* }
+
+        impl AlertCode {
+            /// The wire code.
+            #[must_use]
+            pub const fn code(self) -> u16 {
+                match self { $(Self::$name => $code,)* }
+            }
+
+            /// The stable name of the check, as errors print it.
+            #[must_use]
+            pub const fn check(self) -> &'static str {
+                match self { $(Self::$name => $text,)* }
+            }
+
+            pub(crate) fn from_code(code: u16) -> Self {
+                match code { $($code => Self::$name,)* _ => Self::Internal }
+            }
+        }
+    };
+}
+
+alert_codes! {
+    /// Bytes that are not this protocol, a length beyond its bound, or trailing bytes.
+    Decode = 1, "message-format";
+    /// A well-formed message that this state does not await.
+    Unexpected = 2, "message-unexpected";
+    /// No common version, suite or protection policy.
+    Incompatible = 3, "incompatible";
+    /// The request names another server.
+    WrongServer = 4, "wrong-server";
+    /// The challenge is older than the window or its epoch.
+    ChallengeStale = 5, "challenge-stale";
+    /// The challenge was used before.
+    ChallengeReplayed = 6, "challenge-replayed";
+    /// No reader with this id is enrolled.
+    UnknownReader = 7, "reader-unknown";
+    /// Serial number and certificate number do not belong together (C4).
+    ReaderIdMismatch = 8, "reader-id-mismatch";
+    /// An operator or a rule blocked this reader.
+    ReaderBlocked = 9, "reader-blocked";
+    /// The certificate is outside its profile or of another issuer.
+    Certificate = 10, "certificate-refused";
+    /// The certificate has expired or is not valid yet.
+    CertificateTime = 11, "certificate-expired";
+    /// The certificate was revoked.
+    CertificateRevoked = 12, "certificate-revoked";
+    /// A failure that depends on a secret: one code for all of them.
+    Authentication = 13, "authentication";
+    /// The handshake took too long.
+    Timeout = 14, "handshake-timeout";
+    /// The server cannot serve now; try again later.
+    Busy = 15, "busy";
+    /// The fault is on the sender's side.
+    Internal = 16, "internal";
+}
+
+#[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
+struct Wire {
+    code: u16,
+    incident: TlsByteVecU8,
+}
+
+pub(crate) fn encode(code: AlertCode, incident: &str) -> Vec<u8> {
+    let mut end = incident.len().min(INCIDENT_MAX);
+    while !incident.is_char_boundary(end) {
+        end -= 1;
+    }
+    let incident = TlsByteVecU8::from(incident.as_bytes()[..end].to_vec());
+    let wire = Wire {
+        code: code.code(),
+        incident,
+    };
+    wire.tls_serialize_bytes()
+        .expect("an alert is far below every bound")
+}
+
+/// An incident id is shown to people: only printable ASCII passes.
+pub(crate) fn decode(body: &[u8]) -> Option<(AlertCode, String)> {
+    let wire = Wire::tls_deserialize_exact_bytes(body).ok()?;
+    let incident = wire.incident.as_slice();
+    if incident.len() > INCIDENT_MAX || !incident.iter().all(u8::is_ascii_graphic) {
+        return None;
+    }
+    let incident = String::from_utf8(incident.to_vec()).ok()?;
+    Some((AlertCode::from_code(wire.code), incident))
+}

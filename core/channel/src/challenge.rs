@@ -1,0 +1,309 @@
+//! The stateless challenge of M1: `R1 = epoch ‖ counter ‖ HMAC(K_epoch, …)`.
+//!
+//! The server keeps no state per contact but one bit per counter. A stale or replayed challenge
+//! costs one MAC; a counter is burnt only for a reader that has proven itself.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use countersign_crypto::{CryptoError, CryptoRng, Provider, Secret, UnixTime};
+
+use crate::message::Challenge;
+use crate::{Error, Refusal};
+
+/// How long an epoch's key issues challenges; it accepts them for one more epoch.
+pub const EPOCH: Duration = Duration::from_secs(60);
+/// Counters an epoch remembers: one bit each, 128 KiB per epoch. A flood of requests must exceed this
+/// between a reader's M1 and M2 to push the reader out.
+pub const WINDOW: u64 = 1 << 20;
+
+/// Issues, checks and consumes challenges. Shared by all connections of a server.
+pub trait ChallengeGate: Send + Sync {
+    /// Fills in epoch, counter and MAC. `binding` is what the MAC ties the challenge to besides
+    /// the selection in it: the peer's address and the hash of M0.
+    ///
+    /// # Errors
+    /// [`Error::Local`] if no epoch key can be made.
+    fn issue(
+        &self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        selection: Selection,
+        binding: &[u8],
+    ) -> Result<Issued, Error>;
+
+    /// Window, then MAC, then a peek at the bit (G11): one MAC at most.
+    ///
+    /// # Errors
+    /// [`Refusal::ChallengeStale`], [`Error::Authentication`], [`Refusal::ChallengeReplayed`].
+    fn check(&self, now: UnixTime, issued: &Issued, binding: &[u8]) -> Result<(), Error>;
+
+    /// Burns the counter, atomically: of two proofs with one challenge only one gets through.
+    ///
+    /// # Errors
+    /// [`Refusal::ChallengeStale`] or [`Refusal::ChallengeReplayed`].
+    fn consume(&self, now: UnixTime, issued: &Issued) -> Result<(), Error>;
+}
+
+/// What the server selected from the offers of M0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Selection {
+    pub(crate) version: u16,
+    pub(crate) suite: u16,
+    pub(crate) policy: u8,
+}
+
+/// A challenge as issued, or as echoed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    pub(crate) selection: Selection,
+    pub(crate) epoch: u32,
+    pub(crate) counter: u64,
+    pub(crate) mac: [u8; 32],
+}
+
+impl Issued {
+    pub(crate) const fn from_wire(wire: &Challenge) -> Self {
+        let selection = Selection {
+            version: wire.version,
+            suite: wire.suite,
+            policy: wire.policy,
+        };
+        Self {
+            selection,
+            epoch: wire.epoch,
+            counter: wire.counter,
+            mac: wire.mac,
+        }
+    }
+
+    pub(crate) const fn to_wire(&self) -> Challenge {
+        let Selection {
+            version,
+            suite,
+            policy,
+        } = self.selection;
+        let Self {
+            epoch,
+            counter,
+            mac,
+            ..
+        } = *self;
+        Challenge {
+            version,
+            suite,
+            policy,
+            epoch,
+            counter,
+            mac,
+        }
+    }
+}
+
+struct Epoch {
+    number: u32,
+    key: Secret,
+    started: UnixTime,
+    /// The next counter to issue.
+    next: u64,
+    /// Bit `counter % WINDOW` is set when the counter was consumed.
+    used: Vec<u64>,
+}
+
+impl Epoch {
+    fn new(number: u32, now: UnixTime, rng: &mut dyn CryptoRng) -> Result<Self, Error> {
+        let key = Secret::try_filled(32, |out| {
+            rng.fill_bytes(out);
+            Ok::<_, CryptoError>(())
+        })
+        .map_err(Error::Local)?;
+        let used = vec![0; usize::try_from(WINDOW / 64).expect("128 KiB fit everywhere")];
+        Ok(Self {
+            number,
+            key,
+            started: now,
+            next: 0,
+            used,
+        })
+    }
+
+    fn slot(counter: u64) -> (usize, u64) {
+        let at = counter % WINDOW;
+        (
+            usize::try_from(at / 64).expect("below WINDOW / 64"),
+            1 << (at % 64),
+        )
+    }
+
+    fn issue(&mut self) -> u64 {
+        let counter = self.next;
+        self.next += 1;
+        let (word, bit) = Self::slot(counter);
+        self.used[word] &= !bit; // the slot's former counter has left the window
+        counter
+    }
+
+    const fn in_window(&self, counter: u64) -> bool {
+        counter < self.next && self.next - counter <= WINDOW
+    }
+}
+
+/// The challenges of one server process: the current and the previous epoch.
+///
+/// The keys live in memory only: after a restart old challenges are stale, and readers ask again.
+pub struct Challenges {
+    provider: Provider,
+    current: Option<Epoch>,
+    previous: Option<Epoch>,
+}
+
+impl Challenges {
+    /// No epoch yet; the first request makes one.
+    #[must_use]
+    pub const fn new(provider: Provider) -> Self {
+        Self {
+            provider,
+            current: None,
+            previous: None,
+        }
+    }
+
+    fn rotate(&mut self, now: UnixTime, rng: &mut dyn CryptoRng) -> Result<&mut Epoch, Error> {
+        let due = match &self.current {
+            Some(epoch) => now.since(epoch.started) >= EPOCH,
+            None => true,
+        };
+        if due {
+            let number = self.current.as_ref().map_or_else(
+                // A restarted server must not repeat an epoch number under another key.
+                || rng.next_u32(),
+                |epoch| epoch.number.wrapping_add(1),
+            );
+            let fresh = Epoch::new(number, now, rng)?;
+            self.previous = self.current.replace(fresh);
+        }
+        Ok(self.current.as_mut().expect("just made"))
+    }
+
+    /// See [`ChallengeGate::issue`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn issue(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        selection: Selection,
+        binding: &[u8],
+    ) -> Result<Issued, Error> {
+        let mac = self.provider.mac.clone();
+        let epoch = self.rotate(now, rng)?;
+        let counter = epoch.issue();
+        let mut issued = Issued {
+            selection,
+            epoch: epoch.number,
+            counter,
+            mac: [0; 32],
+        };
+        issued.mac = mac.mac(epoch.key.expose(), &[&mac_input(&issued), binding]);
+        Ok(issued)
+    }
+
+    fn epoch(&mut self, now: UnixTime, issued: &Issued) -> Result<&mut Epoch, Error> {
+        [&mut self.current, &mut self.previous]
+            .into_iter()
+            .flatten()
+            .find(|epoch| {
+                epoch.number == issued.epoch
+                    && now.since(epoch.started) < EPOCH * 2
+                    && epoch.in_window(issued.counter)
+            })
+            .ok_or(Error::Refused(Refusal::ChallengeStale))
+    }
+
+    /// See [`ChallengeGate::check`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn check(&mut self, now: UnixTime, issued: &Issued, binding: &[u8]) -> Result<(), Error> {
+        let mac = self.provider.mac.clone();
+        let epoch = self.epoch(now, issued)?;
+        mac.verify(
+            epoch.key.expose(),
+            &[&mac_input(issued), binding],
+            &issued.mac,
+        )
+        .map_err(|_| Error::Authentication("challenge-mac"))?;
+        let (word, bit) = Epoch::slot(issued.counter);
+        if epoch.used[word] & bit != 0 {
+            return Err(Refusal::ChallengeReplayed.into());
+        }
+        Ok(())
+    }
+
+    /// See [`ChallengeGate::consume`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn consume(&mut self, now: UnixTime, issued: &Issued) -> Result<(), Error> {
+        let epoch = self.epoch(now, issued)?;
+        let (word, bit) = Epoch::slot(issued.counter);
+        if epoch.used[word] & bit != 0 {
+            return Err(Refusal::ChallengeReplayed.into());
+        }
+        epoch.used[word] |= bit;
+        Ok(())
+    }
+}
+
+fn mac_input(issued: &Issued) -> [u8; 17] {
+    let mut input = [0; 17];
+    input[..2].copy_from_slice(&issued.selection.version.to_be_bytes());
+    input[2..4].copy_from_slice(&issued.selection.suite.to_be_bytes());
+    input[4] = issued.selection.policy;
+    input[5..9].copy_from_slice(&issued.epoch.to_be_bytes());
+    input[9..].copy_from_slice(&issued.counter.to_be_bytes());
+    input
+}
+
+/// [`Challenges`] behind a lock, for a server's connections. The lock is held for one MAC at most.
+#[cfg(feature = "std")]
+pub struct SharedChallenges(std::sync::Mutex<Challenges>);
+
+#[cfg(feature = "std")]
+impl SharedChallenges {
+    /// Shares `challenges`.
+    #[must_use]
+    pub const fn new(challenges: Challenges) -> Self {
+        Self(std::sync::Mutex::new(challenges))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, Challenges> {
+        // No method leaves the state half-changed, so a poisoned lock is still sound.
+        self.0
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(feature = "std")]
+impl ChallengeGate for SharedChallenges {
+    fn issue(
+        &self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        selection: Selection,
+        binding: &[u8],
+    ) -> Result<Issued, Error> {
+        self.lock().issue(now, rng, selection, binding)
+    }
+
+    fn check(&self, now: UnixTime, issued: &Issued, binding: &[u8]) -> Result<(), Error> {
+        self.lock().check(now, issued, binding)
+    }
+
+    fn consume(&self, now: UnixTime, issued: &Issued) -> Result<(), Error> {
+        self.lock().consume(now, issued)
+    }
+}

@@ -1,0 +1,15 @@
+//! What tests, benches and `xtask` stand on: real parts, a seeded generator, counted cryptography.
+//!
+//! - [`parts`] starts real components (PostgreSQL, pty pairs) and takes them down again.
+//! - [`rng`] gives generators that repeat under a seed.
+//! - [`pki`] makes a small PKI; [`pair`] runs both ends of a channel in memory.
+//! - [`counting`] counts every cryptographic operation, for goal G11 of the channel.
+//!
+//! Development only: nothing a user runs depends on this crate, and it depends on core crates only.
+#![forbid(unsafe_code)]
+
+pub mod counting;
+pub mod pair;
+pub mod parts;
+pub mod pki;
+pub mod rng;

@@ -1,0 +1,141 @@
+//! A small PKI in memory: root, one issuing CA for readers and one for servers.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_crypto::{Provider, SecureElement, SoftwareKey, UnixTime};
+use countersign_pki::{
+    CertificateNumber, Identity, Issuer, Leaf, Role, TrustStore, Validity, parse_request, request,
+    self_signed,
+};
+use rand_chacha::ChaCha20Rng;
+
+/// The moment at which tests begin.
+pub const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
+/// How long test leaves hold.
+pub const LEAF_VALIDITY: Duration = Duration::from_secs(90 * 86_400);
+
+/// A key and its certificate.
+pub struct Party {
+    /// The private key.
+    pub key: Arc<dyn SecureElement>,
+    /// The certificate, DER.
+    pub certificate: Vec<u8>,
+    /// The certificate's number.
+    pub number: CertificateNumber,
+    /// Serial number or server id.
+    pub id: String,
+}
+
+struct Ca {
+    key: SoftwareKey,
+    certificate: Vec<u8>,
+}
+
+/// A root and its two issuing CAs.
+pub struct TestPki {
+    /// What keys and certificates are made with.
+    pub provider: Provider,
+    /// Where the tree's randomness comes from.
+    pub rng: ChaCha20Rng,
+    root: Vec<u8>,
+    readers: Ca,
+    servers: Ca,
+}
+
+impl TestPki {
+    /// A tree valid from [`NOW`], all its randomness from `seed`.
+    #[must_use]
+    pub fn new(provider: Provider, seed: u64) -> Self {
+        let mut rng = crate::rng::seeded(seed);
+        let validity = Validity::from(NOW, 10 * LEAF_VALIDITY);
+        let root_key = provider.signature.generate(&mut rng).expect("root key");
+        let number = CertificateNumber::random(&mut rng);
+        let root = self_signed(
+            provider.suite,
+            "Root",
+            root_key.key.public_key(),
+            number,
+            validity,
+        )
+        .and_then(|prepared| prepared.sign(&*root_key.key, &mut rng))
+        .expect("root");
+        let issuer = Issuer::from_certificate(provider.suite, &root).expect("root");
+        let mut ca = |name: &str| {
+            let key = provider.signature.generate(&mut rng).expect("CA key");
+            let number = CertificateNumber::random(&mut rng);
+            let certificate = issuer
+                .prepare_intermediate(name, key.key.public_key(), number, validity)
+                .and_then(|prepared| prepared.sign(&*root_key.key, &mut rng))
+                .expect("CA");
+            Ca { key, certificate }
+        };
+        let readers = ca("Readers");
+        let servers = ca("Servers");
+        Self {
+            provider,
+            rng,
+            root,
+            readers,
+            servers,
+        }
+    }
+
+    /// A party with its own fresh key, valid from [`NOW`] for [`LEAF_VALIDITY`].
+    ///
+    /// # Panics
+    /// If `id` is not a serial number.
+    #[must_use]
+    pub fn party(&mut self, role: Role, id: &str) -> Party {
+        let ca = match role {
+            Role::Reader => &self.readers,
+            _ => &self.servers,
+        };
+        let key = self
+            .provider
+            .signature
+            .generate(&mut self.rng)
+            .expect("key")
+            .key;
+        let identity = Identity::new(role, id).expect("id");
+        let csr = request(&self.provider, &identity, &*key, &mut self.rng).expect("request");
+        let requested = parse_request(&self.provider, &csr).expect("request");
+        let number = CertificateNumber::random(&mut self.rng);
+        let certificate = Issuer::from_certificate(self.provider.suite, &ca.certificate)
+            .and_then(|issuer| {
+                issuer.prepare(
+                    &requested,
+                    number.clone(),
+                    Validity::from(NOW, LEAF_VALIDITY),
+                )
+            })
+            .and_then(|prepared| prepared.sign(&*ca.key.key, &mut self.rng))
+            .expect("certificate");
+        Party {
+            key,
+            certificate,
+            number,
+            id: id.into(),
+        }
+    }
+
+    /// Trust in this tree, checked with `provider` (for instance one that counts).
+    #[must_use]
+    pub fn trust(&self, provider: Provider) -> TrustStore {
+        let mut trust = TrustStore::new(provider);
+        for (ca, role) in [(&self.readers, Role::Reader), (&self.servers, Role::Server)] {
+            trust
+                .trust(&self.root, &ca.certificate, role, NOW)
+                .expect("trust");
+        }
+        trust
+    }
+
+    /// Verifies a party's certificate, for tests that need a [`Leaf`].
+    #[must_use]
+    pub fn leaf(&self, party: &Party, role: Role) -> Arc<Leaf> {
+        self.trust(self.provider.clone())
+            .verify(&party.certificate, role, NOW, None)
+            .expect("leaf")
+    }
+}
