@@ -81,12 +81,8 @@ pub(crate) fn encode(code: AlertCode, incident: &str) -> Vec<u8> {
         end -= 1;
     }
     let incident = TlsByteVecU8::from(incident.as_bytes()[..end].to_vec());
-    let wire = Wire {
-        code: code.code(),
-        incident,
-    };
-    wire.tls_serialize_bytes()
-        .expect("an alert is far below every bound")
+    let wire = Wire { code: code.code(), incident };
+    wire.tls_serialize_bytes().expect("an alert is far below every bound")
 }
 
 /// An incident id is shown to people: only printable ASCII passes.

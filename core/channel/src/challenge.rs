@@ -65,39 +65,14 @@ pub struct Issued {
 
 impl Issued {
     pub(crate) const fn from_wire(wire: &Challenge) -> Self {
-        let selection = Selection {
-            version: wire.version,
-            suite: wire.suite,
-            policy: wire.policy,
-        };
-        Self {
-            selection,
-            epoch: wire.epoch,
-            counter: wire.counter,
-            mac: wire.mac,
-        }
+        let selection = Selection { version: wire.version, suite: wire.suite, policy: wire.policy };
+        Self { selection, epoch: wire.epoch, counter: wire.counter, mac: wire.mac }
     }
 
     pub(crate) const fn to_wire(&self) -> Challenge {
-        let Selection {
-            version,
-            suite,
-            policy,
-        } = self.selection;
-        let Self {
-            epoch,
-            counter,
-            mac,
-            ..
-        } = *self;
-        Challenge {
-            version,
-            suite,
-            policy,
-            epoch,
-            counter,
-            mac,
-        }
+        let Selection { version, suite, policy } = self.selection;
+        let Self { epoch, counter, mac, .. } = *self;
+        Challenge { version, suite, policy, epoch, counter, mac }
     }
 }
 
@@ -119,21 +94,12 @@ impl Epoch {
         })
         .map_err(Error::Local)?;
         let used = vec![0; usize::try_from(WINDOW / 64).expect("128 KiB fit everywhere")];
-        Ok(Self {
-            number,
-            key,
-            started: now,
-            next: 0,
-            used,
-        })
+        Ok(Self { number, key, started: now, next: 0, used })
     }
 
     fn slot(counter: u64) -> (usize, u64) {
         let at = counter % WINDOW;
-        (
-            usize::try_from(at / 64).expect("below WINDOW / 64"),
-            1 << (at % 64),
-        )
+        (usize::try_from(at / 64).expect("below WINDOW / 64"), 1 << (at % 64))
     }
 
     fn issue(&mut self) -> u64 {
@@ -162,11 +128,7 @@ impl Challenges {
     /// No epoch yet; the first request makes one.
     #[must_use]
     pub const fn new(provider: Provider) -> Self {
-        Self {
-            provider,
-            current: None,
-            previous: None,
-        }
+        Self { provider, current: None, previous: None }
     }
 
     fn rotate(&mut self, now: UnixTime, rng: &mut dyn CryptoRng) -> Result<&mut Epoch, Error> {
@@ -200,12 +162,7 @@ impl Challenges {
         let mac = self.provider.mac.clone();
         let epoch = self.rotate(now, rng)?;
         let counter = epoch.issue();
-        let mut issued = Issued {
-            selection,
-            epoch: epoch.number,
-            counter,
-            mac: [0; 32],
-        };
+        let mut issued = Issued { selection, epoch: epoch.number, counter, mac: [0; 32] };
         issued.mac = mac.mac(epoch.key.expose(), &[&mac_input(&issued), binding]);
         Ok(issued)
     }
@@ -229,12 +186,8 @@ impl Challenges {
     pub fn check(&mut self, now: UnixTime, issued: &Issued, binding: &[u8]) -> Result<(), Error> {
         let mac = self.provider.mac.clone();
         let epoch = self.epoch(now, issued)?;
-        mac.verify(
-            epoch.key.expose(),
-            &[&mac_input(issued), binding],
-            &issued.mac,
-        )
-        .map_err(|_| Error::Authentication("challenge-mac"))?;
+        mac.verify(epoch.key.expose(), &[&mac_input(issued), binding], &issued.mac)
+            .map_err(|_| Error::Authentication("challenge-mac"))?;
         let (word, bit) = Epoch::slot(issued.counter);
         if epoch.used[word] & bit != 0 {
             return Err(Refusal::ChallengeReplayed.into());
@@ -281,9 +234,7 @@ impl SharedChallenges {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, Challenges> {
         // No method leaves the state half-changed, so a poisoned lock is still sound.
-        self.0
-            .lock()
-            .unwrap_or_else(std::sync::PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
 

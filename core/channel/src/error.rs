@@ -57,11 +57,7 @@ pub enum Error {
 }
 
 fn incident_suffix(incident: &str) -> String {
-    if incident.is_empty() {
-        String::new()
-    } else {
-        alloc::format!(" (incident {incident})")
-    }
+    if incident.is_empty() { String::new() } else { alloc::format!(" (incident {incident})") }
 }
 
 /// A check on identity, state or policy that failed. None depends on a secret.
@@ -158,9 +154,6 @@ impl Error {
     /// Whether the failure depends on a secret, so that outside only an incident id is shown.
     #[must_use]
     pub const fn is_secret_dependent(&self) -> bool {
-        matches!(
-            self,
-            Self::Authentication(_) | Self::Certificate(PkiError::BadSignature)
-        )
+        matches!(self, Self::Authentication(_) | Self::Certificate(PkiError::BadSignature))
     }
 }

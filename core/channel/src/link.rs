@@ -22,11 +22,7 @@ pub(crate) struct Link {
 
 impl Link {
     pub(crate) const fn new(mode: Mode) -> Self {
-        Self {
-            mode,
-            frames: FrameBuffer::new(mode),
-            outbox: VecDeque::new(),
-        }
+        Self { mode, frames: FrameBuffer::new(mode), outbox: VecDeque::new() }
     }
 
     pub(crate) const fn mode(&self) -> Mode {
@@ -99,14 +95,7 @@ impl Open {
         exporter: Exporter,
         peer: Arc<Leaf>,
     ) -> Self {
-        Self {
-            sealing,
-            opening,
-            exporter,
-            peer,
-            closing: false,
-            peer_closed: false,
-        }
+        Self { sealing, opening, exporter, peer, closing: false, peer_closed: false }
     }
 
     pub(crate) fn send(&mut self, link: &mut Link, data: &[u8]) -> Result<(), Error> {

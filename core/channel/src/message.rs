@@ -141,10 +141,7 @@ impl ReaderId {
     }
 
     pub(crate) fn to_wire(&self) -> WireId {
-        WireId {
-            kind: self.kind().code(),
-            value: self.as_bytes().to_vec().into(),
-        }
+        WireId { kind: self.kind().code(), value: self.as_bytes().to_vec().into() }
     }
 
     pub(crate) fn from_wire(wire: &WireId) -> Result<Self, Error> {

@@ -108,10 +108,7 @@ impl ReaderChannel {
         let m0 = link.send(Kind::Request, &[&body]);
         let transcript = Transcript::new(provider, Mode::C1).append(&*provider.hash, m0);
         Ok(Self {
-            state: State::ExpectChallenge(ExpectChallenge {
-                transcript,
-                ephemeral,
-            }),
+            state: State::ExpectChallenge(ExpectChallenge { transcript, ephemeral }),
             config,
             link,
             deadline: Some(now.plus(HANDSHAKE_TIMEOUT)),
@@ -227,10 +224,7 @@ impl ReaderChannel {
 
     fn open(&mut self) -> Result<OpenOn<'_>, Error> {
         match &mut self.state {
-            State::Open(open) => Ok(OpenOn {
-                open,
-                link: &mut self.link,
-            }),
+            State::Open(open) => Ok(OpenOn { open, link: &mut self.link }),
             State::Dead => Err(Error::Dead),
             _ => Err(Error::Misuse("the handshake is not done")),
         }
@@ -272,9 +266,7 @@ impl OpenOn<'_> {
 }
 
 pub(crate) fn encode(message: &impl SerializeBytes) -> Result<Vec<u8>, Error> {
-    message
-        .tls_serialize_bytes()
-        .map_err(|_| Error::Misuse("a field exceeds its length prefix"))
+    message.tls_serialize_bytes().map_err(|_| Error::Misuse("a field exceeds its length prefix"))
 }
 
 impl ExpectChallenge {
@@ -306,22 +298,14 @@ impl ExpectChallenge {
             signed_kind: config.signed_id.code(),
             certificate: config.certificate.clone().into(),
         })?;
-        let transcript = self
-            .transcript
-            .append(&*provider.hash, &frame.raw)
-            .append(&*provider.hash, &proof);
+        let transcript =
+            self.transcript.append(&*provider.hash, &frame.raw).append(&*provider.hash, &proof);
         let message = transcript.to_be_signed(Role::Reader, id(config.signed_id).as_bytes());
-        let signature = config
-            .secure_element
-            .sign(rng, &message)
-            .map_err(Error::Local)?;
+        let signature = config.secure_element.sign(rng, &message).map_err(Error::Local)?;
         let signature = encode(&TlsByteVecU8::from(signature))?;
         link.send(Kind::Proof, &[&proof, &signature]);
         let transcript = transcript.append(&*provider.hash, &signature);
-        Ok(ExpectServerProof {
-            transcript,
-            ephemeral: self.ephemeral,
-        })
+        Ok(ExpectServerProof { transcript, ephemeral: self.ephemeral })
     }
 }
 
@@ -342,23 +326,14 @@ impl ExpectServerProof {
         let (signature, fin) = TlsByteVecU8::tls_deserialize_bytes(rest).map_err(malformed)?;
         let fin: &[u8; HASH_LEN] = fin.try_into().map_err(|_| Error::Malformed("M3"))?;
 
-        let leaf = config
-            .trust
-            .verify(proof.certificate.as_slice(), PkiRole::Server, now, None)?;
-        if config
-            .server_id
-            .as_deref()
-            .is_some_and(|wanted| wanted != leaf.identity().id())
-        {
+        let leaf = config.trust.verify(proof.certificate.as_slice(), PkiRole::Server, now, None)?;
+        if config.server_id.as_deref().is_some_and(|wanted| wanted != leaf.identity().id()) {
             return Err(Refusal::UnexpectedServer.into());
         }
         let before_m3 = self.transcript;
         let transcript = before_m3.clone().append(&*provider.hash, signed);
         leaf.key()
-            .verify(
-                &transcript.to_be_signed(Role::Server, &[]),
-                signature.as_slice(),
-            )
+            .verify(&transcript.to_be_signed(Role::Server, &[]), signature.as_slice())
             .map_err(|_| Error::Authentication("server-signature"))?;
 
         let shared = self

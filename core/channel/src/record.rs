@@ -34,11 +34,7 @@ impl Drop for DirectionKeys {
 
 impl DirectionKeys {
     pub(crate) fn new(key: Box<dyn AeadKey>, iv: [u8; AEAD_NONCE_LEN]) -> Self {
-        Self {
-            key,
-            iv,
-            sequence: 0,
-        }
+        Self { key, iv, sequence: 0 }
     }
 
     fn nonce(&self) -> Result<[u8; AEAD_NONCE_LEN], Error> {
@@ -58,9 +54,7 @@ impl DirectionKeys {
         body.push(content);
         body.extend_from_slice(data);
         let head = wire::header(mode, Kind::Record, body.len() + AEAD_TAG_LEN);
-        self.key
-            .seal(&nonce, &head, &mut body)
-            .map_err(Error::Local)?;
+        self.key.seal(&nonce, &head, &mut body).map_err(Error::Local)?;
         self.sequence += 1;
         let mut frame = Vec::with_capacity(HEADER_LEN + body.len());
         frame.extend_from_slice(&head);
@@ -84,9 +78,7 @@ impl DirectionKeys {
         let nonce = self.nonce()?;
         let (head, body) = raw.split_at(HEADER_LEN);
         let mut body = Zeroizing::new(body.to_vec());
-        self.key
-            .open(&nonce, head, &mut body)
-            .map_err(|_| Error::Authentication("record"))?;
+        self.key.open(&nonce, head, &mut body).map_err(|_| Error::Authentication("record"))?;
         self.sequence += 1;
         match body.first() {
             Some(&DATA) => {

@@ -19,13 +19,8 @@ fn expand(
     len: usize,
 ) -> Result<Secret, Error> {
     let label_len = [u8::try_from(label.len()).expect("labels are short literals")];
-    let info: [&[u8]; 5] = [
-        CONTEXT,
-        &[transcript.mode_byte()],
-        &label_len,
-        label,
-        transcript.hash(),
-    ];
+    let info: [&[u8]; 5] =
+        [CONTEXT, &[transcript.mode_byte()], &label_len, label, transcript.hash()];
     provider.kdf.expand(prk, &info, len).map_err(Error::Local)
 }
 
@@ -44,10 +39,7 @@ pub(crate) fn sealing_key(
 /// `R3 = f(R1, R2)` (S106 of the patent).
 pub(crate) fn r3(provider: &Provider, r1: &[u8], r2: &Secret) -> Result<Secret, Error> {
     let prk = provider.kdf.extract(r1, r2.expose());
-    provider
-        .kdf
-        .expand(&prk, &[CONTEXT, b" R3"], HASH_LEN)
-        .map_err(Error::Local)
+    provider.kdf.expand(&prk, &[CONTEXT, b" R3"], HASH_LEN).map_err(Error::Local)
 }
 
 /// All keys of one session; the two parties derive the same.
@@ -79,15 +71,9 @@ impl SessionKeys {
         let prk = provider.kdf.extract(transcript.hash(), input.expose());
         let key = |label: &[u8], len| expand(provider, &prk, transcript, label, len);
         let direction = |key_label: &[u8], iv_label: &[u8]| -> Result<DirectionKeys, Error> {
-            let aead = provider
-                .aead
-                .key(&key(key_label, AEAD_KEY_LEN)?)
-                .map_err(Error::Local)?;
+            let aead = provider.aead.key(&key(key_label, AEAD_KEY_LEN)?).map_err(Error::Local)?;
             let iv = key(iv_label, AEAD_NONCE_LEN)?;
-            let iv = iv
-                .expose()
-                .try_into()
-                .map_err(|_| Error::Local(CryptoError::Failed))?;
+            let iv = iv.expose().try_into().map_err(|_| Error::Local(CryptoError::Failed))?;
             Ok(DirectionKeys::new(aead, iv))
         };
         Ok(Self {
@@ -114,10 +100,7 @@ impl SessionKeys {
         transcript: &Transcript,
     ) -> [u8; HASH_LEN] {
         let key = self.finished_key(role).expose();
-        provider.mac.mac(
-            key,
-            &[CONTEXT, b" finished", &[role as u8], transcript.hash()],
-        )
+        provider.mac.mac(key, &[CONTEXT, b" finished", &[role as u8], transcript.hash()])
     }
 
     pub(crate) fn verify_finished(
@@ -129,20 +112,14 @@ impl SessionKeys {
     ) -> Result<(), Error> {
         let key = self.finished_key(role).expose();
         let parts: [&[u8]; 4] = [CONTEXT, b" finished", &[role as u8], transcript.hash()];
-        provider
-            .mac
-            .verify(key, &parts, tag)
-            .map_err(|_| Error::Authentication("finished"))
+        provider.mac.verify(key, &parts, tag).map_err(|_| Error::Authentication("finished"))
     }
 
     pub(crate) fn into_parts(
         self,
         provider: &Provider,
     ) -> (DirectionKeys, DirectionKeys, Exporter) {
-        let exporter = Exporter {
-            provider: provider.clone(),
-            secret: self.exporter,
-        };
+        let exporter = Exporter { provider: provider.clone(), secret: self.exporter };
         (self.to_server, self.to_reader, exporter)
     }
 }
@@ -161,9 +138,6 @@ impl Exporter {
     pub fn export(&self, label: &str, context: &[u8], len: usize) -> Result<Secret, Error> {
         let label_len = (label.len() as u64).to_be_bytes();
         let info: [&[u8]; 5] = [CONTEXT, b" export", &label_len, label.as_bytes(), context];
-        self.provider
-            .kdf
-            .expand(&self.secret, &info, len)
-            .map_err(Error::Local)
+        self.provider.kdf.expand(&self.secret, &info, len).map_err(Error::Local)
     }
 }

@@ -161,12 +161,7 @@ impl ServerChannel {
                         self.state = State::ExpectRequest(expect);
                         return Ok(());
                     };
-                    let mut cx = Cx {
-                        config: &self.config,
-                        address: &self.address,
-                        now,
-                        rng,
-                    };
+                    let mut cx = Cx { config: &self.config, address: &self.address, now, rng };
                     let next = expect.handle(&mut cx, &mut self.link, &frame)?;
                     self.state = State::ExpectProof(next);
                 }
@@ -175,15 +170,9 @@ impl ServerChannel {
                         self.state = State::ExpectProof(expect);
                         return Ok(());
                     };
-                    let mut cx = Cx {
-                        config: &self.config,
-                        address: &self.address,
-                        now,
-                        rng,
-                    };
+                    let mut cx = Cx { config: &self.config, address: &self.address, now, rng };
                     let next = expect.handle(&mut cx, &frame)?;
-                    self.events
-                        .push_back(ServerEvent::LookUp(next.sent_id.clone()));
+                    self.events.push_back(ServerEvent::LookUp(next.sent_id.clone()));
                     self.state = State::ExpectReader(Box::new(next));
                 }
                 State::ExpectReader(expect) => {
@@ -228,12 +217,7 @@ impl ServerChannel {
     ) -> Result<(), Error> {
         match core::mem::replace(&mut self.state, State::Dead) {
             State::ExpectReader(expect) => {
-                let mut cx = Cx {
-                    config: &self.config,
-                    address: &self.address,
-                    now,
-                    rng,
-                };
+                let mut cx = Cx { config: &self.config, address: &self.address, now, rng };
                 let next = expect.handle(&mut cx, &mut self.link, found)?;
                 self.state = State::ExpectFinished(Box::new(next));
                 self.advance(now, rng)
@@ -311,10 +295,7 @@ impl ServerChannel {
 
     fn open(&mut self) -> Result<OpenOn<'_>, Error> {
         match &mut self.state {
-            State::Open(open) => Ok(OpenOn {
-                open,
-                link: &mut self.link,
-            }),
+            State::Open(open) => Ok(OpenOn { open, link: &mut self.link }),
             State::Dead => Err(Error::Dead),
             _ => Err(Error::Misuse("the handshake is not done")),
         }
@@ -366,10 +347,7 @@ impl ExpectRequest {
         let provider = &cx.config.provider;
         let after_m0 = Transcript::new(provider, Mode::C1).append(&*provider.hash, &m0.raw);
         let binding = cx.binding(&after_m0);
-        let issued = cx
-            .config
-            .challenges
-            .issue(cx.now, cx.rng, selection, &binding)?;
+        let issued = cx.config.challenges.issue(cx.now, cx.rng, selection, &binding)?;
         link.send(Kind::Challenge, &[&encode(&issued.to_wire())?]);
         Ok(ExpectProof { after_m0 })
     }
@@ -451,27 +429,20 @@ impl ExpectReader {
         }
         let certificate = self.proof.certificate.as_slice();
         let cache = Some(&*cx.config.leaf_cache);
-        let leaf = cx
-            .config
-            .trust
-            .verify(certificate, PkiRole::Reader, cx.now, cache)?;
+        let leaf = cx.config.trust.verify(certificate, PkiRole::Reader, cx.now, cache)?;
         if leaf.identity().id() != entry.serial || *leaf.number() != entry.certificate_number {
             return Err(mismatch);
         }
         // C4: mapped first, then verified over the other kind of id.
         let signed_id = id(self.signed_kind);
-        let message = self
-            .transcript
-            .to_be_signed(Role::Reader, signed_id.as_bytes());
+        let message = self.transcript.to_be_signed(Role::Reader, signed_id.as_bytes());
         leaf.key()
             .verify(&message, &self.signature)
             .map_err(|_| Error::Authentication("reader-signature"))?;
         cx.config.challenges.consume(cx.now, &self.issued)?; // only a proven reader burns a challenge
 
         // Only from here on: key generation, the private key.
-        let transcript = self
-            .transcript
-            .append(&*provider.hash, &self.signature_field);
+        let transcript = self.transcript.append(&*provider.hash, &self.signature_field);
         let r1 = self.proof.challenge.r1();
         let reader_share = self.proof.share.as_slice();
         answer(cx, link, transcript, &r1, reader_share, leaf)
@@ -488,14 +459,10 @@ fn answer(
     peer: Arc<Leaf>,
 ) -> Result<ExpectFinished, Error> {
     let provider = &cx.config.provider;
-    let ephemeral = provider
-        .key_exchange
-        .generate(cx.rng)
-        .map_err(Error::Local)?;
+    let ephemeral = provider.key_exchange.generate(cx.rng).map_err(Error::Local)?;
     let share = ephemeral.share().to_vec();
-    let shared = ephemeral
-        .agree(reader_share)
-        .map_err(|_| Error::Malformed("the reader's share"))?;
+    let shared =
+        ephemeral.agree(reader_share).map_err(|_| Error::Malformed("the reader's share"))?;
     let r2 = Secret::try_filled(HASH_LEN, |out| {
         cx.rng.fill_bytes(out);
         Ok::<_, CryptoError>(())
@@ -519,11 +486,7 @@ fn answer(
     let fin = keys.finished(provider, Role::Server, &transcript);
     link.send(Kind::ServerProof, &[&proof, &signature, &fin]);
     let transcript = transcript.append(&*provider.hash, &fin);
-    Ok(ExpectFinished {
-        transcript,
-        keys,
-        peer,
-    })
+    Ok(ExpectFinished { transcript, keys, peer })
 }
 
 fn seal_r3(
@@ -534,15 +497,13 @@ fn seal_r3(
 ) -> Result<Vec<u8>, Error> {
     let key = schedule::sealing_key(provider, before_m3, shared)?;
     let mut sealed = r3.expose().to_vec();
-    key.seal(&[0; AEAD_NONCE_LEN], before_m3.hash(), &mut sealed)
-        .map_err(Error::Local)?;
+    key.seal(&[0; AEAD_NONCE_LEN], before_m3.hash(), &mut sealed).map_err(Error::Local)?;
     Ok(sealed)
 }
 
 impl ExpectFinished {
     fn handle(self, provider: &Provider, m4: &Frame) -> Result<Open, Error> {
-        self.keys
-            .verify_finished(provider, Role::Reader, &self.transcript, m4.body())?;
+        self.keys.verify_finished(provider, Role::Reader, &self.transcript, m4.body())?;
         let (to_server, to_reader, exporter) = self.keys.into_parts(provider);
         Ok(Open::new(to_reader, to_server, exporter, self.peer))
     }

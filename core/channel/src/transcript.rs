@@ -24,19 +24,14 @@ pub(crate) struct Transcript {
 
 impl Transcript {
     pub(crate) fn new(provider: &Provider, mode: Mode) -> Self {
-        let hash = provider
-            .hash
-            .hash(&[CONTEXT, b" transcript", &[mode as u8]]);
+        let hash = provider.hash.hash(&[CONTEXT, b" transcript", &[mode as u8]]);
         Self { mode, hash }
     }
 
     #[must_use]
     pub(crate) fn append(self, hash: &dyn Hash, bytes: &[u8]) -> Self {
         let len = (bytes.len() as u64).to_be_bytes();
-        Self {
-            mode: self.mode,
-            hash: hash.hash(&[&self.hash, &len, bytes]),
-        }
+        Self { mode: self.mode, hash: hash.hash(&[&self.hash, &len, bytes]) }
     }
 
     pub(crate) const fn hash(&self) -> &Digest {

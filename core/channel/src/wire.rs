@@ -94,10 +94,7 @@ pub(crate) struct FrameBuffer {
 
 impl FrameBuffer {
     pub(crate) const fn new(mode: Mode) -> Self {
-        Self {
-            mode,
-            bytes: Vec::new(),
-        }
+        Self { mode, bytes: Vec::new() }
     }
 
     pub(crate) fn push(&mut self, bytes: &[u8]) {

@@ -25,14 +25,8 @@ fn world(seed: u64) -> World {
 fn connected(world: &mut World) -> Pair {
     let mut pair = world.connect();
     pair.drive().unwrap();
-    assert!(matches!(
-        pair.reader_events.remove(0),
-        ReaderEvent::Connected
-    ));
-    assert!(matches!(
-        pair.server_events.remove(0),
-        ServerEvent::Connected
-    ));
+    assert!(matches!(pair.reader_events.remove(0), ReaderEvent::Connected));
+    assert!(matches!(pair.server_events.remove(0), ServerEvent::Connected));
     pair
 }
 
@@ -57,23 +51,15 @@ fn both_providers_agree_and_data_flows_both_ways() {
         pair.reader.send(&[7; 16 * 1024]).unwrap();
         pair.server.send(b"plaintext").unwrap();
         pair.drive().unwrap();
-        assert_eq!(
-            server_data(&mut pair),
-            [b"configuration".to_vec(), vec![7; 16 * 1024]]
-        );
-        let Some(ReaderEvent::Data(data)) = pair.reader_events.pop() else {
-            panic!("data")
-        };
+        assert_eq!(server_data(&mut pair), [b"configuration".to_vec(), vec![7; 16 * 1024]]);
+        let Some(ReaderEvent::Data(data)) = pair.reader_events.pop() else { panic!("data") };
         assert_eq!(*data, b"plaintext");
         assert_eq!(pair.reader.peer().unwrap().identity().id(), "srv-1");
         assert_eq!(pair.server.peer().unwrap().identity().id(), "RD-1");
         let export = |e: &countersign_channel::Exporter, label| {
             e.export(label, b"context", 32).unwrap().expose().to_vec()
         };
-        let (ours, theirs) = (
-            pair.reader.exporter().unwrap(),
-            pair.server.exporter().unwrap(),
-        );
+        let (ours, theirs) = (pair.reader.exporter().unwrap(), pair.server.exporter().unwrap());
         assert_eq!(export(ours, "binding"), export(theirs, "binding"));
         assert_ne!(export(ours, "binding"), export(theirs, "other"));
     }
@@ -89,10 +75,7 @@ fn the_first_data_travel_with_m4() {
     pair.collect();
     let flight = pair.to_server.drain(..).collect::<Vec<_>>().concat();
     pair.deliver_to_server(&flight).unwrap();
-    assert!(matches!(
-        pair.server_events.remove(0),
-        ServerEvent::Connected
-    ));
+    assert!(matches!(pair.server_events.remove(0), ServerEvent::Connected));
     assert_eq!(server_data(&mut pair), [b"configuration".to_vec()]);
 }
 
@@ -134,10 +117,7 @@ fn c4_ids_of_different_kinds_are_mapped_and_must_match() {
     // The directory maps the sent serial to another certificate number.
     let mut world = world(4);
     let other = world.pki.party(Role::Reader, "RD-2");
-    world.directory = Ok(DirectoryEntry {
-        serial: "RD-1".into(),
-        ..entry(&other)
-    });
+    world.directory = Ok(DirectoryEntry { serial: "RD-1".into(), ..entry(&other) });
     assert_eq!(refused(&mut world), Refusal::ReaderIdMismatch.into());
     // RD-1 shows RD-2's serial with its own certificate.
     world.directory = Ok(entry(&other));
@@ -147,10 +127,7 @@ fn c4_ids_of_different_kinds_are_mapped_and_must_match() {
     let mut world = self::world(4);
     let number = other.number.clone();
     with_reader(&mut world, |config| config.certificate_number = number);
-    assert_eq!(
-        refused(&mut world),
-        Error::Authentication("reader-signature")
-    );
+    assert_eq!(refused(&mut world), Error::Authentication("reader-signature"));
 }
 
 fn with_reader(world: &mut World, change: impl FnOnce(&mut ReaderConfig)) {
@@ -176,10 +153,7 @@ fn foreign_expired_revoked_blocked_and_unknown_readers_are_refused_by_name() {
     let party = other.party(Role::Reader, "RD-1");
     foreign.directory = Ok(entry(&party));
     let trust = foreign.reader.trust.clone();
-    foreign.reader = Arc::new(ReaderConfig {
-        trust,
-        ..reader_config(&other, &party, provider)
-    });
+    foreign.reader = Arc::new(ReaderConfig { trust, ..reader_config(&other, &party, provider) });
     assert_eq!(refused(&mut foreign), PkiError::UnknownIssuer.into());
 
     let mut late = world(5);
@@ -207,10 +181,7 @@ fn the_alert_names_the_check_and_the_incident() {
     pair.collect();
     let alert = pair.to_reader.pop_front().unwrap();
     let error = pair.deliver_to_reader(&alert).unwrap_err();
-    assert_eq!(
-        error.to_string(),
-        "the peer refused: reader-blocked (incident inc-test)"
-    );
+    assert_eq!(error.to_string(), "the peer refused: reader-blocked (incident inc-test)");
     assert_eq!(pair.deliver_to_reader(&alert), Err(Error::Dead));
 }
 
@@ -223,10 +194,7 @@ fn the_reader_refuses_servers_it_was_not_set_up_for() {
     let mut config = server_config(&world.pki, &mallory, provider.clone());
     config.server_id = "srv-1".into(); // it answers to the name, but its certificate does not
     world.server = Arc::new(config);
-    assert_eq!(
-        refused_by_reader(&mut world),
-        Refusal::UnexpectedServer.into()
-    );
+    assert_eq!(refused_by_reader(&mut world), Refusal::UnexpectedServer.into());
     // A server that says honestly who it is refuses at once.
     with_server(&mut world, |config| config.server_id = "srv-2".into());
     assert_eq!(refused(&mut world), Refusal::WrongServer.into());
@@ -265,17 +233,13 @@ fn a_change_to_any_byte_of_the_handshake_is_refused() {
                 pair.deliver_to_reader(&frame)
             };
             let outcome = delivered.and_then(|()| pair.drive());
-            let server_open = pair
-                .server_events
-                .iter()
-                .any(|event| matches!(event, ServerEvent::Connected));
+            let server_open =
+                pair.server_events.iter().any(|event| matches!(event, ServerEvent::Connected));
             assert!(!server_open, "message {message}, byte {at}: {outcome:?}");
             // A longer length makes a party wait; everything else is an error. M4 is the last
             // message, after which the reader rightly is open.
-            let reader_open = pair
-                .reader_events
-                .iter()
-                .any(|event| matches!(event, ReaderEvent::Connected));
+            let reader_open =
+                pair.reader_events.iter().any(|event| matches!(event, ReaderEvent::Connected));
             assert!(!reader_open || message == 4, "message {message}, byte {at}");
         }
     }
@@ -315,10 +279,7 @@ fn a_replayed_m2_is_refused() {
     *any_server.last_mut().unwrap() = 0;
     any_server[7] -= 5;
     other.deliver_to_server(&any_server).unwrap();
-    assert_eq!(
-        other.deliver_to_server(&m2).unwrap_err(),
-        Error::Authentication("challenge-mac")
-    );
+    assert_eq!(other.deliver_to_server(&m2).unwrap_err(), Error::Authentication("challenge-mac"));
 
     // From another address neither.
     let mut elsewhere = ServerChannel::new(world.server.clone(), &[10, 0, 0, 1], world.now);
@@ -330,10 +291,7 @@ fn a_replayed_m2_is_refused() {
     let mut late = world.connect();
     late.now = world.now.plus(2 * countersign_channel::EPOCH);
     late.deliver_to_server(&m0).unwrap();
-    assert_eq!(
-        late.deliver_to_server(&m2).unwrap_err(),
-        Refusal::ChallengeStale.into()
-    );
+    assert_eq!(late.deliver_to_server(&m2).unwrap_err(), Refusal::ChallengeStale.into());
 }
 
 /// A proof with a bad signature must not burn the true reader's challenge.
@@ -368,10 +326,7 @@ fn a_replayed_server_flight_is_refused_by_the_reader() {
     let mut fresh = world.connect();
     let m1 = fresh.take_server_frame(0);
     fresh.deliver_to_reader(&m1).unwrap();
-    assert_eq!(
-        fresh.deliver_to_reader(&m3),
-        Err(Error::Authentication("server-signature"))
-    );
+    assert_eq!(fresh.deliver_to_reader(&m3), Err(Error::Authentication("server-signature")));
 }
 
 /// G11: exact operation counts of the server for each refusal, before anyone is authenticated.
@@ -380,19 +335,13 @@ fn g11_refusals_cost_what_the_design_says() {
     let counting = CountingProvider::new(aws_lc::provider());
     let plain = aws_lc::provider();
     let mut world = World::new(plain.clone(), plain, counting.provider(), 13);
-    with_server(&mut world, |config| {
-        config.key = counting.secure_element(config.key.clone())
-    });
+    with_server(&mut world, |config| config.key = counting.secure_element(config.key.clone()));
     connected(&mut world); // the reader's certificate is cached from here on
 
     let mut pair = world.connect();
     let m0 = pair.take_reader_frame(0);
     let (_, counts) = counting.measure(|| pair.deliver_to_server(&m0).unwrap());
-    let only = Counts {
-        hash: counts.hash,
-        mac: counts.mac,
-        ..Counts::default()
-    };
+    let only = Counts { hash: counts.hash, mac: counts.mac, ..Counts::default() };
     assert_eq!(counts, only, "M1 costs hashes and one MAC");
     assert_eq!(counts.mac, 1);
     pair.collect();
@@ -407,42 +356,26 @@ fn g11_refusals_cost_what_the_design_says() {
         let (result, counts) = counting.measure(|| attacker.deliver_to_server(frame));
         (result.unwrap_err(), counts)
     };
-    let one_mac = Counts {
-        mac: 1,
-        ..Counts::default()
-    };
+    let one_mac = Counts { mac: 1, ..Counts::default() };
 
     let mut forged = m2.clone();
     forged[8 + 20] ^= 1; // inside the MAC of R1
-    assert_eq!(
-        refusal(&forged, &mut world),
-        (Error::Authentication("challenge-mac"), one_mac)
-    );
+    assert_eq!(refusal(&forged, &mut world), (Error::Authentication("challenge-mac"), one_mac));
     let mut stale = m2.clone();
     stale[8 + 5] ^= 1; // the epoch
     let nothing = Counts::default();
-    assert_eq!(
-        refusal(&stale, &mut world),
-        (Refusal::ChallengeStale.into(), nothing)
-    );
+    assert_eq!(refusal(&stale, &mut world), (Refusal::ChallengeStale.into(), nothing));
 
     let mut bad = m2.clone();
     let last = bad.len() - 1;
     bad[last] ^= 1;
     let (error, counts) = refusal(&bad, &mut world);
     assert_eq!(error, Error::Authentication("reader-signature"));
-    assert_eq!(
-        (counts.verify, counts.mac),
-        (1, 1),
-        "certificate cached: one verification"
-    );
+    assert_eq!((counts.verify, counts.mac), (1, 1), "certificate cached: one verification");
     assert_eq!((counts.private_key(), counts.generated()), (0, 0));
 
     pair.deliver_to_server(&m2).unwrap();
-    assert_eq!(
-        refusal(&m2, &mut world),
-        (Refusal::ChallengeReplayed.into(), one_mac)
-    );
+    assert_eq!(refusal(&m2, &mut world), (Refusal::ChallengeReplayed.into(), one_mac));
 
     // Not cached: two verifications at most.
     let newcomer = world.pki.party(Role::Reader, "RD-2");
@@ -474,16 +407,10 @@ fn lengths_beyond_the_bound_die_at_the_header() {
     let mut pair = world.connect();
     let mut m0 = pair.take_reader_frame(0);
     m0[8..12].copy_from_slice(&[0xbf, 0xff, 0xff, 0xff]);
-    assert_eq!(
-        pair.deliver_to_server(&m0).unwrap_err(),
-        Error::Malformed("M0")
-    );
+    assert_eq!(pair.deliver_to_server(&m0).unwrap_err(), Error::Malformed("M0"));
     // Noise dies at its first byte.
     let mut pair = world.connect();
-    assert_eq!(
-        pair.deliver_to_server(b"G").unwrap_err().check(),
-        "message-format"
-    );
+    assert_eq!(pair.deliver_to_server(b"G").unwrap_err().check(), "message-format");
     assert_eq!(pair.deliver_to_server(b"C").unwrap_err(), Error::Dead);
 }
 
@@ -491,24 +418,15 @@ fn lengths_beyond_the_bound_die_at_the_header() {
 fn messages_out_of_order_or_reflected_are_refused() {
     let mut world = world(15);
     let m2 = world.connect().take_reader_frame(1);
-    assert_eq!(
-        world.connect().deliver_to_server(&m2).unwrap_err(),
-        Error::Unexpected
-    );
+    assert_eq!(world.connect().deliver_to_server(&m2).unwrap_err(), Error::Unexpected);
     let m0 = world.connect().take_reader_frame(0);
-    assert_eq!(
-        world.connect().deliver_to_reader(&m0).unwrap_err(),
-        Error::Unexpected
-    );
+    assert_eq!(world.connect().deliver_to_reader(&m0).unwrap_err(), Error::Unexpected);
     let mut pair = connected(&mut world);
     pair.reader.send(b"x").unwrap();
     pair.collect();
     let record = pair.to_server.pop_front().unwrap();
     // G9: a record comes back to its sender.
-    assert_eq!(
-        pair.deliver_to_reader(&record),
-        Err(Error::Authentication("record"))
-    );
+    assert_eq!(pair.deliver_to_reader(&record), Err(Error::Authentication("record")));
 }
 
 /// G12: order, replay, loss, truncation of records.
@@ -543,10 +461,7 @@ fn g12_records_replayed_lost_swapped_or_cut_are_refused() {
     pair.reader.close().unwrap();
     assert!(matches!(pair.reader.send(b"late"), Err(Error::Misuse(_))));
     pair.drive().unwrap();
-    assert!(matches!(
-        pair.server_events.pop(),
-        Some(ServerEvent::Closed)
-    ));
+    assert!(matches!(pair.server_events.pop(), Some(ServerEvent::Closed)));
     assert_eq!(pair.server.handle_end(), Ok(()));
 }
 
@@ -563,10 +478,7 @@ fn g7_nothing_is_sent_or_accepted_before_confirmation() {
     pair.collect();
     let _m4 = pair.to_server.pop_front().unwrap();
     let record = pair.to_server.pop_front().unwrap();
-    assert_eq!(
-        pair.deliver_to_server(&record).unwrap_err(),
-        Error::Unexpected
-    );
+    assert_eq!(pair.deliver_to_server(&record).unwrap_err(), Error::Unexpected);
 }
 
 #[test]
@@ -574,22 +486,13 @@ fn handshakes_time_out() {
     let mut world = world(18);
     let mut pair = world.connect();
     let deadline = pair.server.poll_timeout().unwrap();
-    assert_eq!(
-        deadline,
-        world.now.plus(countersign_channel::HANDSHAKE_TIMEOUT)
-    );
+    assert_eq!(deadline, world.now.plus(countersign_channel::HANDSHAKE_TIMEOUT));
     let before = deadline.minus(Duration::from_millis(1));
     assert_eq!(pair.server.handle_timeout(before), Ok(()));
     assert_eq!(pair.server.handle_timeout(deadline), Err(Error::Timeout));
     assert_eq!(pair.reader.handle_timeout(deadline), Err(Error::Timeout));
     let connected = connected(&mut world);
-    assert_eq!(
-        (
-            connected.server.poll_timeout(),
-            connected.reader.poll_timeout()
-        ),
-        (None, None)
-    );
+    assert_eq!((connected.server.poll_timeout(), connected.reader.poll_timeout()), (None, None));
 }
 
 /// Same seed, same bytes: the pure-Rust provider replays.
@@ -611,10 +514,7 @@ fn handshakes_replay_under_a_seed() {
     };
     assert_eq!(frames(), frames());
     let mut world = world_with(&rust_crypto::provider(), 20);
-    assert_ne!(
-        world.connect().take_server_frame(1),
-        world.connect().take_server_frame(1)
-    );
+    assert_ne!(world.connect().take_server_frame(1), world.connect().take_server_frame(1));
 }
 
 proptest! {

@@ -41,10 +41,7 @@ impl Hash for Sha2 {
         for part in parts {
             hash.update(part);
         }
-        hash.finish()
-            .as_ref()
-            .try_into()
-            .expect("SHA-256 has 32 bytes")
+        hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
     }
 }
 
@@ -56,10 +53,7 @@ impl Mac for HmacSha256 {
         for part in parts {
             mac.update(part);
         }
-        mac.sign()
-            .as_ref()
-            .try_into()
-            .expect("HMAC-SHA-256 has 32 bytes")
+        mac.sign().as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
     }
 }
 
@@ -85,9 +79,7 @@ impl Kdf for HkdfSha256 {
             return Err(CryptoError::TooLong);
         }
         let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, prk.expose());
-        let okm = prk
-            .expand(info, OutputLen(len))
-            .map_err(|_| CryptoError::TooLong)?;
+        let okm = prk.expand(info, OutputLen(len)).map_err(|_| CryptoError::TooLong)?;
         Secret::try_filled(len, |out| okm.fill(out).map_err(|_| CryptoError::Failed))
     }
 }
@@ -122,10 +114,7 @@ impl AeadKey for AesGcmKey {
         aad: &[u8],
         data: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
-        let body = data
-            .len()
-            .checked_sub(AEAD_TAG_LEN)
-            .ok_or(CryptoError::BadAuthentication)?;
+        let body = data.len().checked_sub(AEAD_TAG_LEN).ok_or(CryptoError::BadAuthentication)?;
         self.0
             .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data)
             .map_err(|_| CryptoError::BadAuthentication)?;
@@ -145,9 +134,7 @@ impl KeyExchange for X25519 {
         let secret =
             agreement::EphemeralPrivateKey::generate(&agreement::X25519, &SystemRandom::new())
                 .map_err(|_| CryptoError::Failed)?;
-        let share = secret
-            .compute_public_key()
-            .map_err(|_| CryptoError::Failed)?;
+        let share = secret.compute_public_key().map_err(|_| CryptoError::Failed)?;
         Ok(Box::new(X25519Key { secret, share }))
     }
 }
@@ -179,10 +166,7 @@ impl SignatureScheme for P256 {
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
                 .map_err(|_| CryptoError::Failed)?;
         let pkcs8 = Secret::copied_from(der.as_ref());
-        Ok(SoftwareKey {
-            key: self.from_pkcs8(&pkcs8)?,
-            pkcs8,
-        })
+        Ok(SoftwareKey { key: self.from_pkcs8(&pkcs8)?, pkcs8 })
     }
 
     fn from_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
@@ -207,10 +191,8 @@ impl SecureElement for P256Key {
     }
 
     fn sign(&self, _rng: &mut dyn CryptoRng, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
-        let signature = self
-            .0
-            .sign(&SystemRandom::new(), message)
-            .map_err(|_| CryptoError::Failed)?;
+        let signature =
+            self.0.sign(&SystemRandom::new(), message).map_err(|_| CryptoError::Failed)?;
         Ok(signature.as_ref().to_vec())
     }
 }
@@ -219,8 +201,6 @@ struct P256PublicKey(ParsedPublicKey);
 
 impl VerifyingKey for P256PublicKey {
     fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
-        self.0
-            .verify_sig(message, signature)
-            .map_err(|_| CryptoError::BadAuthentication)
+        self.0.verify_sig(message, signature).map_err(|_| CryptoError::BadAuthentication)
     }
 }

@@ -43,9 +43,7 @@ pub struct Provider {
 
 impl fmt::Debug for Provider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Provider")
-            .field("suite", &self.suite)
-            .finish_non_exhaustive()
+        f.debug_struct("Provider").field("suite", &self.suite).finish_non_exhaustive()
     }
 }
 

@@ -73,8 +73,7 @@ impl Kdf for HkdfSha256 {
         let hkdf =
             hkdf::Hkdf::<Sha256>::from_prk(prk.expose()).map_err(|_| CryptoError::TooLong)?;
         Secret::try_filled(len, |out| {
-            hkdf.expand_multi_info(info, out)
-                .map_err(|_| CryptoError::TooLong)
+            hkdf.expand_multi_info(info, out).map_err(|_| CryptoError::TooLong)
         })
     }
 }
@@ -111,10 +110,7 @@ impl AeadKey for AesGcmKey {
         aad: &[u8],
         data: &mut Vec<u8>,
     ) -> Result<(), CryptoError> {
-        let body = data
-            .len()
-            .checked_sub(AEAD_TAG_LEN)
-            .ok_or(CryptoError::BadAuthentication)?;
+        let body = data.len().checked_sub(AEAD_TAG_LEN).ok_or(CryptoError::BadAuthentication)?;
         let (text, tag) = data.split_at_mut(body);
         let tag = Tag::try_from(&*tag).map_err(|_| CryptoError::BadAuthentication)?;
         self.0
@@ -169,10 +165,7 @@ impl SignatureScheme for P256 {
         let key = SigningKey::try_generate_from_rng(rng).map_err(|_| CryptoError::Failed)?;
         let der = key.to_pkcs8_der().map_err(|_| CryptoError::Failed)?;
         let pkcs8 = Secret::copied_from(der.as_bytes());
-        Ok(SoftwareKey {
-            key: Arc::new(P256Key::new(key)),
-            pkcs8,
-        })
+        Ok(SoftwareKey { key: Arc::new(P256Key::new(key)), pkcs8 })
     }
 
     fn from_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
@@ -190,11 +183,7 @@ impl SignatureScheme for P256 {
 
 /// Only one encoding per key, so that a key is its bytes.
 pub(crate) fn check_uncompressed(point: &[u8]) -> Result<(), CryptoError> {
-    if point.len() == 65 && point[0] == 4 {
-        Ok(())
-    } else {
-        Err(CryptoError::InvalidKey)
-    }
+    if point.len() == 65 && point[0] == 4 { Ok(()) } else { Err(CryptoError::InvalidKey) }
 }
 
 struct P256Key {
@@ -217,10 +206,8 @@ impl SecureElement for P256Key {
     fn sign(&self, rng: &mut dyn CryptoRng, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
         let prehash: [u8; HASH_LEN] = Sha256::digest(message).into();
         // RFC 6979 with added entropy: safe even under a repeating generator.
-        let signature: Signature = self
-            .key
-            .sign_prehash_with_rng(rng, &prehash)
-            .map_err(|_| CryptoError::Failed)?;
+        let signature: Signature =
+            self.key.sign_prehash_with_rng(rng, &prehash).map_err(|_| CryptoError::Failed)?;
         Ok(signature.to_der().as_bytes().to_vec())
     }
 }
@@ -231,8 +218,6 @@ impl VerifyingKey for P256PublicKey {
     fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
         let signature =
             DerSignature::from_bytes(signature).map_err(|_| CryptoError::BadAuthentication)?;
-        self.0
-            .verify(message, &signature)
-            .map_err(|_| CryptoError::BadAuthentication)
+        self.0.verify(message, &signature).map_err(|_| CryptoError::BadAuthentication)
     }
 }

@@ -30,9 +30,7 @@ impl Role {
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Reader, Self::Server]
-            .into_iter()
-            .find(|role| role.as_str() == text)
+        [Self::Reader, Self::Server].into_iter().find(|role| role.as_str() == text)
     }
 }
 
@@ -53,10 +51,7 @@ impl Identity {
         if id.is_empty() || id.len() > ID_MAX || !id.bytes().all(allowed) {
             return Err(PkiError::BadIdentity);
         }
-        Ok(Self {
-            role,
-            id: id.to_string(),
-        })
+        Ok(Self { role, id: id.to_string() })
     }
 
     /// The role.

@@ -90,10 +90,7 @@ impl Validity {
     /// From `now` for `duration`.
     #[must_use]
     pub fn from(now: UnixTime, duration: Duration) -> Self {
-        Self {
-            not_before: now,
-            not_after: now.plus(duration),
-        }
+        Self { not_before: now, not_after: now.plus(duration) }
     }
 }
 
@@ -146,26 +143,18 @@ impl BuilderProfile for Profile {
             let authority = AuthorityKeyIdentifier::try_from(issuer_key)?;
             extensions.push(authority.to_extension(subject, &extensions)?);
         }
-        let constraints = BasicConstraints {
-            ca,
-            path_len_constraint: path_len,
-        };
+        let constraints = BasicConstraints { ca, path_len_constraint: path_len };
         extensions.push(constraints.to_extension(subject, &extensions)?);
         extensions.push(KeyUsage(usage).to_extension(subject, &extensions)?);
         let names = match &self.kind {
             Kind::Root | Kind::Intermediate => return Ok(extensions),
             Kind::Device(identity) => {
-                vec![GeneralName::UniformResourceIdentifier(Ia5String::new(
-                    &identity.to_uri(),
-                )?)]
+                vec![GeneralName::UniformResourceIdentifier(Ia5String::new(&identity.to_uri())?)]
             }
             Kind::Tls(names) => {
                 let usage = ExtendedKeyUsage(vec![ID_KP_SERVER_AUTH]);
                 extensions.push(usage.to_extension(subject, &extensions)?);
-                names
-                    .iter()
-                    .map(tls_general_name)
-                    .collect::<Result<_, _>>()?
+                names.iter().map(tls_general_name).collect::<Result<_, _>>()?
             }
         };
         extensions.push(SubjectAltName(names).to_extension(subject, &extensions)?);
@@ -197,14 +186,8 @@ impl Issuer {
     pub fn from_certificate(suite: Suite, der: &[u8]) -> Result<Self, PkiError> {
         let certificate = Certificate::from_der(der)?;
         let tbs = certificate.tbs_certificate();
-        let point = Algorithms::of(suite)?
-            .point(tbs.subject_public_key_info())?
-            .to_vec();
-        Ok(Self {
-            suite,
-            name: tbs.subject().clone(),
-            point,
-        })
+        let point = Algorithms::of(suite)?.point(tbs.subject_public_key_info())?.to_vec();
+        Ok(Self { suite, name: tbs.subject().clone(), point })
     }
 
     /// Prepares a device's or server's leaf from a verified request.
@@ -218,18 +201,8 @@ impl Issuer {
         validity: Validity,
     ) -> Result<Prepared, PkiError> {
         let identity = request.identity().clone();
-        let subject = format!(
-            "CN={},OU={},O=Countersign",
-            identity.id(),
-            identity.role().as_str()
-        );
-        self.prepare_kind(
-            Kind::Device(identity),
-            &subject,
-            request.point(),
-            number,
-            validity,
-        )
+        let subject = format!("CN={},OU={},O=Countersign", identity.id(), identity.role().as_str());
+        self.prepare_kind(Kind::Device(identity), &subject, request.point(), number, validity)
     }
 
     /// Prepares an intermediate CA's certificate (path length 0).
@@ -274,11 +247,7 @@ impl Issuer {
         validity: Validity,
     ) -> Result<Prepared, PkiError> {
         let subject = Name::from_str(subject)?;
-        let profile = Profile {
-            issuer: Some(self.name.clone()),
-            subject,
-            kind,
-        };
+        let profile = Profile { issuer: Some(self.name.clone()), subject, kind };
         Prepared::new(self.suite, profile, point, &self.point, number, validity)
     }
 }
@@ -295,11 +264,7 @@ pub fn self_signed(
     validity: Validity,
 ) -> Result<Prepared, PkiError> {
     let subject = Name::from_str(&format!("CN={common_name},O=Countersign"))?;
-    let profile = Profile {
-        issuer: None,
-        subject,
-        kind: Kind::Root,
-    };
+    let profile = Profile { issuer: None, subject, kind: Kind::Root };
     Prepared::new(suite, profile, point, point, number, validity)
 }
 
@@ -322,10 +287,7 @@ impl Prepared {
         validity: Validity,
     ) -> Result<Self, PkiError> {
         let algorithms = Algorithms::of(suite)?;
-        let signer = SignerInfo {
-            algorithms,
-            point: issuer_point.to_vec(),
-        };
+        let signer = SignerInfo { algorithms, point: issuer_point.to_vec() };
         let serial = SerialNumber::new(number.as_bytes())?;
         let x509_validity = x509_cert::time::Validity::new(
             x509_time(validity.not_before)?,
@@ -336,13 +298,7 @@ impl Prepared {
         let mut builder =
             CertificateBuilder::new(profile, serial, x509_validity, spki).map_err(malformed)?;
         let tbs = builder.finalize(&signer).map_err(malformed)?;
-        Ok(Self {
-            builder,
-            signer,
-            tbs,
-            number,
-            validity,
-        })
+        Ok(Self { builder, signer, tbs, number, validity })
     }
 
     /// The number the certificate will have: the intent is stored under it.
@@ -369,9 +325,7 @@ impl Prepared {
         if key.public_key() != self.signer.point {
             return Err(PkiError::SigningFailed);
         }
-        let signature = key
-            .sign(rng, &self.tbs)
-            .map_err(|_| PkiError::SigningFailed)?;
+        let signature = key.sign(rng, &self.tbs).map_err(|_| PkiError::SigningFailed)?;
         let certificate = self
             .builder
             .assemble(BitString::from_bytes(&signature)?, &self.signer)

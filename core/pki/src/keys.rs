@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 
 use countersign_crypto::Suite;
 use der::asn1::{Any, BitString, ObjectIdentifier};
-use der::{Decode, Document, Encode};
+use der::{Document, Encode};
 use signature::Keypair;
 use spki::{
     AlgorithmIdentifierOwned, DynSignatureAlgorithmIdentifier, EncodePublicKey,
@@ -27,19 +27,15 @@ pub(crate) struct Algorithms {
 impl Algorithms {
     pub(crate) fn of(suite: Suite) -> Result<Self, PkiError> {
         match suite {
-            Suite::X25519_P256_AES128GCM_SHA256 => Ok(Self {
-                curve: PRIME256V1,
-                signature: ECDSA_WITH_SHA256,
-            }),
+            Suite::X25519_P256_AES128GCM_SHA256 => {
+                Ok(Self { curve: PRIME256V1, signature: ECDSA_WITH_SHA256 })
+            }
             _ => Err(PkiError::WrongAlgorithm),
         }
     }
 
     pub(crate) fn signature_identifier(self) -> AlgorithmIdentifierOwned {
-        AlgorithmIdentifierOwned {
-            oid: self.signature,
-            parameters: None,
-        }
+        AlgorithmIdentifierOwned { oid: self.signature, parameters: None }
     }
 
     pub(crate) fn spki(self, point: &[u8]) -> Result<SubjectPublicKeyInfoOwned, PkiError> {
@@ -53,27 +49,12 @@ impl Algorithms {
     }
 
     pub(crate) fn point(self, spki: &SubjectPublicKeyInfoOwned) -> Result<&[u8], PkiError> {
-        let curve = spki
-            .algorithm
-            .parameters
-            .as_ref()
-            .map(Any::decode_as::<ObjectIdentifier>);
+        let curve = spki.algorithm.parameters.as_ref().map(Any::decode_as::<ObjectIdentifier>);
         if spki.algorithm.oid != EC_PUBLIC_KEY || curve != Some(Ok(self.curve)) {
             return Err(PkiError::WrongAlgorithm);
         }
-        spki.subject_public_key
-            .as_bytes()
-            .ok_or(PkiError::Malformed)
+        spki.subject_public_key.as_bytes().ok_or(PkiError::Malformed)
     }
-}
-
-/// The SEC1 point inside a SubjectPublicKeyInfo (DER) of the suite's kind.
-///
-/// # Errors
-/// [`PkiError::Malformed`] or [`PkiError::WrongAlgorithm`].
-pub fn point_from_spki(suite: Suite, der: &[u8]) -> Result<Vec<u8>, PkiError> {
-    let spki = SubjectPublicKeyInfoOwned::from_der(der)?;
-    Algorithms::of(suite)?.point(&spki).map(<[u8]>::to_vec)
 }
 
 /// What the certificate builder wants to know of a signer; the key itself stays in its element.
@@ -92,10 +73,7 @@ impl Keypair for SignerInfo {
     type VerifyingKey = Point;
 
     fn verifying_key(&self) -> Point {
-        Point {
-            algorithms: self.algorithms,
-            point: self.point.clone(),
-        }
+        Point { algorithms: self.algorithms, point: self.point.clone() }
     }
 }
 
@@ -107,10 +85,7 @@ impl DynSignatureAlgorithmIdentifier for SignerInfo {
 
 impl EncodePublicKey for Point {
     fn to_public_key_der(&self) -> spki::Result<Document> {
-        let spki = self
-            .algorithms
-            .spki(&self.point)
-            .map_err(|_| spki::Error::KeyMalformed)?;
+        let spki = self.algorithms.spki(&self.point).map_err(|_| spki::Error::KeyMalformed)?;
         Ok(spki.to_der()?.try_into()?)
     }
 }

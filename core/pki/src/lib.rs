@@ -27,9 +27,11 @@ pub use cache::{BoundedLeafCache, LEAVES_MAX};
 pub use error::PkiError;
 pub use identity::{ID_MAX, Identity, Role};
 pub use issue::{CertificateNumber, Issuer, Prepared, TlsName, Validity, self_signed};
-pub use keys::point_from_spki;
 pub use request::{Requested, parse_request, request};
-pub use verify::{CERTIFICATE_MAX, IssuerCertificate, Leaf, LeafCache, TrustStore};
+pub use verify::{
+    CERTIFICATE_MAX, IssuerCertificate, Leaf, LeafCache, TrustStore, certified_point, not_after,
+    number,
+};
 
 #[cfg(test)]
 mod tests;

@@ -49,19 +49,15 @@ pub fn request(
 ) -> Result<Vec<u8>, PkiError> {
     let malformed = |_| PkiError::Malformed;
     let algorithms = Algorithms::of(provider.suite)?;
-    let signer = SignerInfo {
-        algorithms,
-        point: key.public_key().to_vec(),
-    };
+    let signer = SignerInfo { algorithms, point: key.public_key().to_vec() };
     let subject = Name::from_str(&format!("CN={},O=Countersign", identity.id()))?;
     let mut builder = RequestBuilder::new(subject).map_err(malformed)?;
     let uri = GeneralName::UniformResourceIdentifier(Ia5String::new(&identity.to_uri())?);
     builder.add_extension(&SubjectAltName(vec![uri]))?;
     let info = builder.finalize(&signer).map_err(malformed)?;
     let signature = key.sign(rng, &info).map_err(|_| PkiError::SigningFailed)?;
-    let request = builder
-        .assemble(BitString::from_bytes(&signature)?, &signer)
-        .map_err(malformed)?;
+    let request =
+        builder.assemble(BitString::from_bytes(&signature)?, &signer).map_err(malformed)?;
     Ok(request.to_der()?)
 }
 
@@ -80,15 +76,11 @@ pub fn parse_request(provider: &Provider, der: &[u8]) -> Result<Requested, PkiEr
         return Err(PkiError::WrongAlgorithm);
     }
     let point = algorithms.point(&request.info.public_key)?.to_vec();
-    let key = provider
-        .signature
-        .public_key(&point)
-        .map_err(|_| PkiError::BadProofOfPossession)?;
+    let key = provider.signature.public_key(&point).map_err(|_| PkiError::BadProofOfPossession)?;
     // The signed bytes as they arrived: the first element of the outer SEQUENCE.
     let info = crate::verify::first_element(der)?;
     let signature = request.signature.as_bytes().ok_or(PkiError::Malformed)?;
-    key.verify(info, signature)
-        .map_err(|_| PkiError::BadProofOfPossession)?;
+    key.verify(info, signature).map_err(|_| PkiError::BadProofOfPossession)?;
     let mut uris = Vec::new();
     for attribute in request.info.attributes.iter() {
         if attribute.oid == <ExtensionReq as der::oid::AssociatedOid>::OID {

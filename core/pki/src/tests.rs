@@ -29,16 +29,10 @@ impl World {
         let root_key = provider.signature.generate(&mut rng).unwrap();
         let validity = Validity::from(now(), 3650 * DAY);
         let number = CertificateNumber::random(&mut rng);
-        let root = self_signed(
-            provider.suite,
-            "Root",
-            root_key.key.public_key(),
-            number,
-            validity,
-        )
-        .unwrap()
-        .sign(&*root_key.key, &mut rng)
-        .unwrap();
+        let root = self_signed(provider.suite, "Root", root_key.key.public_key(), number, validity)
+            .unwrap()
+            .sign(&*root_key.key, &mut rng)
+            .unwrap();
         let issuer = Issuer::from_certificate(provider.suite, &root).unwrap();
         let mut intermediate = |name: &str| {
             let key = provider.signature.generate(&mut rng).unwrap();
@@ -52,24 +46,13 @@ impl World {
         };
         let (devices_key, devices) = intermediate("Devices");
         let (_, servers) = intermediate("Servers");
-        Self {
-            provider,
-            rng,
-            root,
-            devices_key,
-            devices,
-            servers,
-        }
+        Self { provider, rng, root, devices_key, devices, servers }
     }
 
     fn trust(&self) -> TrustStore {
         let mut trust = TrustStore::new(self.provider.clone());
-        trust
-            .trust(&self.root, &self.devices, Role::Reader, now())
-            .unwrap();
-        trust
-            .trust(&self.root, &self.servers, Role::Server, now())
-            .unwrap();
+        trust.trust(&self.root, &self.devices, Role::Reader, now()).unwrap();
+        trust.trust(&self.root, &self.servers, Role::Server, now()).unwrap();
         trust
     }
 
@@ -101,10 +84,7 @@ fn issued_leaf_verifies_under_both_providers() {
     for provider in [rust_crypto::provider(), aws_lc::provider()] {
         let mut world = World::new(provider, 1);
         let der = reader(&mut world);
-        let leaf = world
-            .trust()
-            .verify(&der, Role::Reader, now(), None)
-            .unwrap();
+        let leaf = world.trust().verify(&der, Role::Reader, now(), None).unwrap();
         assert_eq!(leaf.identity().to_uri(), "countersign://reader/RD-1");
         assert_eq!(leaf.number().to_string().len(), 32);
     }
@@ -117,40 +97,21 @@ fn time_role_issuer_and_revocation_are_checked() {
     let mut trust = world.trust();
     let early = now().minus(DAY);
     let late = now().plus(31 * DAY);
-    assert_eq!(
-        refused(trust.verify(&der, Role::Reader, early, None)),
-        PkiError::NotYetValid
-    );
-    assert_eq!(
-        refused(trust.verify(&der, Role::Reader, late, None)),
-        PkiError::Expired
-    );
-    assert_eq!(
-        refused(trust.verify(&der, Role::Server, now(), None)),
-        PkiError::WrongRole
-    );
+    assert_eq!(refused(trust.verify(&der, Role::Reader, early, None)), PkiError::NotYetValid);
+    assert_eq!(refused(trust.verify(&der, Role::Reader, late, None)), PkiError::Expired);
+    assert_eq!(refused(trust.verify(&der, Role::Server, now(), None)), PkiError::WrongRole);
 
     // The device CA certifies a server: its issuer is trusted for readers only.
     let rogue = world.leaf(Role::Server, "srv", Validity::from(now(), DAY));
-    assert_eq!(
-        refused(trust.verify(&rogue, Role::Server, now(), None)),
-        PkiError::WrongRole
-    );
+    assert_eq!(refused(trust.verify(&rogue, Role::Server, now(), None)), PkiError::WrongRole);
 
     let foreign = reader(&mut World::new(rust_crypto::provider(), 3));
     let error = refused(trust.verify(&foreign, Role::Reader, now(), None));
     assert_eq!(error, PkiError::UnknownIssuer);
 
-    let number = trust
-        .verify(&der, Role::Reader, now(), None)
-        .unwrap()
-        .number()
-        .clone();
+    let number = trust.verify(&der, Role::Reader, now(), None).unwrap().number().clone();
     trust.revoke(number);
-    assert_eq!(
-        refused(trust.verify(&der, Role::Reader, now(), None)),
-        PkiError::Revoked
-    );
+    assert_eq!(refused(trust.verify(&der, Role::Reader, now(), None)), PkiError::Revoked);
 }
 
 #[test]
@@ -159,14 +120,8 @@ fn a_ca_is_not_a_leaf_and_a_leaf_is_not_a_ca() {
     let der = reader(&mut world);
     let mut trust = world.trust();
     let devices = world.devices.clone();
-    assert_eq!(
-        refused(trust.verify(&devices, Role::Reader, now(), None)),
-        PkiError::WrongRole
-    );
-    assert_eq!(
-        trust.trust(&world.root, &der, Role::Reader, now()),
-        Err(PkiError::WrongRole)
-    );
+    assert_eq!(refused(trust.verify(&devices, Role::Reader, now(), None)), PkiError::WrongRole);
+    assert_eq!(trust.trust(&world.root, &der, Role::Reader, now()), Err(PkiError::WrongRole));
     let other = World::new(rust_crypto::provider(), 5);
     let error = trust.trust(&other.root, &world.devices, Role::Reader, now());
     // Same names, another key: the name matches, the signature cannot.
@@ -181,17 +136,11 @@ fn every_flipped_byte_is_refused() {
     for at in 0..der.len() {
         let mut bad = der.clone();
         bad[at] ^= 1;
-        assert!(
-            trust.verify(&bad, Role::Reader, now(), None).is_err(),
-            "byte {at}"
-        );
+        assert!(trust.verify(&bad, Role::Reader, now(), None).is_err(), "byte {at}");
     }
     let mut long = der;
     long.push(0);
-    assert_eq!(
-        refused(trust.verify(&long, Role::Reader, now(), None)),
-        PkiError::Malformed
-    );
+    assert_eq!(refused(trust.verify(&long, Role::Reader, now(), None)), PkiError::Malformed);
 }
 
 #[derive(Default)]
@@ -199,11 +148,7 @@ struct OneLeaf(Mutex<Option<std::sync::Arc<Leaf>>>);
 
 impl LeafCache for OneLeaf {
     fn find(&self, hash: &Digest) -> Option<std::sync::Arc<Leaf>> {
-        self.0
-            .lock()
-            .unwrap()
-            .clone()
-            .filter(|leaf| leaf.hash() == hash)
+        self.0.lock().unwrap().clone().filter(|leaf| leaf.hash() == hash)
     }
 
     fn put(&self, leaf: &std::sync::Arc<Leaf>) {
@@ -217,25 +162,15 @@ fn the_cache_does_not_remember_time_role_or_revocation() {
     let der = reader(&mut world);
     let mut trust = world.trust();
     let cache = OneLeaf::default();
-    let first = trust
-        .verify(&der, Role::Reader, now(), Some(&cache))
-        .unwrap();
-    let again = trust
-        .verify(&der, Role::Reader, now(), Some(&cache))
-        .unwrap();
+    let first = trust.verify(&der, Role::Reader, now(), Some(&cache)).unwrap();
+    let again = trust.verify(&der, Role::Reader, now(), Some(&cache)).unwrap();
     assert!(std::sync::Arc::ptr_eq(&first, &again));
     let late = now().plus(31 * DAY);
-    assert_eq!(
-        refused(trust.verify(&der, Role::Reader, late, Some(&cache))),
-        PkiError::Expired
-    );
+    assert_eq!(refused(trust.verify(&der, Role::Reader, late, Some(&cache))), PkiError::Expired);
     let error = refused(trust.verify(&der, Role::Server, now(), Some(&cache)));
     assert_eq!(error, PkiError::WrongRole);
     trust.revoke(first.number().clone());
-    assert_eq!(
-        refused(trust.verify(&der, Role::Reader, now(), Some(&cache))),
-        PkiError::Revoked
-    );
+    assert_eq!(refused(trust.verify(&der, Role::Reader, now(), Some(&cache))), PkiError::Revoked);
 }
 
 #[test]
@@ -244,10 +179,7 @@ fn a_request_must_prove_possession() {
     let identity = Identity::new(Role::Reader, "RD-9").unwrap();
     let key = world.provider.signature.generate(&mut world.rng).unwrap();
     let csr = request(&world.provider, &identity, &*key.key, &mut world.rng).unwrap();
-    assert_eq!(
-        parse_request(&world.provider, &csr).unwrap().identity(),
-        &identity
-    );
+    assert_eq!(parse_request(&world.provider, &csr).unwrap().identity(), &identity);
     let mut renamed = csr.clone();
     let at = renamed.windows(4).rposition(|w| w == b"RD-9").unwrap();
     renamed[at + 3] = b'8';
@@ -264,33 +196,17 @@ fn signing_needs_the_issuers_key() {
     let number = CertificateNumber::random(&mut world.rng);
     let prepared = Issuer::from_certificate(world.provider.suite, &world.devices)
         .unwrap()
-        .prepare_intermediate(
-            "X",
-            key.key.public_key(),
-            number,
-            Validity::from(now(), DAY),
-        )
+        .prepare_intermediate("X", key.key.public_key(), number, Validity::from(now(), DAY))
         .unwrap();
-    assert_eq!(
-        prepared.sign(&*key.key, &mut world.rng),
-        Err(PkiError::SigningFailed)
-    );
+    assert_eq!(prepared.sign(&*key.key, &mut world.rng), Err(PkiError::SigningFailed));
 }
 
 #[test]
 fn identities_are_strict() {
     for bad in ["", "a b", "a/b", "ä", &"x".repeat(65)] {
-        assert_eq!(
-            Identity::new(Role::Reader, bad),
-            Err(PkiError::BadIdentity),
-            "{bad:?}"
-        );
+        assert_eq!(Identity::new(Role::Reader, bad), Err(PkiError::BadIdentity), "{bad:?}");
     }
-    for bad in [
-        "countersign://reader",
-        "countersign://king/1",
-        "http://reader/1",
-    ] {
+    for bad in ["countersign://reader", "countersign://king/1", "http://reader/1"] {
         assert_eq!(Identity::from_uri(bad), Err(PkiError::BadIdentity), "{bad}");
     }
 }

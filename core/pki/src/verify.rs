@@ -1,7 +1,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use countersign_crypto::{Digest, Provider, UnixTime, VerifyingKey};
+use countersign_crypto::{Digest, Provider, Suite, UnixTime, VerifyingKey};
 use der::oid::AssociatedOid;
 use der::{Decode, Encode, Header, Reader, SliceReader};
 use x509_cert::certificate::{Certificate, Version};
@@ -89,11 +89,7 @@ impl TrustStore {
     /// An empty store, which trusts nobody.
     #[must_use]
     pub const fn new(provider: Provider) -> Self {
-        Self {
-            provider,
-            issuers: Vec::new(),
-            revoked: Vec::new(),
-        }
+        Self { provider, issuers: Vec::new(), revoked: Vec::new() }
     }
 
     /// Trusts `issuer` (DER), which `root` (DER) must have issued, to certify subjects in `role`.
@@ -123,17 +119,11 @@ impl TrustStore {
         if parsed.issuer != root_parsed.subject {
             return Err(PkiError::UnknownIssuer);
         }
-        root_key
-            .verify(parsed.tbs, &parsed.signature)
-            .map_err(|_| PkiError::BadSignature)?;
+        root_key.verify(parsed.tbs, &parsed.signature).map_err(|_| PkiError::BadSignature)?;
         check_time(parsed.not_before, parsed.not_after, now)?;
         self.issuers.push(IssuerCertificate {
             key: parsed.key(&self.provider)?,
-            key_id: parsed
-                .extension::<SubjectKeyIdentifier>()?
-                .0
-                .as_bytes()
-                .to_vec(),
+            key_id: parsed.extension::<SubjectKeyIdentifier>()?.0.as_bytes().to_vec(),
             subject: parsed.subject,
             // An issuer cannot vouch for longer than its own root.
             not_before: parsed.not_before.max(root_parsed.not_before),
@@ -210,10 +200,7 @@ impl TrustStore {
         check_time(parsed.not_before, parsed.not_after, now)?;
         check_time(issuer.not_before, issuer.not_after, now)?;
         let key = parsed.key(&self.provider)?;
-        issuer
-            .key
-            .verify(parsed.tbs, &parsed.signature)
-            .map_err(|_| PkiError::BadSignature)?;
+        issuer.key.verify(parsed.tbs, &parsed.signature).map_err(|_| PkiError::BadSignature)?;
         Ok(Leaf {
             identity,
             number: parsed.number,
@@ -223,6 +210,35 @@ impl TrustStore {
             hash,
         })
     }
+}
+
+/// Until when a certificate of our own says it holds; nothing about it is verified.
+///
+/// # Errors
+/// [`PkiError::Malformed`] if it does not parse.
+pub fn not_after(der: &[u8]) -> Result<UnixTime, PkiError> {
+    let certificate = Certificate::from_der(der)?;
+    let not_after = certificate.tbs_certificate().validity().not_after;
+    Ok(UnixTime::from_secs(not_after.to_unix_duration().as_secs()))
+}
+
+/// The number of a certificate of our own; nothing about it is verified.
+///
+/// # Errors
+/// [`PkiError::Malformed`] if it does not parse.
+pub fn number(der: &[u8]) -> Result<CertificateNumber, PkiError> {
+    let certificate = Certificate::from_der(der)?;
+    CertificateNumber::from_bytes(certificate.tbs_certificate().serial_number().as_bytes())
+}
+
+/// The key that a certificate certifies, as its SEC1 point; nothing about it is verified.
+///
+/// # Errors
+/// [`PkiError::Malformed`] or [`PkiError::WrongAlgorithm`].
+pub fn certified_point(suite: Suite, der: &[u8]) -> Result<Vec<u8>, PkiError> {
+    let certificate = Certificate::from_der(der)?;
+    let spki = certificate.tbs_certificate().subject_public_key_info();
+    Algorithms::of(suite)?.point(spki).map(<[u8]>::to_vec)
 }
 
 fn check_time(not_before: UnixTime, not_after: UnixTime, now: UnixTime) -> Result<(), PkiError> {
@@ -267,11 +283,7 @@ impl<'a> Parsed<'a> {
             |time: x509_cert::time::Time| UnixTime::from_secs(time.to_unix_duration().as_secs());
         Ok(Self {
             tbs: first_element(der)?,
-            signature: certificate
-                .signature()
-                .as_bytes()
-                .ok_or(PkiError::Malformed)?
-                .to_vec(),
+            signature: certificate.signature().as_bytes().ok_or(PkiError::Malformed)?.to_vec(),
             issuer: tbs.issuer().to_der()?,
             subject: tbs.subject().to_der()?,
             number: CertificateNumber::from_bytes(tbs.serial_number().as_bytes())?,
@@ -283,17 +295,11 @@ impl<'a> Parsed<'a> {
     }
 
     fn key(&self, provider: &Provider) -> Result<Arc<dyn VerifyingKey>, PkiError> {
-        provider
-            .signature
-            .public_key(&self.point)
-            .map_err(|_| PkiError::Malformed)
+        provider.signature.public_key(&self.point).map_err(|_| PkiError::Malformed)
     }
 
     fn extension<T: for<'d> Decode<'d> + AssociatedOid>(&self) -> Result<T, PkiError> {
-        let mut found = self
-            .extensions
-            .iter()
-            .filter(|extension| extension.extn_id == T::OID);
+        let mut found = self.extensions.iter().filter(|extension| extension.extn_id == T::OID);
         let (Some(extension), None) = (found.next(), found.next()) else {
             return Err(PkiError::Malformed); // absent, or twice (RFC 5280 §4.2)
         };
@@ -305,22 +311,14 @@ impl<'a> Parsed<'a> {
         let known = [BasicConstraints::OID, KeyUsage::OID, SubjectAltName::OID];
         let unknown =
             |extension: &Extension| extension.critical && !known.contains(&extension.extn_id);
-        if self.extensions.iter().any(unknown) {
-            Err(PkiError::Malformed)
-        } else {
-            Ok(())
-        }
+        if self.extensions.iter().any(unknown) { Err(PkiError::Malformed) } else { Ok(()) }
     }
 
     fn check_ca(&self) -> Result<(), PkiError> {
         self.check_critical()?;
         let constraints: BasicConstraints = self.extension()?;
         let usage: KeyUsage = self.extension()?;
-        if constraints.ca && usage.key_cert_sign() {
-            Ok(())
-        } else {
-            Err(PkiError::WrongRole)
-        }
+        if constraints.ca && usage.key_cert_sign() { Ok(()) } else { Err(PkiError::WrongRole) }
     }
 
     fn check_leaf(&self) -> Result<Identity, PkiError> {
@@ -336,9 +334,7 @@ impl<'a> Parsed<'a> {
 
 /// The identity in the one URI of the one subjectAltName.
 pub(crate) fn single_uri(extensions: &[Extension]) -> Result<Identity, PkiError> {
-    let mut names = extensions
-        .iter()
-        .filter(|extension| extension.extn_id == SubjectAltName::OID);
+    let mut names = extensions.iter().filter(|extension| extension.extn_id == SubjectAltName::OID);
     let (Some(extension), None) = (names.next(), names.next()) else {
         return Err(PkiError::Malformed);
     };
