@@ -1,1 +1,27 @@
-//! Emulated SAM module and ID card
+//! Emulated SAM module and ID card: for the demo, the tests, and users without hardware.
+//!
+//! **The emulator's own scheme.** How real cards and real SAM modules authenticate each other and
+//! encrypt is not published. The cryptography here ([`Scheme`]) is this emulator's own, made from
+//! standard primitives under a key that card and SAM share; it says nothing about real ones. The
+//! module's frames, commands, lengths and status codes are the real protocol's, except for the
+//! commands `E0 xx`, which are the emulator's extension for a card that lies on a remote reader.
+//! All persons on the sample documents are invented, with region codes that do not exist where
+//! the document allows it.
+//!
+//! Absent on purpose: any way to read a real card.
+
+mod card;
+mod card_file;
+mod faults;
+mod sam;
+mod sam_pty;
+mod samples;
+mod scheme;
+
+pub use card::{CardHandle, CardImage, EmulatedCard};
+pub use card_file::{CardFileError, load_card, parse_card};
+pub use faults::{Fault, Faults};
+pub use sam::{EmulatedSam, Reply};
+pub use sam_pty::SamPty;
+pub use samples::{sample, samples};
+pub use scheme::{EmulatorError, MASTER_KEY_LEN, Scheme};

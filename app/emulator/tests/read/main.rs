@@ -1,0 +1,7 @@
+//! Whole reads against the emulated parts.
+
+mod faults;
+mod flow;
+mod parts;
+mod pty;
+mod world;

@@ -1,0 +1,120 @@
+use crate::sam::{SamError, Sw3};
+
+/// What failed, under a stable name for logs, the audit and the API.
+///
+/// A failure that depends on a secret has a detailed [`name`](Self::name) for the audit and one
+/// common [`public_name`](Self::public_name) for everybody else (`interfaces.md`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Check {
+    /// Bytes that are no message, or one of unknown type.
+    MessageMalformed,
+    /// A well-formed message out of turn.
+    MessageUnexpected,
+    /// Packets of wrong number, order or length (C9).
+    Packets,
+    /// The peer did not answer in time.
+    PeerTimeout,
+    /// The reader gave the read up.
+    ReaderAborted,
+    /// The card left the field in mid-read.
+    CardRemoved,
+    /// The card did not answer the reader in time.
+    CardTimeout,
+    /// The card refused a command.
+    CardRefused,
+    /// The card or its data are of no kind that the SAM module can read.
+    CardUnreadable,
+    /// The SAM module did not find the card.
+    CardNotFound,
+    /// Card and SAM did not authenticate each other. Depends on a secret.
+    CardAuthentication,
+    /// The SAM module could not decrypt the card's data. Depends on a secret.
+    Decryption,
+    /// The decrypted text is no valid record.
+    Record,
+    /// The SAM module did not answer in time.
+    SamTimeout,
+    /// The SAM module's answers (or our commands) kept arriving damaged.
+    SamDamaged,
+    /// The SAM module went away in mid-read.
+    SamGone,
+    /// The SAM module answered what it must not, or reported its own failure.
+    SamFailed,
+}
+
+impl Check {
+    /// The stable name, in detail.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::MessageMalformed => "message_malformed",
+            Self::MessageUnexpected => "message_unexpected",
+            Self::Packets => "packets",
+            Self::PeerTimeout => "peer_timeout",
+            Self::ReaderAborted => "reader_aborted",
+            Self::CardRemoved => "card_removed",
+            Self::CardTimeout => "card_timeout",
+            Self::CardRefused => "card_refused",
+            Self::CardUnreadable => "card_unreadable",
+            Self::CardNotFound => "card_not_found",
+            Self::CardAuthentication => "card_authentication",
+            Self::Decryption => "decryption",
+            Self::Record => "record",
+            Self::SamTimeout => "sam_timeout",
+            Self::SamDamaged => "sam_damaged",
+            Self::SamGone => "sam_gone",
+            Self::SamFailed => "sam_failed",
+        }
+    }
+
+    /// True if the failure depends on a secret: then an incident id goes with it.
+    #[must_use]
+    pub const fn is_secret_dependent(self) -> bool {
+        matches!(self, Self::CardAuthentication | Self::Decryption)
+    }
+
+    /// The name that may leave the server.
+    #[must_use]
+    pub const fn public_name(self) -> &'static str {
+        if self.is_secret_dependent() { "authentication_failed" } else { self.name() }
+    }
+
+    /// True if the same read may succeed when tried again, perhaps with another SAM module.
+    #[must_use]
+    pub const fn is_worth_retrying(self) -> bool {
+        matches!(
+            self,
+            Self::PeerTimeout
+                | Self::CardTimeout
+                | Self::CardRemoved
+                | Self::CardNotFound
+                | Self::SamTimeout
+                | Self::SamDamaged
+                | Self::SamGone
+                | Self::SamFailed
+        )
+    }
+}
+
+impl From<&SamError> for Check {
+    fn from(error: &SamError) -> Self {
+        match error {
+            SamError::Timeout { .. } => Self::SamTimeout,
+            SamError::Damaged { .. } => Self::SamDamaged,
+            SamError::Gone => Self::SamGone,
+            SamError::Card { status, .. } => match status {
+                Sw3::CardRejectedSam | Sw3::SamRejectedCard | Sw3::VerificationFailed => {
+                    Self::CardAuthentication
+                }
+                Sw3::ReadFailed => Self::Decryption,
+                Sw3::NoCard => Self::CardNotFound,
+                _ => Self::CardUnreadable,
+            },
+            SamError::Unexpected { .. }
+            | SamError::Malformed { .. }
+            | SamError::NotReady
+            | SamError::Dead => Self::SamFailed,
+        }
+    }
+}
