@@ -5,6 +5,7 @@ use countersign_crypto::UnixTime;
 
 use crate::names::stored_as_text;
 use crate::page::fetch_limit;
+use crate::value::check_texts;
 use crate::{Row, StoreError, Tx};
 
 /// Where a certificate stands.
@@ -90,8 +91,9 @@ impl Tx<'_> {
     /// # Errors
     /// [`StoreError::Conflict`] `certificates_device_id_key` if the device has a live
     /// certificate, `certificates_number_key` if the number was used before;
-    /// [`StoreError::NotFound`] for no such device.
+    /// [`StoreError::NotFound`] for no such device; [`StoreError::Refused`] `text-too-long`.
     pub fn intend_certificate(&mut self, intent: &CertificateIntent) -> Result<(), StoreError> {
+        check_texts([intent.number.as_str()])?;
         self.execute(
             "INSERT INTO certificates
                  (number, device_id, public_key, state, not_after, intended_at)
@@ -170,13 +172,15 @@ impl Tx<'_> {
     /// Revokes an intended or issued certificate.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] if no live certificate has this number.
+    /// [`StoreError::NotFound`] if no live certificate has this number;
+    /// [`StoreError::Refused`] `text-too-long`.
     pub fn revoke_certificate(
         &mut self,
         number: &str,
         reason: &str,
         now: UnixTime,
     ) -> Result<(), StoreError> {
+        check_texts([reason])?;
         self.change_one(
             "live certificate",
             "UPDATE certificates SET state = 'revoked', revoked_at = ?3, revoke_reason = ?2

@@ -5,6 +5,7 @@ use countersign_crypto::UnixTime;
 use crate::certificates::{CERTIFICATE_COLUMNS, certificate};
 use crate::names::stored_as_text;
 use crate::page::{check_cursor, fetch_limit};
+use crate::value::check_texts;
 use crate::{Certificate, Page, Row, StoreError, Tx, Value};
 
 /// What a device is.
@@ -73,8 +74,7 @@ fn device(row: &Row) -> Result<Device, StoreError> {
 }
 
 fn record(row: &Row) -> Result<DeviceRecord, StoreError> {
-    let certificate =
-        if row.is_null(WIDTH)? { None } else { Some(certificate(row, WIDTH)?) };
+    let certificate = if row.is_null(WIDTH)? { None } else { Some(certificate(row, WIDTH)?) };
     Ok(DeviceRecord { device: device(row)?, certificate })
 }
 
@@ -82,8 +82,11 @@ impl Tx<'_> {
     /// Inserts a device.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] `devices_kind_serial_key` if the serial is taken.
+    /// [`StoreError::Conflict`] `devices_kind_serial_key` if the serial is taken;
+    /// [`StoreError::Refused`] `text-too-long`.
     pub fn insert_device(&mut self, device: &Device) -> Result<(), StoreError> {
+        check_texts([device.id.as_str(), &device.serial])?;
+        check_texts(device.block_reason.as_deref())?;
         self.execute(
             "INSERT INTO devices (id, kind, serial, status, block_reason, created_at, updated_at)
              VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
@@ -156,7 +159,7 @@ impl Tx<'_> {
     /// Blocks a device; blocking again replaces the reason.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`].
+    /// [`StoreError::NotFound`]; [`StoreError::Refused`] `text-too-long`.
     pub fn block_device(
         &mut self,
         id: &str,
@@ -181,6 +184,7 @@ impl Tx<'_> {
         reason: Option<&str>,
         now: UnixTime,
     ) -> Result<(), StoreError> {
+        check_texts(reason)?;
         self.change_one(
             "device",
             "UPDATE devices SET status = ?2, block_reason = ?3, updated_at = ?4 WHERE id = ?1",

@@ -43,10 +43,13 @@ impl Dialect {
     /// The shared schema text as this database wants it.
     pub(crate) fn schema(self, text: &str) -> String {
         WORDS.iter().fold(text.to_owned(), |text, (word, sqlite, postgres)| {
-            text.replace(word, match self {
-                Self::Sqlite => sqlite,
-                Self::Postgres => postgres,
-            })
+            text.replace(
+                word,
+                match self {
+                    Self::Sqlite => sqlite,
+                    Self::Postgres => postgres,
+                },
+            )
         })
     }
 

@@ -1,3 +1,4 @@
+use countersign_crypto::CryptoError;
 use thiserror::Error;
 
 /// Why a store operation failed, by blame.
@@ -9,7 +10,7 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum StoreError {
     /// A uniqueness rule of the database refused the row. The name is the same on both back
-    /// ends: `<table>_<columns>_key`.
+    /// ends: `<table>_<columns>_key`. Of several that refuse, any one is named.
     #[error("already exists ({constraint})")]
     Conflict {
         /// Which rule, for instance `operators_name_key`.
@@ -55,9 +56,7 @@ pub enum StoreError {
         detail: String,
     },
     /// The URL demands TLS to PostgreSQL, which this build cannot speak.
-    #[error(
-        "TLS to PostgreSQL is not supported: use a Unix socket or a local tunnel and sslmode=disable"
-    )]
+    #[error("TLS to PostgreSQL is not supported: use a Unix socket or a local tunnel")]
     TlsUnsupported,
     /// The connection was lost while committing: the transaction may or may not be stored.
     #[error("connection lost while committing, outcome unknown: {detail}")]
@@ -76,6 +75,9 @@ pub enum StoreError {
     /// The database belongs to something else; it was left untouched.
     #[error("the database is not one of ours; it was left untouched")]
     NotOurs,
+    /// The key that signs the audit's checkpoints failed.
+    #[error("the audit's signing key failed: {0}")]
+    Signer(CryptoError),
     /// What is stored does not decode: damaged or altered.
     #[error("the database is damaged: {detail}")]
     Corrupt {

@@ -1,7 +1,8 @@
 //! A transaction on its way through a queue to the thread that runs it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::oneshot;
 
@@ -33,7 +34,6 @@ pub(crate) enum Attempt {
 
 /// A closure with its caller waiting; the types are hidden so that one queue carries them all.
 pub(crate) trait Job: Send {
-    fn name(&self) -> &'static str;
     fn mode(&self) -> Mode;
     /// Runs the closure once.
     fn attempt(&mut self, tx: &mut Tx<'_>) -> Attempt;
@@ -42,6 +42,10 @@ pub(crate) trait Job: Send {
     /// Counts an attempt after the first.
     fn note_retry(&self);
 }
+
+/// The receiving end of a queue that several threads serve: who holds the lock waits for the
+/// next job.
+pub(crate) type SharedInbox = Arc<Mutex<Receiver<Box<dyn Job>>>>;
 
 /// The one implementation of [`Job`].
 pub(crate) struct Typed<T, E, F> {
@@ -60,10 +64,6 @@ where
     E: From<StoreError> + Send,
     F: Fn(&mut Tx<'_>) -> Result<T, E> + Send,
 {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
     fn mode(&self) -> Mode {
         self.mode
     }

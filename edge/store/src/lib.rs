@@ -11,6 +11,7 @@
 //!
 //! Absent on purpose: the content of ID cards, tokens in the clear, private keys.
 
+mod approvals;
 mod audit;
 mod certificates;
 mod devices;
@@ -18,10 +19,12 @@ mod dialect;
 mod error;
 mod id;
 mod job;
+mod leases;
 mod names;
 mod operators;
 mod page;
 mod postgres;
+mod reads;
 mod schema;
 mod sqlite;
 mod stats;
@@ -30,6 +33,7 @@ mod tokens;
 mod tx;
 mod value;
 
+pub use approvals::{Approval, ApprovalState, ApprovalVote, MAX_VOTES_NEEDED, Vote};
 pub use audit::*;
 pub use certificates::{Certificate, CertificateIntent, CertificateState};
 pub use devices::{Device, DeviceKind, DeviceRecord, DeviceStatus};
@@ -38,9 +42,10 @@ pub use error::StoreError;
 pub use id::{IdKind, MAX_ID_LEN, new_id};
 pub use operators::{Operator, Role, Roles};
 pub use page::{MAX_PAGE, Page};
+pub use reads::{BegunRead, Read, ReadEnd, ReadStart, ReadState};
 pub use schema::SCHEMA_VERSION;
 pub use stats::TxStats;
 pub use store::{QUEUE_LEN, Store};
 pub use tokens::{MAX_TOKENS_LISTED, Token, TokenOwner};
 pub use tx::{MAX_QUERY_ROWS, Tx};
-pub use value::{MAX_VALUE_LEN, Row, Value};
+pub use value::{MAX_TEXT_LEN, MAX_VALUE_LEN, Row, Value};

@@ -17,7 +17,6 @@ macro_rules! stored_as_text {
                 match name { $($name => Some(Self::$variant),)+ _ => None }
             }
 
-            #[allow(dead_code, reason = "not every enum is read back")]
             pub(crate) fn stored(name: &str) -> Result<Self, $crate::StoreError> {
                 Self::from_name(name)
                     .ok_or_else(|| $crate::StoreError::corrupt(concat!("unknown ", $what)))

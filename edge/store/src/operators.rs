@@ -4,6 +4,7 @@ use countersign_crypto::UnixTime;
 
 use crate::names::stored_as_text;
 use crate::page::{check_cursor, fetch_limit};
+use crate::value::check_texts;
 use crate::{Page, Row, StoreError, Tx};
 
 /// What an operator may do (interfaces.md, Operators). An operator may have several.
@@ -101,8 +102,10 @@ impl Tx<'_> {
     /// Inserts an operator.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] `operators_name_key` if the name is taken.
+    /// [`StoreError::Conflict`] `operators_name_key` if the name is taken;
+    /// [`StoreError::Refused`] `text-too-long`.
     pub fn insert_operator(&mut self, operator: &Operator) -> Result<(), StoreError> {
+        check_texts([operator.id.as_str(), &operator.name])?;
         self.execute(
             "INSERT INTO operators (id, name, roles, created_at, disabled_at)
              VALUES (?1, ?2, ?3, ?4, ?5)",

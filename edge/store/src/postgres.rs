@@ -2,8 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
-use std::sync::mpsc::Receiver;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -14,7 +13,7 @@ use tokio_postgres::{Client, Config, NoTls, Statement};
 
 use crate::dialect::{APPEND_ONLY, Column};
 use crate::error::Failure;
-use crate::job::{Attempt, Job, Mode};
+use crate::job::{Attempt, Job, Mode, SharedInbox};
 use crate::tx::MAX_QUERY_ROWS;
 use crate::value::{Bound, Row, Value};
 use crate::{StoreError, Tx, schema};
@@ -30,7 +29,7 @@ const MAX_ATTEMPTS: u32 = 24;
 /// Connections one transaction may lose before it is given up.
 const MAX_LOSSES: u32 = 2;
 /// Pause before the second attempt; grows linearly, and differs by worker to break symmetry.
-const RETRY_DELAY: Duration = Duration::from_millis(1);
+const RETRY_DELAY: Duration = Duration::from_micros(200);
 const MAX_STATEMENTS: usize = 256;
 /// Explicit, so that a server configured otherwise changes neither durability nor bounds.
 const SESSION: &str = "SET synchronous_commit = on; SET statement_timeout = '30s';
@@ -53,6 +52,8 @@ pub(crate) fn parse(url: &str) -> Result<Config, StoreError> {
 pub(crate) struct Session {
     client: Client,
     statements: HashMap<String, Statement>,
+    /// The `BEGIN` that travels with the transaction's first statement, to save a round trip.
+    begin: Option<&'static str>,
     runtime: Runtime,
 }
 
@@ -77,7 +78,7 @@ impl Session {
             .block_on(async { tokio::time::timeout(CONNECT_TIMEOUT, connecting).await })
             .map_err(|_| StoreError::unreachable("no answer within 5 s"))?
             .map_err(|error: tokio_postgres::Error| StoreError::unreachable(describe(&error)))?;
-        Ok(Self { client, statements: HashMap::new(), runtime })
+        Ok(Self { client, statements: HashMap::new(), begin: None, runtime })
     }
 
     /// Connects and brings the schema up to date.
@@ -90,16 +91,16 @@ impl Session {
         Ok(session)
     }
 
-    fn begin(&mut self, mode: Mode) -> Result<(), Failure> {
-        self.batch(match mode {
+    fn begin(&mut self, mode: Mode) {
+        self.begin = Some(match mode {
             Mode::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
             Mode::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ",
             Mode::ReadOnly => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
-        })
+        });
     }
 
     fn commit(&mut self) -> Result<(), Failure> {
-        self.batch("COMMIT").map_err(|failure| match failure {
+        self.end("COMMIT").map_err(|failure| match failure {
             // Whether the server got and did it cannot be known: never tried again.
             Failure::Lost(StoreError::Unreachable { detail }) => {
                 StoreError::Uncertain { detail }.into()
@@ -108,20 +109,54 @@ impl Session {
         })
     }
 
+    fn rollback(&mut self) -> Result<(), Failure> {
+        self.end("ROLLBACK")
+    }
+
+    fn end(&mut self, sql: &str) -> Result<(), Failure> {
+        // A transaction without a statement never began.
+        if self.begin.take().is_some() { Ok(()) } else { self.batch(sql) }
+    }
+
     pub(crate) fn batch(&mut self, sql: &str) -> Result<(), Failure> {
-        wait(&self.runtime, self.client.batch_execute(sql))
+        let begin = self.begin.take();
+        self.send(begin, self.client.batch_execute(sql))
+    }
+
+    /// Waits for an answer, sending a `BEGIN` right before if one is due.
+    fn send<T>(
+        &self,
+        begin: Option<&'static str>,
+        answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    ) -> Result<T, Failure> {
+        let Some(begin) = begin else {
+            return wait(&self.runtime, async { answer.await.map_err(|error| failure(&error)) });
+        };
+        wait(&self.runtime, async {
+            // Polled in this order, so they are sent in this order, without waiting in between.
+            match tokio::join!(biased; self.client.batch_execute(begin), answer) {
+                (Ok(()), done) => done.map_err(|error| failure(&error)),
+                (Err(error), Err(_)) => Err(failure(&error)),
+                // Never seen: the statement ran by itself, outside any transaction.
+                (Err(error), Ok(_)) => {
+                    Err(StoreError::Uncertain { detail: describe(&error) }.into())
+                }
+            }
+        })
     }
 
     pub(crate) fn execute(&mut self, sql: &str, values: &[Bound<'_>]) -> Result<u64, Failure> {
         let statement = self.statement(sql)?;
         let parameters = parameters(&statement, values)?;
-        wait(&self.runtime, self.client.execute(&statement, &parameters))
+        let begin = self.begin.take();
+        self.send(begin, self.client.execute(&statement, &parameters))
     }
 
     pub(crate) fn query(&mut self, sql: &str, values: &[Bound<'_>]) -> Result<Vec<Row>, Failure> {
         let statement = self.statement(sql)?;
         let parameters = parameters(&statement, values)?;
-        let rows = wait(&self.runtime, self.client.query(&statement, &parameters))?;
+        let begin = self.begin.take();
+        let rows = self.send(begin, self.client.query(&statement, &parameters))?;
         if rows.len() > MAX_QUERY_ROWS {
             return Err(StoreError::misuse("a query without LIMIT returned too many rows").into());
         }
@@ -142,14 +177,15 @@ impl Session {
             .map(|(index, column)| array(*column, rows.iter().map(|row| row[index])))
             .collect::<Result<Vec<_>, _>>()?;
         let parameters: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(AsRef::as_ref).collect();
-        wait(&self.runtime, self.client.execute(&statement, &parameters)).map(|_| ())
+        let begin = self.begin.take();
+        self.send(begin, self.client.execute(&statement, &parameters)).map(|_| ())
     }
 
     fn statement(&mut self, sql: &str) -> Result<Statement, Failure> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = wait(&self.runtime, self.client.prepare(sql))?;
+        let statement = self.send(None, self.client.prepare(sql))?;
         if self.statements.len() < MAX_STATEMENTS {
             self.statements.insert(sql.to_owned(), statement.clone());
         }
@@ -159,11 +195,10 @@ impl Session {
 
 fn wait<T>(
     runtime: &Runtime,
-    answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
+    answer: impl Future<Output = Result<T, Failure>>,
 ) -> Result<T, Failure> {
     match runtime.block_on(async { tokio::time::timeout(ANSWER_TIMEOUT, answer).await }) {
-        Ok(Ok(value)) => Ok(value),
-        Ok(Err(error)) => Err(failure(&error)),
+        Ok(answer) => answer,
         Err(_) => Err(Failure::Lost(StoreError::unreachable("no answer within 40 s"))),
     }
 }
@@ -173,7 +208,7 @@ pub(crate) fn serve(
     config: &Config,
     mut session: Option<Session>,
     worker: u32,
-    queue: &Arc<Mutex<Receiver<Box<dyn Job>>>>,
+    queue: &SharedInbox,
 ) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
@@ -224,7 +259,7 @@ fn run(
 
 fn attempt_once(session: &mut Session, job: &mut dyn Job) -> Result<(), Failure> {
     let mode = job.mode();
-    session.begin(mode)?;
+    session.begin(mode);
     match job.attempt(&mut Tx::on_postgres(session)) {
         Attempt::Keep => session.commit().map_err(|failure| match failure {
             // Nothing was written, so nothing is uncertain.
@@ -233,14 +268,14 @@ fn attempt_once(session: &mut Session, job: &mut dyn Job) -> Result<(), Failure>
             }
             other => other,
         }),
-        Attempt::Undo => match session.batch("ROLLBACK") {
+        Attempt::Undo => match session.rollback() {
             // The server forgets the transaction with the connection: undone either way.
             Err(Failure::Lost(_)) | Ok(()) => Ok(()),
             Err(other) => Err(other),
         },
         Attempt::Again(Failure::Lost(error)) => Err(Failure::Lost(error)),
         Attempt::Again(failure) => {
-            session.batch("ROLLBACK")?;
+            session.rollback()?;
             Err(failure)
         }
     }
@@ -259,10 +294,7 @@ fn parameters<'a>(
     statement.params().iter().zip(values).map(|(wanted, value)| parameter(wanted, value)).collect()
 }
 
-fn parameter<'a>(
-    wanted: &Type,
-    value: &'a Bound<'a>,
-) -> Result<&'a (dyn ToSql + Sync), Failure> {
+fn parameter<'a>(wanted: &Type, value: &'a Bound<'a>) -> Result<&'a (dyn ToSql + Sync), Failure> {
     Ok(match (value, wanted) {
         (Bound::Int(int), &Type::INT8) => int,
         (Bound::Text(text), &Type::TEXT) => text,

@@ -1,8 +1,8 @@
 //! SQLite: one writer thread that commits in groups, and a few readers.
 
 use std::path::{Path, PathBuf};
-use std::sync::mpsc::{Receiver, TryRecvError};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::PoisonError;
+use std::sync::mpsc::Receiver;
 use std::time::Duration;
 
 use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
@@ -10,7 +10,7 @@ use rusqlite::{Connection, ErrorCode, OpenFlags, ffi, params_from_iter};
 
 use crate::dialect::{APPEND_ONLY, constraint_of_columns};
 use crate::error::Failure;
-use crate::job::{Attempt, Job, Mode};
+use crate::job::{Attempt, Job, Mode, SharedInbox};
 use crate::tx::MAX_QUERY_ROWS;
 use crate::value::{Bound, Row, Value};
 use crate::{StoreError, Tx, schema};
@@ -107,8 +107,8 @@ fn refuse_foreign(connection: &Connection) -> Result<(), StoreError> {
 fn switch_to_wal(connection: &Connection) -> Result<(), StoreError> {
     // The switch needs the file alone and does not wait for it by itself.
     for _ in 0..MAX_WAL_ATTEMPTS {
-        let mode = connection
-            .query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
+        let mode =
+            connection.query_row("PRAGMA journal_mode = WAL", [], |row| row.get::<_, String>(0));
         match mode {
             Ok(mode) if mode == "wal" => return Ok(()),
             Ok(_) => {}
@@ -154,10 +154,7 @@ pub(crate) fn serve_writer(connection: &Connection, queue: &Receiver<Box<dyn Job
             lost = in_savepoint(connection, job.as_mut()).err();
             group.push(job);
             if lost.is_none() && group.len() < MAX_GROUP {
-                next = match queue.try_recv() {
-                    Ok(job) => Some(job),
-                    Err(TryRecvError::Empty | TryRecvError::Disconnected) => None,
-                };
+                next = queue.try_recv().ok();
             }
         }
         let outcome = match lost {
@@ -202,7 +199,7 @@ fn in_savepoint(connection: &Connection, job: &mut dyn Job) -> Result<(), StoreE
 }
 
 /// Runs queued reads, each on its own snapshot, until all senders are gone.
-pub(crate) fn serve_reader(connection: &Connection, queue: &Arc<Mutex<Receiver<Box<dyn Job>>>>) {
+pub(crate) fn serve_reader(connection: &Connection, queue: &SharedInbox) {
     loop {
         let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
         let Ok(mut job) = job else { return };
@@ -245,8 +242,7 @@ pub(crate) fn execute(
     values: &[Bound<'_>],
 ) -> Result<u64, Failure> {
     let mut statement = connection.prepare_cached(sql).map_err(|error| failure(&error))?;
-    let changed =
-        statement.execute(params_from_iter(values)).map_err(|error| failure(&error))?;
+    let changed = statement.execute(params_from_iter(values)).map_err(|error| failure(&error))?;
     Ok(u64::try_from(changed).unwrap_or(u64::MAX))
 }
 

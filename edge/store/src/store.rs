@@ -1,12 +1,12 @@
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
 use tokio::sync::oneshot;
 
-use crate::job::{Job, Mode, Typed};
+use crate::job::{Job, Mode, SharedInbox, Typed};
 use crate::sqlite::Place;
 use crate::stats::{Outcome, Stats, Stopwatch, TxStats};
 use crate::{StoreError, Tx, postgres, sqlite};
@@ -139,12 +139,15 @@ impl Store {
         self.submit(&self.reads, name, Mode::ReadOnly, closure).await
     }
 
-    /// [`Store::run_tx`] on a snapshot, for work whose conflicts uniqueness alone decides.
-    pub(crate) async fn run_snapshot<T, E, F>(
-        &self,
-        name: &'static str,
-        closure: F,
-    ) -> Result<T, E>
+    /// [`Store::run_tx`] with less isolation and, on PostgreSQL, much less retrying under load:
+    /// every statement sees one snapshot, and two transactions that change the *same row*, or
+    /// insert rows that break uniqueness, still exclude each other. For hot work that decides
+    /// from the rows it changes, such as beginning or ending a read or appending to the audit;
+    /// not for work that decides from rows it only looks at, such as counting votes.
+    ///
+    /// # Errors
+    /// As [`Store::run_tx`].
+    pub async fn run_snapshot<T, E, F>(&self, name: &'static str, closure: F) -> Result<T, E>
     where
         T: Send + 'static,
         E: From<StoreError> + Send + 'static,
@@ -202,10 +205,7 @@ fn gone() -> StoreError {
 type Ready = oneshot::Sender<Result<(), StoreError>>;
 
 /// Starts a thread and waits until it says that it is ready.
-async fn start(
-    name: String,
-    body: impl FnOnce(Ready) + Send + 'static,
-) -> Result<(), StoreError> {
+async fn start(name: String, body: impl FnOnce(Ready) + Send + 'static) -> Result<(), StoreError> {
     let (ready, started) = oneshot::channel();
     thread::Builder::new()
         .name(name)
@@ -240,7 +240,7 @@ async fn start_writer(place: Place) -> Result<Queue, StoreError> {
 }
 
 /// A queue that several threads serve.
-fn shared_queue() -> (Queue, Arc<Mutex<Receiver<Box<dyn Job>>>>) {
+fn shared_queue() -> (Queue, SharedInbox) {
     let (sender, inbox) = sync_channel(QUEUE_LEN);
     (sender, Arc::new(Mutex::new(inbox)))
 }

@@ -3,6 +3,7 @@
 use countersign_crypto::UnixTime;
 
 use crate::operators::{OPERATOR_WIDTH, operator};
+use crate::value::check_texts;
 use crate::{Operator, Row, StoreError, Tx};
 
 /// Most tokens [`Tx::tokens_of`] returns: the newest.
@@ -53,8 +54,10 @@ impl Tx<'_> {
     /// Inserts a token.
     ///
     /// # Errors
-    /// [`StoreError::Conflict`] `tokens_hash_key`; [`StoreError::NotFound`] for no such operator.
+    /// [`StoreError::Conflict`] `tokens_hash_key`; [`StoreError::NotFound`] for no such operator;
+    /// [`StoreError::Refused`] `text-too-long`.
     pub fn insert_token(&mut self, token: &Token) -> Result<(), StoreError> {
+        check_texts([token.id.as_str(), &token.label])?;
         self.execute(
             "INSERT INTO tokens
                  (id, operator_id, hash, label, created_at, expires_at, revoked_at)

@@ -93,9 +93,9 @@ impl<'a> Tx<'a> {
         let sql = self.dialect().insert_many(table, &names, &types);
         let bound = rows.iter().map(|row| bind(row)).collect::<Result<Vec<_>, _>>()?;
         let result = match &mut self.session {
-            Session::Sqlite(connection) => bound
-                .iter()
-                .try_for_each(|row| sqlite::execute(connection, &sql, row).map(|_| ())),
+            Session::Sqlite(connection) => {
+                bound.iter().try_for_each(|row| sqlite::execute(connection, &sql, row).map(|_| ()))
+            }
             Session::Postgres(session) => session.insert_arrays(&sql, &types, &bound),
         };
         self.doom(result)

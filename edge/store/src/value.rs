@@ -5,6 +5,19 @@ use crate::StoreError;
 /// Longest text or blob a statement may bind, in bytes.
 pub const MAX_VALUE_LEN: usize = 1 << 20;
 
+/// Longest name, serial, label, reason and other short text of a row, in bytes. Also keeps every
+/// indexed text within what PostgreSQL can index.
+pub const MAX_TEXT_LEN: usize = 256;
+
+/// Refuses a row with a short text that is longer than [`MAX_TEXT_LEN`].
+pub(crate) fn check_texts<'a>(texts: impl IntoIterator<Item = &'a str>) -> Result<(), StoreError> {
+    if texts.into_iter().all(|text| text.len() <= MAX_TEXT_LEN) {
+        Ok(())
+    } else {
+        Err(StoreError::Refused { check: "text-too-long" })
+    }
+}
+
 /// A typed value to bind to a statement, or a cell of a row.
 ///
 /// SQLite has no booleans: there a [`Value::Bool`] is stored, and read back, as an integer.

@@ -2,10 +2,9 @@ use countersign_crypto::UnixTime;
 
 use crate::names::stored_as_text;
 use crate::page::{check_cursor, fetch_limit};
+use crate::value::check_texts;
 use crate::{Page, Row, StoreError, Tx};
 
-/// Longest `actor`, `action`, `subject`, `check` and `incident`, in bytes.
-pub const MAX_FIELD_LEN: usize = 256;
 /// Longest `detail`, in bytes.
 pub const MAX_DETAIL_LEN: usize = 16 * 1024;
 /// Most rows one incident shows.
@@ -82,18 +81,12 @@ fn audit_row(row: &Row) -> Result<AuditRow, StoreError> {
 }
 
 fn check_lengths(entry: &AuditEntry) -> Result<(), StoreError> {
-    let fields = [
-        Some(&entry.actor),
-        Some(&entry.action),
-        Some(&entry.subject),
-        entry.check.as_ref(),
-        entry.incident.as_ref(),
-    ];
-    let fits = fields.into_iter().flatten().all(|field| field.len() <= MAX_FIELD_LEN);
-    if fits && entry.detail.len() <= MAX_DETAIL_LEN {
+    check_texts([entry.actor.as_str(), &entry.action, &entry.subject])?;
+    check_texts(entry.check.as_deref().into_iter().chain(entry.incident.as_deref()))?;
+    if entry.detail.len() <= MAX_DETAIL_LEN {
         Ok(())
     } else {
-        Err(StoreError::Refused { check: "audit-too-long" })
+        Err(StoreError::Refused { check: "detail-too-long" })
     }
 }
 
@@ -102,7 +95,7 @@ impl Tx<'_> {
     /// number. The chain takes it up later.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] `audit-too-long`.
+    /// [`StoreError::Refused`] `text-too-long`, `detail-too-long`.
     pub fn append_audit(&mut self, entry: &AuditEntry) -> Result<i64, StoreError> {
         check_lengths(entry)?;
         let row = self.query_one(
@@ -148,9 +141,7 @@ impl Tx<'_> {
     ) -> Result<Page<AuditRow>, StoreError> {
         let before = match check_cursor(cursor)? {
             None => i64::MAX,
-            Some(text) => {
-                text.parse().map_err(|_| StoreError::Refused { check: "page-cursor" })?
-            }
+            Some(text) => text.parse().map_err(|_| StoreError::Refused { check: "page-cursor" })?,
         };
         let sql = format!(
             "SELECT {ROW_COLUMNS}, c.position

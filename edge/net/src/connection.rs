@@ -1,0 +1,181 @@
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_crypto::{CryptoRng, UnixTime};
+use thiserror::Error;
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::time::timeout;
+use zeroize::Zeroizing;
+
+use crate::Clock;
+
+/// How long the peer may refuse to take what is sent.
+pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Bytes read at once.
+const CHUNK: usize = 16 * 1024;
+
+/// A sans-I/O machine as a [`Connection`] drives it; the grammar of the core crates.
+pub trait Machine: Send {
+    /// What the machine reports.
+    type Event;
+    /// Why it died.
+    type Error;
+    /// What it wants to send.
+    type Transmit: AsRef<[u8]>;
+
+    /// Takes bytes that arrived.
+    ///
+    /// # Errors
+    /// The machine is dead afterwards.
+    fn handle(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        bytes: &[u8],
+    ) -> Result<(), Self::Error>;
+
+    /// Takes the time.
+    ///
+    /// # Errors
+    /// The machine is dead afterwards.
+    fn handle_timeout(&mut self, now: UnixTime) -> Result<(), Self::Error>;
+
+    /// The stream has ended.
+    ///
+    /// # Errors
+    /// If it ended where it must not.
+    fn handle_end(&mut self) -> Result<(), Self::Error>;
+
+    /// Bytes to send.
+    fn poll_transmit(&mut self) -> Option<Self::Transmit>;
+
+    /// What happened.
+    fn poll_event(&mut self) -> Option<Self::Event>;
+
+    /// When [`Self::handle_timeout`] is due.
+    fn poll_timeout(&self) -> Option<UnixTime>;
+}
+
+/// Why a connection ended.
+#[derive(Debug, Error)]
+pub enum NetError<E> {
+    /// The stream failed.
+    #[error("the connection failed: {0}")]
+    Io(#[from] io::Error),
+    /// The peer does not take what is sent.
+    #[error("the peer does not read")]
+    WriteTimeout,
+    /// The machine died; its reason.
+    #[error("{0}")]
+    Machine(E),
+}
+
+/// What [`Connection::next`] waited for.
+#[derive(Debug)]
+pub enum Next<T> {
+    /// An event of the machine.
+    Event(T),
+    /// The stream ended where it may.
+    Ended,
+    /// The caller's deadline passed.
+    Deadline,
+}
+
+/// A stream, the machine that speaks on it, and what the machine needs handed in.
+pub struct Connection<M, S> {
+    machine: M,
+    stream: S,
+    clock: Arc<dyn Clock>,
+    rng: Box<dyn CryptoRng + Send>,
+    chunk: Zeroizing<Vec<u8>>,
+}
+
+impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<M, S> {
+    /// Joins a machine and a stream.
+    pub fn new(
+        machine: M,
+        stream: S,
+        clock: Arc<dyn Clock>,
+        rng: Box<dyn CryptoRng + Send>,
+    ) -> Self {
+        Self { machine, stream, clock, rng, chunk: Zeroizing::new(vec![0; CHUNK]) }
+    }
+
+    /// The machine, to ask it or to tell it something; call [`Self::next`] or [`Self::flush`]
+    /// afterwards.
+    pub const fn machine(&mut self) -> &mut M {
+        &mut self.machine
+    }
+
+    /// The clock's time, to hand to the machine.
+    #[must_use]
+    pub fn now(&self) -> UnixTime {
+        self.clock.now()
+    }
+
+    /// The machine together with time and randomness, for calls that take them.
+    pub fn parts(&mut self) -> (&mut M, UnixTime, &mut dyn CryptoRng) {
+        (&mut self.machine, self.clock.now(), &mut *self.rng)
+    }
+
+    /// Sends what the machine wants to send, in one write.
+    ///
+    /// # Errors
+    /// [`NetError::Io`] or [`NetError::WriteTimeout`].
+    pub async fn flush(&mut self) -> Result<(), NetError<M::Error>> {
+        let mut flight = Zeroizing::new(Vec::new());
+        while let Some(bytes) = self.machine.poll_transmit() {
+            flight.extend_from_slice(bytes.as_ref());
+        }
+        if flight.is_empty() {
+            return Ok(());
+        }
+        let write = async {
+            self.stream.write_all(&flight).await?;
+            self.stream.flush().await
+        };
+        timeout(WRITE_TIMEOUT, write).await.map_err(|_| NetError::WriteTimeout)??;
+        Ok(())
+    }
+
+    /// Moves bytes until the machine reports something, the stream ends or `deadline` passes.
+    ///
+    /// # Errors
+    /// [`NetError`]; what the machine still wants to send (an alert) is left for [`Self::flush`].
+    pub async fn next(
+        &mut self,
+        deadline: Option<UnixTime>,
+    ) -> Result<Next<M::Event>, NetError<M::Error>> {
+        loop {
+            self.flush().await?;
+            if let Some(event) = self.machine.poll_event() {
+                return Ok(Next::Event(event));
+            }
+            let now = self.clock.now();
+            let machine_due = self.machine.poll_timeout();
+            if machine_due.is_some_and(|due| now >= due) {
+                self.machine.handle_timeout(now).map_err(NetError::Machine)?;
+                continue;
+            }
+            if deadline.is_some_and(|due| now >= due) {
+                return Ok(Next::Deadline);
+            }
+            let due = [machine_due, deadline].into_iter().flatten().min();
+            // Rounded up, so that the wait does not end a moment too early and spin.
+            let wait = due.map_or(Duration::MAX, |due| due.since(now) + Duration::from_millis(1));
+            match timeout(wait, self.stream.read(&mut self.chunk)).await {
+                Err(_elapsed) => {}
+                Ok(Ok(0)) => {
+                    self.machine.handle_end().map_err(NetError::Machine)?;
+                    return Ok(Next::Ended);
+                }
+                Ok(Ok(read)) => self
+                    .machine
+                    .handle(self.clock.now(), &mut *self.rng, &self.chunk[..read])
+                    .map_err(NetError::Machine)?,
+                Ok(Err(error)) => return Err(error.into()),
+            }
+        }
+    }
+}

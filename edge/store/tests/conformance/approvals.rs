@@ -1,0 +1,119 @@
+use countersign_store::{Approval, ApprovalState, IdKind, StoreError, Vote};
+use tokio::task::JoinSet;
+
+use crate::fixture::{Db, at, id};
+
+async fn request(db: &Db, name: &str, needed: u32, asker: &str) -> String {
+    let approval = Approval {
+        id: id(IdKind::Approval, name),
+        action: "key.inject".to_owned(),
+        subject: "rdr_1".to_owned(),
+        needed,
+        requested_by: asker.to_owned(),
+        created_at: at(0),
+        expires_at: at(100),
+        state: ApprovalState::Used, // ignored: a new approval is pending
+    };
+    let id = approval.id.clone();
+    db.tx(move |tx| tx.insert_approval(&approval)).await;
+    id
+}
+
+async fn vote(
+    db: &Db,
+    approval: &str,
+    who: &str,
+    vote: Vote,
+    millis: u64,
+) -> Result<ApprovalState, StoreError> {
+    let (approval, who) = (approval.to_owned(), who.to_owned());
+    db.store.run_tx("vote", move |tx| tx.vote(&approval, &who, vote, at(millis))).await
+}
+
+fn refused<T>(check: &'static str) -> Result<T, StoreError> {
+    Err(StoreError::Refused { check })
+}
+
+pub(crate) async fn enough_distinct_operators(db: Db) {
+    let ids = [db.operator("a").await, db.operator("b").await, db.operator("c").await];
+    let [asker, bob, cyd] = &ids;
+    let approval = request(&db, "one", 2, asker).await;
+    assert_eq!(
+        vote(&db, &approval, asker, Vote::Approve, 1).await,
+        refused("approval-own-request")
+    );
+    assert_eq!(vote(&db, &approval, bob, Vote::Approve, 2).await, Ok(ApprovalState::Pending));
+    let twice = vote(&db, &approval, bob, Vote::Approve, 3).await;
+    let constraint = "approval_votes_approval_id_operator_id_key".to_owned();
+    assert_eq!(twice, Err(StoreError::Conflict { constraint }));
+    let nobody = vote(&db, &approval, "opr_nobody", Vote::Approve, 3).await;
+    assert_eq!(nobody, Err(StoreError::NotFound { what: "referenced row" }));
+    let page = db.tx(|tx| tx.approvals_page(ApprovalState::Pending, None, 10)).await;
+    assert_eq!(page.items.len(), 1);
+    assert_eq!(vote(&db, &approval, cyd, Vote::Approve, 4).await, Ok(ApprovalState::Approved));
+    assert_eq!(vote(&db, &approval, cyd, Vote::Reject, 5).await, refused("approval-settled"));
+    let key = approval.clone();
+    let votes = db.tx(move |tx| tx.votes_on(&key)).await;
+    let votes: Vec<_> = votes.iter().map(|vote| (&vote.operator_id, vote.vote, vote.at)).collect();
+    assert_eq!(votes, [(bob, Vote::Approve, at(2)), (cyd, Vote::Approve, at(4))]);
+    let missing = vote(&db, "apr_nothing", bob, Vote::Approve, 5).await;
+    assert_eq!(missing, Err(StoreError::NotFound { what: "approval" }));
+}
+
+pub(crate) async fn objections_expiry_and_use(db: Db) {
+    let (asker, bob) = (db.operator("a").await, db.operator("b").await);
+    let rejected = request(&db, "rejected", 2, &asker).await;
+    assert_eq!(vote(&db, &rejected, &bob, Vote::Reject, 1).await, Ok(ApprovalState::Rejected));
+
+    let late = request(&db, "late", 1, &asker).await;
+    assert_eq!(vote(&db, &late, &bob, Vote::Approve, 100).await, Ok(ApprovalState::Expired));
+    assert_eq!(vote(&db, &late, &bob, Vote::Approve, 50).await, Ok(ApprovalState::Expired));
+
+    let good = request(&db, "good", 1, &asker).await;
+    assert_eq!(vote(&db, &good, &bob, Vote::Approve, 99).await, Ok(ApprovalState::Approved));
+    let consume = |id: &str, subject: &'static str, millis| {
+        let (store, id) = (db.store.clone(), id.to_owned());
+        async move {
+            let used = store
+                .run_tx("use", move |tx| tx.use_approval(&id, "key.inject", subject, at(millis)));
+            used.await
+        }
+    };
+    assert_eq!(consume(&good, "rdr_2", 99).await, refused("approval-not-usable"));
+    assert_eq!(consume(&good, "rdr_1", 100).await, refused("approval-not-usable"));
+    assert_eq!(consume(&rejected, "rdr_1", 99).await, refused("approval-not-usable"));
+    assert_eq!(consume(&good, "rdr_1", 99).await, Ok(()));
+    assert_eq!(consume(&good, "rdr_1", 99).await, refused("approval-not-usable"));
+
+    let open = request(&db, "open", 1, &asker).await;
+    assert_eq!(db.tx(|tx| tx.expire_approvals(at(99))).await, 0);
+    assert_eq!(db.tx(|tx| tx.expire_approvals(at(100))).await, 1);
+    let found = db.tx(move |tx| tx.approval_by_id(&open)).await.unwrap();
+    assert_eq!(found.state, ApprovalState::Expired);
+
+    let none = Approval { needed: 0, id: "apr_none".to_owned(), ..found };
+    let error = db.refused(move |tx| tx.insert_approval(&none)).await;
+    assert_eq!(error, StoreError::Refused { check: "approval-needed" });
+}
+
+pub(crate) async fn racing_votes_count_each_once(db: Db) {
+    const VOTERS: usize = 6;
+    let asker = db.operator("asker").await;
+    let approval = request(&db, "raced", VOTERS as u32, &asker).await;
+    let mut voters = Vec::new();
+    for number in 0..VOTERS {
+        voters.push(db.operator(&format!("voter {number}")).await);
+    }
+    let mut tasks = JoinSet::new();
+    for voter in voters {
+        let (store, approval) = (db.store.clone(), approval.clone());
+        tasks.spawn(async move {
+            let voted =
+                store.run_tx("vote", move |tx| tx.vote(&approval, &voter, Vote::Approve, at(1)));
+            voted.await
+        });
+    }
+    let states: Vec<_> = tasks.join_all().await.into_iter().map(Result::unwrap).collect();
+    let approved = states.iter().filter(|state| **state == ApprovalState::Approved).count();
+    assert_eq!((approved, states.len()), (1, VOTERS), "exactly the last vote approves");
+}

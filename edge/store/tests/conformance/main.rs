@@ -1,0 +1,153 @@
+//! One suite, run on SQLite in memory, on a SQLite file, and on PostgreSQL.
+//!
+//! Where PostgreSQL is not installed its trials are shown as skipped, and fail in CI.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
+
+mod approvals;
+mod audit;
+mod crash;
+mod devices;
+mod fixture;
+mod opening;
+mod operators;
+mod reads;
+mod tamper;
+mod transactions;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use fixture::{Backend, Db};
+use libtest_mimic::{Arguments, Failed, Trial};
+use testkit::parts::{Postgres, Required, require};
+
+type Case = fn(Db) -> Pin<Box<dyn Future<Output = ()>>>;
+
+macro_rules! cases {
+    ($($module:ident::$case:ident),* $(,)?) => {
+        &[$((
+            concat!(stringify!($module), "::", stringify!($case)),
+            (|db| Box::pin($module::$case(db))) as Case,
+        )),*]
+    };
+}
+
+/// Run on all three.
+const EVERYWHERE: &[(&str, Case)] = cases![
+    transactions::acknowledged_work_is_seen,
+    transactions::an_error_undoes_only_itself,
+    transactions::a_panic_undoes_only_itself,
+    transactions::a_failed_statement_dooms_its_transaction,
+    transactions::conflicts_have_one_name_everywhere,
+    transactions::bad_statements_are_misuse,
+    transactions::reads_cannot_write,
+    transactions::values_keep_their_types,
+    transactions::many_rows_at_once,
+    transactions::lost_updates_do_not_happen,
+    transactions::a_full_queue_is_busy,
+    transactions::counters_count,
+    transactions::a_dropped_caller_does_not_stop_the_work,
+    operators::operators_and_their_names,
+    operators::tokens_live_and_die,
+    approvals::enough_distinct_operators,
+    approvals::objections_expiry_and_use,
+    approvals::racing_votes_count_each_once,
+    devices::serial_and_number_are_mapped_both_ways,
+    devices::certificates_are_intended_then_issued,
+    devices::one_live_certificate_per_device,
+    devices::pages_walk_all_devices_once,
+    reads::a_retry_is_the_same_read,
+    reads::only_the_latest_attempt_ends_a_read,
+    reads::racing_starts_make_one_row,
+    reads::stale_reads_are_abandoned,
+    reads::pages_walk_newest_first,
+    audit::rows_are_found_again,
+    audit::rows_cannot_be_changed,
+    audit::rows_are_linked_and_verified,
+    audit::one_chainer_at_a_time,
+    audit::racing_chainers_never_fork,
+    audit::undone_decisions_leave_no_row,
+    audit::long_chains_are_walked_in_pages,
+    audit::verifying_while_others_write_finds_nothing,
+];
+
+/// Run where someone else can reach the database: not in memory.
+const ON_DISK: &[(&str, Case)] = cases![
+    opening::reopening_keeps_everything,
+    opening::a_newer_schema_is_refused,
+    opening::a_foreign_database_is_refused,
+    opening::two_stores_share_one_database,
+    opening::two_stores_may_create_it_together,
+    tamper::a_changed_row_is_named,
+    tamper::a_deleted_row_is_named,
+    tamper::a_missing_link_is_named,
+    tamper::a_cut_tail_shows_against_the_file,
+    tamper::a_rewritten_chain_shows_without_the_file,
+    tamper::links_added_without_the_key_show,
+    tamper::a_removed_checkpoint_shows,
+    tamper::rows_beside_the_chain_show,
+    tamper::a_forged_chain_is_not_continued,
+    tamper::a_foreign_key_verifies_nothing,
+    crash::acknowledged_rows_survive_a_killed_process,
+];
+
+fn main() {
+    if crash::is_child() {
+        return crash::child();
+    }
+    let postgres = require(Postgres::start());
+    let mut trials = Vec::new();
+    for &(name, case) in EVERYWHERE {
+        trials.push(local(name, case, Backend::Memory));
+    }
+    for &(name, case) in EVERYWHERE.iter().chain(ON_DISK) {
+        trials.push(local(name, case, Backend::File));
+        trials.push(remote(name, case, &postgres));
+    }
+    trials.push(Trial::test("file::files_that_are_no_database_are_refused", || {
+        fixture::block_on(opening::files_that_are_no_database_are_refused());
+        Ok(())
+    }));
+    trials.push(Trial::test("postgres::unusable_urls_say_why", || {
+        fixture::block_on(opening::unusable_urls_say_why());
+        Ok(())
+    }));
+    for (backend, label) in [(Backend::Memory, "memory"), (Backend::File, "file")] {
+        trials.push(Trial::test(format!("{label}::a_full_disk_loses_nothing"), move || {
+            fixture::block_on(async {
+                let db = Db::local(backend).await;
+                transactions::a_full_disk_loses_nothing_acknowledged(db).await;
+            });
+            Ok(())
+        }));
+    }
+    trials.push(postgres.trial("postgres::a_commit_without_answer_is_uncertain", |postgres| {
+        let url = postgres.fresh_database()?;
+        fixture::block_on(crash::a_commit_without_answer_is_uncertain(url));
+        Ok(())
+    }));
+    trials.push(postgres.trial("postgres::the_store_reconnects", |_| {
+        let mut own = Postgres::start()?;
+        fixture::block_on(crash::the_store_reconnects(&mut own));
+        Ok(())
+    }));
+    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    drop(postgres); // `exit` runs no destructors
+    conclusion.exit();
+}
+
+fn local(name: &str, case: Case, backend: Backend) -> Trial {
+    let label = if backend == Backend::Memory { "memory" } else { "file" };
+    Trial::test(format!("{label}::{name}"), move || {
+        fixture::block_on(async { case(Db::local(backend).await).await });
+        Ok(())
+    })
+}
+
+fn remote(name: &str, case: Case, postgres: &Required<Postgres>) -> Trial {
+    postgres.trial(format!("postgres::{name}"), move |postgres| {
+        let url = postgres.fresh_database().map_err(Failed::from)?;
+        fixture::block_on(async { case(Db::remote(url).await).await });
+        Ok(())
+    })
+}
