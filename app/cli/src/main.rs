@@ -1,2 +1,110 @@
-//! The countersign command
-fn main() {}
+//! The `countersign` command: every program of the platform behind one name.
+#![forbid(unsafe_code)]
+
+mod audit;
+mod ca;
+mod demo;
+mod device;
+mod emulator;
+mod failure;
+mod init;
+mod local;
+mod operator;
+mod output;
+mod serve;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// One platform for devices that hold a security chip, the servers behind them and the people who
+/// use them.
+#[derive(Parser)]
+#[command(name = "countersign", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// Print exactly one JSON value on stdout, a failure too.
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Run every flow against a server, devices and emulators of its own, and check each step.
+    Demo,
+    /// Make a new data directory: CA, keys, settings, and the first operator's token.
+    Init(init::Init),
+    /// Run the server: HTTPS API and device gateway.
+    Serve(serve::Serve),
+    /// The CA's certificates.
+    #[command(subcommand)]
+    Ca(ca::Ca),
+    /// Operators and their tokens.
+    #[command(subcommand)]
+    Operator(operator::OperatorCommand),
+    /// Device programs.
+    #[command(subcommand)]
+    Device(device::Device),
+    /// Emulated hardware.
+    #[command(subcommand)]
+    Emulator(emulator::Emulator),
+    /// The audit.
+    #[command(subcommand)]
+    Audit(audit::Audit),
+}
+
+impl Command {
+    /// What is logged to stderr unless `COUNTERSIGN_LOG` says otherwise.
+    const fn log_level(&self) -> &'static str {
+        match self {
+            Self::Serve(_) => "info",
+            Self::Demo => "error",
+            _ => "warn",
+        }
+    }
+
+    async fn run(self, json: bool) -> Result<Output, Failure> {
+        match self {
+            Self::Demo => demo::run(json).await,
+            Self::Init(init) => init.run().await,
+            Self::Serve(serve) => serve.run(json).await,
+            Self::Ca(ca) => ca.run(),
+            Self::Operator(operator) => operator.run().await,
+            Self::Device(device) => device.run(json).await,
+            Self::Emulator(emulator) => emulator.run(json).await,
+            Self::Audit(audit) => audit.run().await,
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return output::usage(&error),
+    };
+    start_log(cli.command.log_level());
+    let json = cli.json;
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    let result = match runtime {
+        Ok(runtime) => runtime.block_on(cli.command.run(json)),
+        Err(error) => Err(Failure::environment("runtime", error.to_string())),
+    };
+    output::finish(json, result)
+}
+
+/// Structured logs go to stderr: as text on a terminal, as JSON lines elsewhere.
+fn start_log(level: &str) {
+    use std::io::IsTerminal;
+    let filter = EnvFilter::try_from_env("COUNTERSIGN_LOG").unwrap_or_else(|_| level.into());
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    if std::io::stderr().is_terminal() {
+        builder.init();
+    } else {
+        builder.json().init();
+    }
+}

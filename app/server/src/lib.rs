@@ -1,1 +1,338 @@
-//! HTTP API, device gateway and wiring
+//! HTTP API, device gateway, data directory and wiring.
+//!
+//! [`Server::start`] joins everything on a data directory and returns the addresses it listens on.
+//! [`open_service`] is the same without sockets, for commands that work on the directory itself.
+//!
+//! Absent on purpose: decisions (they are `service`'s) and protocol bytes (they are `core`'s).
+#![forbid(unsafe_code)]
+
+mod audit_file;
+mod ca;
+mod config;
+mod data_dir;
+mod gateway;
+pub mod http;
+mod jobs;
+mod seal;
+
+use std::io;
+use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum_server::tls_rustls::RustlsConfig;
+use countersign_crypto::Secret;
+use countersign_idcard::sam::SamConfig;
+use countersign_idcard::server::ReadPolicy;
+use countersign_net::{SystemClock, SystemRng, serial};
+use countersign_pki::PkiError;
+use countersign_service::{Ambient, Policy, SamConnector, SamPool, SamPort, Service};
+use countersign_store::{Store, StoreError};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
+use thiserror::Error;
+use tokio::sync::watch;
+use tokio::task::JoinHandle;
+
+pub use audit_file::{append_checkpoint, read_checkpoints};
+pub use config::{Config, Readers, Sam};
+pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
+pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT};
+pub use seal::SealError;
+
+/// HTTPS port unless chosen otherwise (interfaces.md).
+pub const HTTPS_PORT: u16 = 8443;
+/// Device gateway's port unless chosen otherwise.
+pub const GATEWAY_PORT: u16 = 8444;
+/// How long requests under way may take when the server stops.
+const GRACE: Duration = Duration::from_secs(5);
+
+/// Time and randomness of the machine.
+#[must_use]
+pub fn ambient() -> Ambient {
+    Ambient { clock: Arc::new(SystemClock), rng: Arc::new(|| Box::new(SystemRng::default())) }
+}
+
+/// Why a server did not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// The data directory.
+    #[error(transparent)]
+    Data(#[from] DataError),
+    /// The database.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A port cannot be listened on.
+    #[error("cannot listen on {address}: {source}")]
+    Listen {
+        /// Which.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// Plain HTTP was asked for on an address that others can reach.
+    #[error("plain HTTP is served on loopback only, not on {0}")]
+    PlainHttp(IpAddr),
+    /// The CA's certificates do not fit together.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The HTTPS certificate or key is refused by the TLS library.
+    #[error("the HTTPS certificate: {0}")]
+    Tls(#[from] rustls::Error),
+}
+
+impl StartError {
+    /// Stable name of the failed check.
+    #[must_use]
+    pub fn check(&self) -> &'static str {
+        match self {
+            Self::Data(error) => error.check(),
+            Self::Store(StoreError::Unreachable { .. }) => "database-unreachable",
+            Self::Store(_) => "database",
+            Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+                "port-in-use"
+            }
+            Self::Listen { .. } => "listen",
+            Self::PlainHttp(_) => "plain-http",
+            Self::Pki(error) => error.check(),
+            Self::Tls(_) => "tls-certificate",
+        }
+    }
+
+    /// Whether the environment is to blame, rather than what the caller gave.
+    #[must_use]
+    pub const fn is_environment(&self) -> bool {
+        match self {
+            Self::Data(error) => error.is_environment(),
+            Self::Store(_) | Self::Listen { .. } => true,
+            Self::PlainHttp(_) | Self::Pki(_) | Self::Tls(_) => false,
+        }
+    }
+}
+
+/// Opens the database: `database` if given, else the configured one, else the directory's own.
+///
+/// # Errors
+/// [`StoreError`].
+pub async fn open_store(data: &DataDir, database: Option<&str>) -> Result<Store, StoreError> {
+    match database.or(data.config.database.as_deref()) {
+        Some(url) => Store::postgres(url).await,
+        None => Store::sqlite(data.store_path()).await,
+    }
+}
+
+/// The use cases over a data directory, without sockets.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn open_service(
+    data: &DataDir,
+    passphrase: &Secret,
+    database: Option<&str>,
+    sams: &[Sam],
+) -> Result<(Arc<Service>, Keys), StartError> {
+    let ambient = ambient();
+    let provider = countersign_crypto::aws_lc::provider();
+    let now = ambient.clock.now();
+    let keys = data.open_keys(passphrase, &provider, now, &mut *(ambient.rng)())?;
+    let store = open_store(data, database).await?;
+    let connectors = sams.iter().map(|sam| Arc::new(SerialSam(sam.clone())) as _).collect();
+    let pool = SamPool::start(connectors, SamConfig::default(), &ambient);
+    let policy = Policy {
+        read: ReadPolicy {
+            cache_plaintext: data.config.readers.plaintext_cache,
+            ..ReadPolicy::default()
+        },
+        ..Policy::default()
+    };
+    let authority = keys.authority.clone();
+    Ok((Arc::new(Service::new(store, authority, pool, policy, ambient)), keys))
+}
+
+/// A SAM module on a serial port.
+struct SerialSam(Sam);
+
+impl SamConnector for SerialSam {
+    fn name(&self) -> &str {
+        &self.0.port
+    }
+
+    fn open(&self) -> io::Result<Box<dyn SamPort>> {
+        Ok(Box::new(serial::open(&self.0.port, self.0.baud)?))
+    }
+}
+
+/// What `serve` may be told beside the configuration.
+#[derive(Debug, Clone)]
+pub struct ServeOptions {
+    /// Address of both listeners.
+    pub listen: IpAddr,
+    /// HTTPS port; 0 picks one.
+    pub https_port: u16,
+    /// Device gateway's port; 0 picks one.
+    pub gateway_port: u16,
+    /// Serve plain HTTP instead of HTTPS; on loopback only.
+    pub plain_http: bool,
+    /// Database that goes before the configured one.
+    pub database: Option<String>,
+    /// SAM modules beside the configured ones.
+    pub sams: Vec<Sam>,
+}
+
+impl Default for ServeOptions {
+    fn default() -> Self {
+        Self {
+            listen: IpAddr::from([127, 0, 0, 1]),
+            https_port: HTTPS_PORT,
+            gateway_port: GATEWAY_PORT,
+            plain_http: false,
+            database: None,
+            sams: Vec::new(),
+        }
+    }
+}
+
+/// A running server. Dropping it stops accepting; [`Server::stop`] also waits.
+pub struct Server {
+    service: Arc<Service>,
+    https: SocketAddr,
+    gateway: SocketAddr,
+    plain_http: bool,
+    stop: watch::Sender<bool>,
+    http_handle: axum_server::Handle<SocketAddr>,
+    tasks: Vec<JoinHandle<()>>,
+}
+
+impl Server {
+    /// Opens keys and database, listens on both ports and starts the jobs.
+    ///
+    /// # Errors
+    /// [`StartError`]; nothing is left running.
+    pub async fn start(
+        data: &DataDir,
+        passphrase: &Secret,
+        options: &ServeOptions,
+    ) -> Result<Self, StartError> {
+        if options.plain_http && !options.listen.is_loopback() {
+            return Err(StartError::PlainHttp(options.listen));
+        }
+        // Ports first: a second `serve` must fail before it touches the database.
+        let http_listener = listen(options.listen, options.https_port)?;
+        let gateway_listener = listen(options.listen, options.gateway_port)?;
+        let (https, gateway) = (local(&http_listener)?, local(&gateway_listener)?);
+        let sams: Vec<Sam> = data.config.sams.iter().chain(&options.sams).cloned().collect();
+        let database = options.database.as_deref();
+        let (service, keys) = open_service(data, passphrase, database, &sams).await?;
+
+        let (stop, stopped) = watch::channel(false);
+        let metrics = http::metrics::install();
+        let router = http::router(service.clone(), metrics.clone());
+        let http_handle = axum_server::Handle::new();
+        let devices = Arc::new(gateway::Gateway::new(service.clone())?);
+        let gateway_listener = tokio::net::TcpListener::from_std(gateway_listener)
+            .map_err(|source| StartError::Listen { address: gateway, source })?;
+        let tls = if options.plain_http { None } else { Some(tls_config(&keys.tls)?) };
+        let holder = format!("{}/{}", service.authority().server_id, std::process::id());
+        let tasks = vec![
+            tokio::spawn(serve_http(http_listener, router, tls, http_handle.clone())),
+            tokio::spawn(devices.serve(gateway_listener, stopped.clone())),
+            tokio::spawn(jobs::chain(
+                service.clone(),
+                holder,
+                data.checkpoints_path(),
+                stopped.clone(),
+            )),
+            tokio::spawn(jobs::abandon(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::upkeep(metrics, stopped)),
+        ];
+        let plain_http = options.plain_http;
+        Ok(Self { service, https, gateway, plain_http, stop, http_handle, tasks })
+    }
+
+    /// The use cases.
+    #[must_use]
+    pub const fn service(&self) -> &Arc<Service> {
+        &self.service
+    }
+
+    /// The API's base URL.
+    #[must_use]
+    pub fn url(&self) -> String {
+        let scheme = if self.plain_http { "http" } else { "https" };
+        format!("{scheme}://{}", self.https)
+    }
+
+    /// Where devices connect.
+    #[must_use]
+    pub const fn gateway(&self) -> SocketAddr {
+        self.gateway
+    }
+
+    /// Stops accepting, lets requests under way finish within a few seconds, chains the audit once
+    /// more.
+    pub async fn stop(mut self) {
+        let _all_ended = self.stop.send(true);
+        self.http_handle.graceful_shutdown(Some(GRACE));
+        for task in std::mem::take(&mut self.tasks) {
+            if let Err(error) = task.await {
+                tracing::error!(%error, "a server task failed");
+            }
+        }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _all_ended = self.stop.send(true);
+        self.http_handle.shutdown();
+    }
+}
+
+fn listen(ip: IpAddr, port: u16) -> Result<TcpListener, StartError> {
+    let address = SocketAddr::new(ip, port);
+    let listener = TcpListener::bind(address)
+        .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
+    listener.map_err(|source| StartError::Listen { address, source })
+}
+
+fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {
+    listener.local_addr().map_err(|source| StartError::Listen {
+        address: SocketAddr::from(([0, 0, 0, 0], 0)),
+        source,
+    })
+}
+
+fn tls_config((certificate, key): &(Vec<u8>, Secret)) -> Result<RustlsConfig, StartError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let key = PrivatePkcs8KeyDer::from(key.expose().to_vec());
+    let mut config = rustls::ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(
+            vec![CertificateDer::from(certificate.clone())],
+            PrivateKeyDer::Pkcs8(key),
+        )?;
+    config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
+    Ok(RustlsConfig::from_config(Arc::new(config)))
+}
+
+async fn serve_http(
+    listener: TcpListener,
+    router: axum::Router,
+    tls: Option<RustlsConfig>,
+    handle: axum_server::Handle<SocketAddr>,
+) {
+    let service = router.into_make_service();
+    let served = match tls {
+        Some(tls) => match axum_server::from_tcp_rustls(listener, tls) {
+            Ok(server) => server.handle(handle).serve(service).await,
+            Err(error) => Err(error),
+        },
+        None => match axum_server::from_tcp(listener) {
+            Ok(server) => server.handle(handle).serve(service).await,
+            Err(error) => Err(error),
+        },
+    };
+    if let Err(error) = served {
+        tracing::error!(%error, "the HTTP server failed");
+    }
+}

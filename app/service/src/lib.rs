@@ -1,1 +1,144 @@
-//! Use cases: enrol, authenticate, read
+//! Use cases: who may do what, and what is stored and audited when it is done.
+//!
+//! [`Service`] joins the store, the CA ([`Authority`]), the SAM pool and the policy. Each use case
+//! is a method: it decides, stores the decision with its audit row in one transaction, and only
+//! then acts. [`ReadSession`] is one reader's connection, message by message.
+//!
+//! Absent on purpose: HTTP types, sockets, protocol bytes other than what core machines hand over,
+//! the ambient clock and generator (they come in with [`Ambient`]).
+#![forbid(unsafe_code)]
+
+mod access;
+mod audit;
+mod authority;
+mod contacts;
+mod error;
+mod operators;
+mod read_session;
+mod readers;
+mod reads;
+mod sam;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_crypto::{CryptoRng, UnixTime};
+use countersign_idcard::server::ReadPolicy;
+use countersign_net::Clock;
+use countersign_store::{AuditEntry, AuditOutcome, IdKind, Store, new_id};
+
+pub use access::{Actor, Scope};
+pub use authority::Authority;
+pub use error::ServiceError;
+pub use operators::NewToken;
+pub use read_session::{Answer, ReadSession};
+pub use readers::{Enrolled, KnownReader};
+pub use sam::{
+    LEASE_WAIT, QUEUE_MAX, SamConnector, SamHealth, SamLease, SamPool, SamPort, SamUnavailable,
+};
+
+/// Where time and randomness come from. The server hands in the real ones, a test its own.
+#[derive(Clone)]
+pub struct Ambient {
+    /// The clock.
+    pub clock: Arc<dyn Clock>,
+    /// Makes a generator for one use.
+    pub rng: Arc<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
+}
+
+/// What the operators decided once, in `config.toml`.
+#[derive(Debug, Clone)]
+pub struct Policy {
+    /// How reads go; C13's plaintext cache is off unless this turns it on.
+    pub read: ReadPolicy,
+    /// How long a device certificate holds.
+    pub certificate_validity: Duration,
+}
+
+impl Default for Policy {
+    fn default() -> Self {
+        Self {
+            read: ReadPolicy::default(),
+            certificate_validity: Duration::from_secs(365 * 86_400),
+        }
+    }
+}
+
+/// All use cases, over one store. Cheap to share in an [`Arc`].
+pub struct Service {
+    store: Store,
+    authority: Authority,
+    sams: SamPool,
+    policy: Policy,
+    ambient: Ambient,
+    contacts: contacts::Contacts,
+}
+
+impl Service {
+    /// Joins the parts.
+    #[must_use]
+    pub fn new(
+        store: Store,
+        authority: Authority,
+        sams: SamPool,
+        policy: Policy,
+        ambient: Ambient,
+    ) -> Self {
+        let contacts = contacts::Contacts::default();
+        Self { store, authority, sams, policy, ambient, contacts }
+    }
+
+    /// The store, for health checks and metrics.
+    #[must_use]
+    pub const fn store(&self) -> &Store {
+        &self.store
+    }
+
+    /// The CA and the keys.
+    #[must_use]
+    pub const fn authority(&self) -> &Authority {
+        &self.authority
+    }
+
+    /// The SAM pool, for health checks and metrics.
+    #[must_use]
+    pub const fn sams(&self) -> &SamPool {
+        &self.sams
+    }
+
+    /// Now.
+    #[must_use]
+    pub fn now(&self) -> UnixTime {
+        self.ambient.clock.now()
+    }
+
+    /// A generator for one use.
+    #[must_use]
+    pub fn rng(&self) -> Box<dyn CryptoRng + Send> {
+        (self.ambient.rng)()
+    }
+
+    /// The clock, for connections.
+    #[must_use]
+    pub fn clock(&self) -> Arc<dyn Clock> {
+        self.ambient.clock.clone()
+    }
+
+    fn new_id(&self, kind: IdKind) -> String {
+        new_id(kind, self.now(), &mut *self.rng())
+    }
+}
+
+/// An audit entry of something that was done.
+fn done(at: UnixTime, actor: &Actor, action: &str, subject: &str) -> AuditEntry {
+    AuditEntry {
+        at,
+        actor: actor.id().to_owned(),
+        action: action.to_owned(),
+        subject: subject.to_owned(),
+        outcome: AuditOutcome::Done,
+        check: None,
+        incident: None,
+        detail: "{}".to_owned(),
+    }
+}

@@ -1,0 +1,21 @@
+//! `countersign demo`: every flow, on loopback ports and in a directory of its own.
+
+mod idcard;
+mod steps;
+
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::Output;
+
+/// Runs all flows. Ends well only if every step's effect was checked and right.
+pub(crate) async fn run(json: bool) -> Result<Output, Failure> {
+    let flows = vec![idcard::run(json).await?];
+    let ok = flows.iter().all(steps::Flow::ok);
+    let steps = flows.iter().map(|flow| flow.steps.len()).sum::<usize>();
+    let verdict = if ok { "all checked" } else { "NOT all right" };
+    let text = format!("{steps} steps, {verdict}");
+    let flows: Vec<_> = flows.iter().map(steps::Flow::to_json).collect();
+    let output = Output::new(json!({ "ok": ok, "flows": flows }), text);
+    Ok(Output { refused: !ok, ..output })
+}

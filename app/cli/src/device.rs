@@ -1,0 +1,249 @@
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use clap::{Args, Subcommand};
+use countersign_device::{Api, DeviceDir, Outcome, Reader, enroll};
+use countersign_emulator::{CardHandle, CardImage, EmulatedCard, Scheme, load_card, sample};
+use countersign_idcard::PlainData;
+use countersign_idcard::reader::ReadOptions;
+use countersign_idcard::record::{DocumentType, IdRecord};
+use countersign_server::ambient;
+use serde_json::{Value, json};
+
+use crate::failure::Failure;
+use crate::local::write_private;
+use crate::output::Output;
+
+/// Most reads one command does.
+const READS_MAX: u32 = 10_000;
+/// Largest token or CA file, in bytes.
+const FILE_MAX: u64 = 64 * 1024;
+
+/// Device programs.
+#[derive(Subcommand)]
+pub(crate) enum Device {
+    /// Make a device's key and have the server certify it.
+    ///
+    /// Example: countersign device enroll --serial RD-1 --server https://localhost:8443
+    /// --ca ca.pem --token-file admin.token
+    Enroll(Enroll),
+    /// Read ID cards without a SAM, through the server's gateway.
+    ///
+    /// Example: countersign device reader --gateway localhost:8444 --card emulated:citizen --reads 2
+    Reader(ReaderCommand),
+}
+
+/// The server's API and who asks it.
+#[derive(Args)]
+pub(crate) struct Client {
+    /// The server's API, for instance https://localhost:8443
+    #[arg(long, value_name = "URL", env = "COUNTERSIGN_SERVER")]
+    server: String,
+    /// The root of its HTTPS certificate, PEM (countersign ca export tls-root).
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_CA")]
+    ca: PathBuf,
+    /// File with an operator's token.
+    #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TOKEN_FILE")]
+    token_file: PathBuf,
+}
+
+impl Client {
+    fn api(&self) -> Result<Api, Failure> {
+        let token = zeroize::Zeroizing::new(read_file(&self.token_file)?);
+        Ok(Api::new(&self.server, &read_file(&self.ca)?, &token)?)
+    }
+}
+
+fn read_file(path: &Path) -> Result<String, Failure> {
+    let read = || {
+        if fs::metadata(path)?.len() > FILE_MAX {
+            return Err(std::io::Error::other("the file is too large"));
+        }
+        fs::read_to_string(path)
+    };
+    read().map_err(|error| Failure::file(path, &error))
+}
+
+/// Make a device's key and have the server certify it.
+#[derive(Args)]
+pub(crate) struct Enroll {
+    /// The device's own directory; made if it is not there.
+    #[arg(long, value_name = "DIR", default_value = "./countersign-device")]
+    device: PathBuf,
+    /// The device's serial number.
+    #[arg(long)]
+    serial: String,
+    #[command(flatten)]
+    client: Client,
+}
+
+/// Read ID cards.
+#[derive(Args)]
+pub(crate) struct ReaderCommand {
+    /// The device's own directory.
+    #[arg(long, value_name = "DIR", default_value = "./countersign-device")]
+    device: PathBuf,
+    /// The server's device gateway.
+    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:8444")]
+    gateway: String,
+    /// The card on the reader: emulated:citizen, emulated:foreigner2017, emulated:foreigner2023,
+    /// emulated:residencePermit, or emulated:FILE with a card of your own as JSON.
+    #[arg(long, value_name = "CARD")]
+    card: String,
+    /// How often to read the card.
+    #[arg(long, value_name = "N", default_value_t = 1,
+          value_parser = clap::value_parser!(u32).range(1..=i64::from(READS_MAX)))]
+    reads: u32,
+    /// Also read the fingerprint, if the card has one.
+    #[arg(long)]
+    fingerprint: bool,
+    /// Write the raw photo (WLT, 1024 bytes) of the last read to this new file.
+    #[arg(long, value_name = "FILE")]
+    photo: Option<PathBuf>,
+}
+
+impl Device {
+    pub(crate) async fn run(self, json: bool) -> Result<Output, Failure> {
+        match self {
+            Self::Enroll(enroll) => enroll.run().await,
+            Self::Reader(reader) => reader.run(json).await,
+        }
+    }
+}
+
+impl Enroll {
+    async fn run(self) -> Result<Output, Failure> {
+        let api = self.client.api()?;
+        let enrolled = tokio::task::spawn_blocking(move || {
+            let ambient = ambient();
+            let provider = countersign_crypto::aws_lc::provider();
+            let now = ambient.clock.now();
+            let mut rng = (ambient.rng)();
+            let dir = enroll(&self.device, &self.serial, &api, &provider, now, &mut *rng)?;
+            let config = dir.reader_config(&provider, now)?;
+            Ok::<_, Failure>((self.device, dir.settings, config.certificate_number))
+        });
+        let (device, settings, number) =
+            enrolled.await.map_err(|error| Failure::environment("task", error.to_string()))??;
+        let text = format!(
+            "Enrolled   {} at {}\nCertificate {number}\nDirectory  {}",
+            settings.serial,
+            settings.server_id,
+            device.display()
+        );
+        let json = json!({
+            "serial": settings.serial,
+            "serverId": settings.server_id,
+            "certificateNumber": number.to_string(),
+            "device": device,
+        });
+        Ok(Output::new(json, text))
+    }
+}
+
+/// An emulated card of this name: one of the four samples, or a JSON file.
+pub(crate) fn emulated_card(scheme: &Scheme, name: &str) -> Result<CardImage, Failure> {
+    let mut rng = (ambient().rng)();
+    let refused = |detail: String| Failure::usage("card", detail);
+    let document = DOCUMENTS.into_iter().find(|document| document.name() == name);
+    match document {
+        Some(document) => {
+            let serial = document as u64 + 1;
+            CardImage::new(scheme, &mut *rng, serial, &sample(document), None, None)
+                .map_err(|error| refused(error.to_string()))
+        }
+        None => load_card(scheme, &mut *rng, Path::new(name))
+            .map_err(|error| refused(format!("{name}: {error}"))),
+    }
+}
+
+/// The four document types, in the order of the samples.
+pub(crate) const DOCUMENTS: [DocumentType; 4] = [
+    DocumentType::Citizen,
+    DocumentType::Foreigner2017,
+    DocumentType::Foreigner2023,
+    DocumentType::ResidencePermit,
+];
+
+/// An emulated reader front end with nothing on it, and the hand that puts cards there.
+pub(crate) fn emulated_field() -> (EmulatedCard, CardHandle) {
+    let provider = countersign_crypto::aws_lc::provider();
+    EmulatedCard::new(Scheme::with_demo_key(provider), (ambient().rng)())
+}
+
+impl ReaderCommand {
+    async fn run(self, json: bool) -> Result<Output, Failure> {
+        let Some(name) = self.card.strip_prefix("emulated:") else {
+            let detail = "no real card interface is built in: use --card emulated:…";
+            return Err(Failure::usage("card", detail));
+        };
+        let provider = countersign_crypto::aws_lc::provider();
+        let ambient = ambient();
+        let dir = DeviceDir::open(&self.device)?;
+        let config = dir.reader_config(&provider, ambient.clock.now())?;
+        let (link, field) = emulated_field();
+        let scheme = Scheme::with_demo_key(provider);
+        field.insert(emulated_card(&scheme, name)?.into());
+        let rng = Box::new(move || (ambient.rng)());
+        let mut reader =
+            Reader::new(config, self.gateway.clone(), Box::new(link), ambient.clock, rng);
+        let options = ReadOptions { fingerprint: self.fingerprint, ..ReadOptions::default() };
+        let mut reads = Vec::new();
+        for number in 1..=self.reads {
+            let before = reader.traffic();
+            let outcome = reader.read(options).await?;
+            let after = reader.traffic();
+            let bytes = (after.sent - before.sent, after.received - before.received);
+            let record = decode(&outcome.data)?;
+            if !json {
+                crate::output::print(&read_text(number, &outcome, bytes, &record));
+            }
+            reads.push(read_json(&outcome, bytes, &record));
+            if let Some(path) = self.photo.as_ref().filter(|_| number == self.reads) {
+                write_private(path, outcome.data.photo())?;
+            }
+        }
+        Ok(Output::new(json!({ "reads": reads }), ""))
+    }
+}
+
+pub(crate) fn decode(data: &PlainData) -> Result<IdRecord, Failure> {
+    IdRecord::decode(data.text())
+        .map_err(|error| Failure::check("record", format!("the record: {error}")))
+}
+
+fn read_json(outcome: &Outcome, (sent, received): (u64, u64), record: &IdRecord) -> Value {
+    json!({
+        "record": record,
+        "photoBytes": outcome.data.photo().len(),
+        "fingerprintBytes": outcome.data.fingerprint().map(<[u8]>::len),
+        "source": outcome.source.name(),
+        "attempts": outcome.attempts,
+        "ms": millis(outcome.total),
+        "bytesSent": sent,
+        "bytesReceived": received,
+    })
+}
+
+pub(crate) fn millis(duration: std::time::Duration) -> f64 {
+    (duration.as_secs_f64() * 1e6).round() / 1e3
+}
+
+fn read_text(
+    number: u32,
+    outcome: &Outcome,
+    (sent, received): (u64, u64),
+    record: &IdRecord,
+) -> String {
+    let fields = serde_json::to_value(record).unwrap_or_default();
+    let mut text = format!(
+        "Read {number}: {} ms from {}, {sent} bytes sent, {received} received\n",
+        millis(outcome.total),
+        outcome.source.name()
+    );
+    for (name, value) in fields.as_object().into_iter().flatten() {
+        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+        text += &format!("  {name:<14} {value}\n");
+    }
+    text + &format!("  {:<14} {} bytes, raw", "photo", outcome.data.photo().len())
+}

@@ -1,0 +1,92 @@
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Subcommand;
+use countersign_emulator::{EmulatedSam, Faults, SamPty, Scheme};
+use countersign_server::ambient;
+use serde_json::json;
+
+use crate::failure::Failure;
+use crate::output::{self, Output};
+use crate::serve::stopped;
+
+/// The serial number in the emulated module's id.
+pub(crate) const SAM_SERIAL: u32 = 1;
+const WATCH_EVERY: Duration = Duration::from_millis(500);
+
+/// Emulated hardware.
+#[derive(Subcommand)]
+pub(crate) enum Emulator {
+    /// Emulate a SAM module behind a pty. Its card cryptography is the emulator's own: it reads
+    /// emulated cards only, never real ones.
+    ///
+    /// Example: countersign emulator sam --link /tmp/sam
+    Sam {
+        /// Make this symbolic link to the pty, for a path that is known beforehand.
+        #[arg(long, value_name = "PATH")]
+        link: Option<PathBuf>,
+    },
+}
+
+impl Emulator {
+    pub(crate) async fn run(self, json: bool) -> Result<Output, Failure> {
+        let Self::Sam { link } = self;
+        let sam = start_sam()?;
+        let _link = link.map(|link| Link::make(sam.path(), link)).transpose()?;
+        let path = sam.path().display().to_string();
+        if json {
+            output::print(&json!({ "port": path }).to_string());
+        } else {
+            output::print(&format!("Emulated SAM module at {path}"));
+        }
+        let ended = async {
+            while sam.is_running() {
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
+        };
+        tokio::select! {
+            stopped = stopped() => stopped?,
+            () = ended => return Err(Failure::environment("sam", "the emulated module ended")),
+        }
+        sam.stop();
+        Ok(Output::none())
+    }
+}
+
+/// An emulated module on a pty of its own.
+pub(crate) fn start_sam() -> Result<SamPty, Failure> {
+    let scheme = Scheme::with_demo_key(countersign_crypto::aws_lc::provider());
+    let sam = EmulatedSam::new(scheme, SAM_SERIAL, Faults::none());
+    SamPty::start(sam, (ambient().rng)())
+        .map_err(|error| Failure::environment("pty", error.to_string()))
+}
+
+/// A symbolic link that goes when the program ends.
+struct Link(PathBuf);
+
+impl Link {
+    fn make(target: &Path, link: PathBuf) -> Result<Self, Failure> {
+        // Only a link may be replaced, never a file.
+        match fs::symlink_metadata(&link) {
+            Ok(found) if found.is_symlink() => {
+                fs::remove_file(&link).map_err(|error| Failure::file(&link, &error))?;
+            }
+            Ok(_) => {
+                let detail = format!("{} exists and is not a symbolic link", link.display());
+                return Err(Failure::check("link-taken", detail));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(Failure::file(&link, &error)),
+        }
+        std::os::unix::fs::symlink(target, &link).map_err(|error| Failure::file(&link, &error))?;
+        Ok(Self(link))
+    }
+}
+
+impl Drop for Link {
+    fn drop(&mut self) {
+        let _gone = fs::remove_file(&self.0);
+    }
+}

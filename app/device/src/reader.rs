@@ -1,0 +1,399 @@
+//! The reader: polls its card, reads it through the server, keeps what it may.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use countersign_channel::{Error, ReaderChannel, ReaderConfig, ReaderEvent};
+use countersign_crypto::CryptoRng;
+use countersign_idcard::cache::{CacheMode, ReaderCache};
+use countersign_idcard::card::{CardDone, CardError, CardLink, CardWork, read_configuration};
+use countersign_idcard::message;
+use countersign_idcard::reader::{
+    ReadFailure, ReadOptions, ReadStart, ReaderEvent as FlowEvent, ReaderFlow,
+};
+use countersign_idcard::{Configuration, PlainData, READ_ID_LEN, ReadId};
+use countersign_net::{Clock, Connection, NetError, Next};
+use thiserror::Error as ThisError;
+use tokio::net::TcpStream;
+use tokio::time::Instant;
+
+use crate::Traffic;
+use crate::traffic::{Counted, Counters};
+
+/// How long a read command waits for a card.
+pub const CARD_WAIT: Duration = Duration::from_secs(3);
+/// How long a read is tried again before it is given up.
+pub const RETRY_FOR: Duration = Duration::from_secs(30);
+/// The pause before trying again, at first and at most.
+const RETRY_FIRST: Duration = Duration::from_millis(200);
+const RETRY_MAX: Duration = Duration::from_secs(3);
+/// How often the reader looks for a card.
+const POLL_EVERY: Duration = Duration::from_millis(50);
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Where a read's answer came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The reader's plaintext cache: no server, no SAM (C14).
+    Cache,
+    /// The server, from encrypted data that the reader kept (C7).
+    ServerFromCache,
+    /// The server, from the card.
+    Server,
+}
+
+impl Source {
+    /// The name in JSON.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::ServerFromCache => "serverFromCache",
+            Self::Server => "server",
+        }
+    }
+}
+
+/// A read that succeeded.
+#[derive(Debug)]
+pub struct Outcome {
+    /// What was on the card.
+    pub data: PlainData,
+    /// Where it came from.
+    pub source: Source,
+    /// How often the server was tried.
+    pub attempts: u32,
+    /// From the read command to the confirmed channel, in the attempt that succeeded; zero from the
+    /// cache.
+    pub handshake: Duration,
+    /// From the read command to the answer, all attempts and the wait for a card included.
+    pub total: Duration,
+}
+
+/// Why a read did not succeed.
+#[derive(Debug, ThisError)]
+pub enum ReadError {
+    /// No card within [`CARD_WAIT`].
+    #[error("there is no card on the reader")]
+    NoCard,
+    /// The card failed before the server was asked.
+    #[error("the card: {0}")]
+    Card(#[from] CardError),
+    /// A check refused the read.
+    #[error("the read was refused: {}{}", .0.check, incident_suffix(.0.incident.as_deref()))]
+    Refused(ReadFailure),
+    /// The secure channel ended.
+    #[error("the secure channel: {0}")]
+    Channel(Error),
+    /// The server cannot be reached.
+    #[error("the server at {gateway} cannot be reached: {detail}")]
+    Unreachable {
+        /// Where.
+        gateway: String,
+        /// What the system said.
+        detail: String,
+    },
+}
+
+fn incident_suffix(incident: Option<&str>) -> String {
+    incident.map(|id| format!(" (incident {id})")).unwrap_or_default()
+}
+
+impl ReadError {
+    /// Stable name of the failed check.
+    #[must_use]
+    pub fn check(&self) -> &str {
+        match self {
+            Self::NoCard => "no-card",
+            Self::Card(_) => "card",
+            Self::Refused(failure) => &failure.check,
+            Self::Channel(error) => error.check(),
+            Self::Unreachable { .. } => "server-unreachable",
+        }
+    }
+
+    /// Where an operator of the server finds more.
+    #[must_use]
+    pub fn incident(&self) -> Option<&str> {
+        match self {
+            Self::Refused(failure) => failure.incident.as_deref(),
+            Self::Channel(Error::Alert { incident, .. }) if !incident.is_empty() => Some(incident),
+            _ => None,
+        }
+    }
+
+    /// Whether the environment is to blame, rather than a check that refused.
+    #[must_use]
+    pub const fn is_environment(&self) -> bool {
+        matches!(self, Self::Unreachable { .. } | Self::Channel(Error::Truncated))
+    }
+
+    /// Whether trying again may help: a server that was killed comes back.
+    const fn may_pass(&self) -> bool {
+        match self {
+            Self::Refused(failure) => failure.retry,
+            Self::Channel(error) => matches!(
+                error,
+                Error::Truncated
+                    | Error::Timeout
+                    | Error::Alert {
+                        code: countersign_channel::AlertCode::Busy
+                            | countersign_channel::AlertCode::ChallengeStale
+                            | countersign_channel::AlertCode::Internal,
+                        ..
+                    }
+            ),
+            Self::Unreachable { .. } => true,
+            Self::NoCard | Self::Card(_) => false,
+        }
+    }
+}
+
+/// The reader program's core.
+pub struct Reader {
+    config: Arc<ReaderConfig>,
+    gateway: String,
+    card: Arc<Mutex<Box<dyn CardLink + Send>>>,
+    cache: ReaderCache,
+    present: Option<([u8; 8], Configuration)>,
+    clock: Arc<dyn Clock>,
+    rng: Box<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
+    counters: Arc<Counters>,
+}
+
+impl Reader {
+    /// A reader with several cards' worth of cache (C7) that connects to `gateway` (`host:port`).
+    #[must_use]
+    pub fn new(
+        config: ReaderConfig,
+        gateway: String,
+        card: Box<dyn CardLink + Send>,
+        clock: Arc<dyn Clock>,
+        rng: Box<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
+    ) -> Self {
+        let cache = ReaderCache::new(CacheMode::MultiCard, config.provider.clone());
+        Self {
+            config: Arc::new(config),
+            gateway,
+            card: Arc::new(Mutex::new(card)),
+            cache,
+            present: None,
+            clock,
+            rng,
+            counters: Arc::default(),
+        }
+    }
+
+    /// What went over the network so far.
+    #[must_use]
+    pub fn traffic(&self) -> Traffic {
+        self.counters.snapshot()
+    }
+
+    /// Changes where the reader connects.
+    pub fn set_gateway(&mut self, gateway: String) {
+        self.gateway = gateway;
+    }
+
+    /// Looks for a card once. A card that was not there before has its configuration read and
+    /// cached at once, before any read command (C6). Returns whether a card is there.
+    ///
+    /// # Errors
+    /// [`CardError`] if the card's configuration cannot be read.
+    pub async fn poll(&mut self) -> Result<bool, CardError> {
+        let known = self.present.as_ref().map(|(uid, _)| *uid);
+        let found = self
+            .with_card(move |link| {
+                let Some(card) = link.poll()? else { return Ok(None) };
+                if known == Some(card.uid) {
+                    return Ok(Some((card.uid, None)));
+                }
+                Ok(Some((card.uid, Some(read_configuration(link)?))))
+            })
+            .await?;
+        match found {
+            None => self.present = None,
+            Some((_, None)) => {}
+            Some((uid, Some(configuration))) => {
+                self.cache.card_appeared(&configuration);
+                self.present = Some((uid, configuration));
+            }
+        }
+        Ok(self.present.is_some())
+    }
+
+    /// The configuration of the card that is present, as it was cached when it appeared.
+    #[must_use]
+    pub fn present_configuration(&self) -> Option<&Configuration> {
+        self.present.as_ref().map(|(_, configuration)| configuration)
+    }
+
+    /// Whether the cache holds this card's configuration.
+    #[must_use]
+    pub fn knows(&self, configuration: &Configuration) -> bool {
+        self.cache.knows(configuration)
+    }
+
+    async fn with_card<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut (dyn CardLink + Send)) -> Result<T, CardError> + Send + 'static,
+    ) -> Result<T, CardError> {
+        let card = self.card.clone();
+        let worked = tokio::task::spawn_blocking(move || {
+            // A link that panicked is asked again: it is the driver's to be sound.
+            work(&mut **card.lock().unwrap_or_else(PoisonError::into_inner))
+        });
+        worked.await.unwrap_or(Err(CardError::Link))
+    }
+
+    async fn wait_for_card(&mut self) -> Result<Configuration, ReadError> {
+        let until = self.clock.now().plus(CARD_WAIT);
+        loop {
+            self.poll().await?;
+            if let Some(configuration) = self.present_configuration() {
+                return Ok(configuration.clone());
+            }
+            if self.clock.now() >= until {
+                return Err(ReadError::NoCard);
+            }
+            tokio::time::sleep(POLL_EVERY).await;
+        }
+    }
+
+    /// The read command: answers from the cache, or connects (C1), reads and keeps what the policy
+    /// allows. A server that goes away in mid-read is tried again for [`RETRY_FOR`] under the same
+    /// read id, with the packets that the reader already has.
+    ///
+    /// # Errors
+    /// [`ReadError`].
+    pub async fn read(&mut self, options: ReadOptions) -> Result<Outcome, ReadError> {
+        let started = Instant::now();
+        let configuration = self.wait_for_card().await?;
+        let mut read_id: ReadId = [0; READ_ID_LEN];
+        (self.rng)().fill_bytes(&mut read_id);
+        let give_up = self.clock.now().plus(RETRY_FOR);
+        let mut pause = RETRY_FIRST;
+        for attempts in 1.. {
+            let now = self.clock.now();
+            let start = ReaderFlow::begin(now, &mut self.cache, &configuration, read_id, options);
+            let flow = match start {
+                ReadStart::Answered(data) => {
+                    return Ok(Outcome {
+                        data,
+                        source: Source::Cache,
+                        attempts: attempts - 1,
+                        handshake: Duration::ZERO,
+                        total: started.elapsed(),
+                    });
+                }
+                ReadStart::Started(flow) => flow,
+            };
+            let source = match flow.source() {
+                message::Source::Cache => Source::ServerFromCache,
+                message::Source::Card => Source::Server,
+            };
+            match self.run(flow).await {
+                Ok((data, handshake)) => {
+                    let total = started.elapsed();
+                    return Ok(Outcome { data, source, attempts, handshake, total });
+                }
+                Err(error) if error.may_pass() && self.clock.now() < give_up => {
+                    tracing::info!(%error, attempts, "the read is tried again");
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(RETRY_MAX);
+                }
+                Err(error) => return Err(error),
+            }
+        }
+        unreachable!("the loop has no end of its own")
+    }
+
+    /// One attempt: connect, handshake, drive the flow.
+    async fn run(&mut self, mut flow: ReaderFlow) -> Result<(PlainData, Duration), ReadError> {
+        let started = Instant::now();
+        let unreachable =
+            |detail: String| ReadError::Unreachable { gateway: self.gateway.clone(), detail };
+        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.gateway))
+            .await
+            .map_err(|_| unreachable("no answer".into()))?
+            .map_err(|error| unreachable(error.to_string()))?;
+        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        let mut rng = (self.rng)();
+        let channel = ReaderChannel::new(self.config.clone(), self.clock.now(), &mut *rng)
+            .map_err(ReadError::Channel)?;
+        let stream = Counted::new(stream, self.counters.clone());
+        let connection = Connection::new(channel, stream, self.clock.clone(), rng);
+        let mut attempt = Attempt { reader: self, connection, started, handshake: None };
+        let result = attempt.drive(&mut flow).await;
+        // Tell the server that this was all (or why it was not), if it still listens.
+        let _gone = attempt.connection.machine().close();
+        let _gone = attempt.connection.flush().await;
+        result.map(|data| (data, attempt.handshake.unwrap_or_default()))
+    }
+}
+
+struct Attempt<'a> {
+    reader: &'a mut Reader,
+    connection: Connection<ReaderChannel, Counted<TcpStream>>,
+    started: Instant,
+    handshake: Option<Duration>,
+}
+
+impl Attempt<'_> {
+    async fn drive(&mut self, flow: &mut ReaderFlow) -> Result<PlainData, ReadError> {
+        loop {
+            if self.handshake.is_some() {
+                while let Some(message) = flow.poll_transmit() {
+                    let sent = self.connection.machine().send(&message);
+                    sent.map_err(ReadError::Channel)?;
+                }
+            }
+            match flow.poll_event() {
+                Some(FlowEvent::Card(work)) => {
+                    let done = self.card(work).await;
+                    flow.card_done(&mut self.reader.cache, done).map_err(protocol)?;
+                    continue;
+                }
+                Some(FlowEvent::Plaintext(data)) => return Ok(data),
+                Some(FlowEvent::Failed(failure)) => {
+                    self.connection.flush().await.map_err(|error| self.net_error(error))?;
+                    return Err(ReadError::Refused(failure));
+                }
+                None => {}
+            }
+            let next = self.connection.next(flow.poll_timeout()).await;
+            match next.map_err(|error| self.net_error(error))? {
+                Next::Event(ReaderEvent::Connected) => {
+                    self.handshake = Some(self.started.elapsed());
+                }
+                Next::Event(ReaderEvent::Data(bytes)) => {
+                    let mut rng = (self.reader.rng)();
+                    // A message that kills the flow is an event too: it is taken above.
+                    let _told = flow.handle(&mut *rng, &mut self.reader.cache, &bytes);
+                }
+                Next::Event(ReaderEvent::Closed) | Next::Ended => {
+                    return Err(ReadError::Channel(Error::Truncated));
+                }
+                Next::Deadline => flow.handle_timeout(self.connection.now()),
+            }
+        }
+    }
+
+    async fn card(&self, work: CardWork) -> Result<CardDone, CardError> {
+        self.reader.with_card(move |link| work.perform(link)).await
+    }
+
+    fn net_error(&self, error: NetError<Error>) -> ReadError {
+        match error {
+            NetError::Machine(error) => ReadError::Channel(error),
+            other => ReadError::Unreachable {
+                gateway: self.reader.gateway.clone(),
+                detail: other.to_string(),
+            },
+        }
+    }
+}
+
+fn protocol(error: countersign_idcard::FlowError) -> ReadError {
+    ReadError::Refused(error.check().into())
+}

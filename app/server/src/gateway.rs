@@ -1,0 +1,189 @@
+//! The device gateway: sockets to channels to read sessions. It moves bytes and decides nothing.
+
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_channel::{
+    Challenges, Error, ServerChannel, ServerConfig, ServerEvent, SharedChallenges,
+};
+use countersign_net::{Connection, NetError, Next};
+use countersign_pki::{BoundedLeafCache, PkiError};
+use countersign_service::{KnownReader, ReadSession, Service};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+
+/// Connections at once; more wait in the system's backlog.
+pub const CONNECTIONS_MAX: usize = 4096;
+/// How long an authenticated reader may be silent between reads.
+pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long the system may refuse to accept before it is tried again.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// What all connections share.
+pub(crate) struct Gateway {
+    service: Arc<Service>,
+    config: Arc<ServerConfig>,
+}
+
+impl Gateway {
+    pub(crate) fn new(service: Arc<Service>) -> Result<Self, PkiError> {
+        let authority = service.authority();
+        let provider = authority.provider.clone();
+        let config = ServerConfig {
+            key: authority.server_key.clone(),
+            certificate: authority.server.clone(),
+            server_id: authority.server_id.clone(),
+            trust: Arc::new(authority.trust_in_readers(service.now())?),
+            leaf_cache: Arc::new(BoundedLeafCache::default()),
+            challenges: Arc::new(SharedChallenges::new(Challenges::new(provider.clone()))),
+            provider,
+        };
+        Ok(Self { service, config: Arc::new(config) })
+    }
+
+    /// Accepts until `stop` turns true; connections under way end with the runtime.
+    pub(crate) async fn serve(
+        self: Arc<Self>,
+        listener: TcpListener,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        loop {
+            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let accepted = tokio::select! {
+                accepted = listener.accept() => accepted,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            match accepted {
+                Ok((stream, peer)) => {
+                    let gateway = self.clone();
+                    tokio::spawn(async move {
+                        metrics::gauge!("countersign_connections").increment(1);
+                        gateway.connection(stream, peer).await;
+                        metrics::gauge!("countersign_connections").decrement(1);
+                        drop(place);
+                    });
+                }
+                Err(error) => {
+                    // Out of descriptors, most likely: others must end before it gets better.
+                    tracing::warn!(%error, "accepting a device connection failed");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    async fn connection(&self, stream: TcpStream, peer: SocketAddr) {
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%peer, %error, "the connection is already gone");
+            return;
+        }
+        let octets = match peer.ip() {
+            IpAddr::V4(ip) => ip.octets().to_vec(),
+            IpAddr::V6(ip) => ip.octets().to_vec(),
+        };
+        let service = &self.service;
+        let channel = ServerChannel::new(self.config.clone(), &octets, service.now());
+        let connection = Connection::new(channel, stream, service.clock(), service.rng());
+        let mut contact = Contact { service, connection, reader: None, session: None };
+        let ended = contact.run().await;
+        contact.end(peer, ended).await;
+    }
+}
+
+/// One connection.
+struct Contact<'a> {
+    service: &'a Arc<Service>,
+    connection: Connection<ServerChannel, TcpStream>,
+    reader: Option<KnownReader>,
+    session: Option<ReadSession>,
+}
+
+impl Contact<'_> {
+    async fn run(&mut self) -> Result<(), NetError<Error>> {
+        let mut idle_after = self.service.now().plus(IDLE_TIMEOUT);
+        loop {
+            let session_due = self.session.as_ref().and_then(ReadSession::poll_timeout);
+            let due = session_due.map_or(idle_after, |due| due.min(idle_after));
+            match self.connection.next(Some(due)).await? {
+                Next::Event(ServerEvent::LookUp(id)) => {
+                    let found = self.service.look_up(&id).await;
+                    let entry = found.as_ref().map(|known| known.entry.clone());
+                    let entry = entry.map_err(|refusal| *refusal);
+                    self.reader = found.ok();
+                    let (channel, now, rng) = self.connection.parts();
+                    channel.reader_found(now, rng, entry).map_err(NetError::Machine)?;
+                }
+                Next::Event(ServerEvent::Connected) => {
+                    metrics::counter!("countersign_handshakes_total", "outcome" => "accepted")
+                        .increment(1);
+                    if let Some(reader) = &self.reader {
+                        tracing::info!(reader = reader.id, "a reader connected");
+                        let session = ReadSession::new(self.service.clone(), reader.id.clone());
+                        self.session = Some(session);
+                    }
+                }
+                Next::Event(ServerEvent::Data(message)) => {
+                    idle_after = self.service.now().plus(IDLE_TIMEOUT);
+                    let Some(session) = &mut self.session else { return Ok(()) };
+                    let (answer, handled) = session.handle(&message).await;
+                    self.send(&answer)?;
+                    if let Err(error) = handled {
+                        tracing::warn!(%error, "a reader broke the read protocol");
+                        return self.close().await;
+                    }
+                }
+                Next::Event(ServerEvent::Closed) => return self.close().await,
+                Next::Ended => return Ok(()),
+                Next::Deadline if self.service.now() >= idle_after => return self.close().await,
+                Next::Deadline => {
+                    let Some(session) = &mut self.session else { return Ok(()) };
+                    let answer = session.handle_timeout().await;
+                    self.send(&answer)?;
+                }
+            }
+        }
+    }
+
+    fn send(&mut self, answer: &countersign_service::Answer) -> Result<(), NetError<Error>> {
+        let channel = self.connection.machine();
+        answer.iter().try_for_each(|message| channel.send(message)).map_err(NetError::Machine)
+    }
+
+    async fn close(&mut self) -> Result<(), NetError<Error>> {
+        // Before the handshake is done there is nothing to close but the socket.
+        let _not_open = self.connection.machine().close();
+        self.connection.flush().await
+    }
+
+    async fn end(mut self, peer: SocketAddr, ended: Result<(), NetError<Error>>) {
+        if let Some(session) = self.session.take() {
+            session.reader_gone().await;
+        }
+        match ended {
+            Ok(()) => {}
+            // A client that goes away is no incident.
+            Err(NetError::Machine(Error::Truncated | Error::Alert { .. })) => {
+                tracing::debug!(%peer, "a reader went away");
+            }
+            Err(NetError::Machine(error)) => self.refuse(peer, &error).await,
+            Err(error) => tracing::debug!(%peer, %error, "a connection failed"),
+        }
+    }
+
+    async fn refuse(&mut self, peer: SocketAddr, error: &Error) {
+        let outcome = error.check();
+        metrics::counter!("countersign_handshakes_total", "outcome" => outcome).increment(1);
+        let who = match &self.reader {
+            Some(reader) => format!("{} at {}", reader.id, peer.ip()),
+            None => peer.ip().to_string(),
+        };
+        let incident = self.service.refused_contact(&who, error).await;
+        tracing::warn!(%peer, check = outcome, incident, "a device connection was refused");
+        self.connection.machine().refuse(error, &incident);
+        if let Err(error) = self.connection.flush().await {
+            tracing::debug!(%peer, %error, "the alert could not be sent");
+        }
+    }
+}

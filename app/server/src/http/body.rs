@@ -1,0 +1,60 @@
+//! Request bodies: JSON of a known shape, or none.
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use serde::de::DeserializeOwned;
+
+use super::problem::Problem;
+use super::{Api, BODY_TIMEOUT};
+
+/// A JSON body; unknown fields are refused by the type itself.
+pub(super) struct Body<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let Json(value) = in_time(Json::from_request(request, api)).await?;
+        Ok(Self(value))
+    }
+}
+
+/// No body, or an empty object: a field that nobody reads is refused, not dropped.
+pub(super) struct NoBody;
+
+impl FromRequest<Api> for NoBody {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let bytes = in_time(Bytes::from_request(request, api)).await?;
+        match bytes.trim_ascii() {
+            b"" | b"{}" => Ok(Self),
+            _ => Err(Problem::body("this request has no body")),
+        }
+    }
+}
+
+/// The body, if it comes in time.
+async fn in_time<T, E: Into<Problem>>(
+    body: impl Future<Output = Result<T, E>>,
+) -> Result<T, Problem> {
+    let arrived = tokio::time::timeout(BODY_TIMEOUT, body).await;
+    arrived.map_err(|_elapsed| Problem::body_timeout())?.map_err(Into::into)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::pending;
+
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_body_that_does_not_come_is_not_waited_for() {
+        let late = in_time(pending::<Result<u8, Problem>>()).await;
+        assert_eq!(late, Err(Problem::body_timeout()));
+        assert_eq!(in_time(async { Ok::<_, Problem>(7) }).await, Ok(7));
+        let broken = Problem::body("broken");
+        assert_eq!(in_time(async { Err::<u8, _>(broken.clone()) }).await, Err(broken));
+    }
+}

@@ -1,0 +1,127 @@
+//! Prometheus metrics: their names, their recorder, `GET /metrics`.
+//!
+//! Whoever counts uses the `metrics` macros with the names described here. Labels are from
+//! bounded sets: no ids, no paths, no text of clients.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use axum::extract::State;
+use axum::http::StatusCode;
+use axum::http::header::CONTENT_TYPE;
+use axum::response::{IntoResponse, Response};
+use countersign_service::Service;
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
+use metrics::{gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+
+use super::Api;
+use super::auth::{Granted, MetricsRead};
+
+/// How often [`upkeep`] is to be called.
+pub const UPKEEP_PERIOD: Duration = Duration::from_secs(5);
+
+const HTTP_REQUESTS: &str = "countersign_http_requests_total";
+const HTTP_SECONDS: &str = "countersign_http_request_seconds";
+const STORE_ATTEMPTS: &str = "countersign_store_attempts_total";
+const STORE_RETRIES: &str = "countersign_store_retries_total";
+const STORE_TRANSACTIONS: &str = "countersign_store_transactions_total";
+const STORE_SECONDS: &str = "countersign_store_seconds";
+const SAM_READY: &str = "countersign_sam_ready";
+
+/// Handshakes by `outcome`, counted by the device gateway.
+pub const HANDSHAKES: &str = "countersign_handshakes_total";
+/// Open device connections, a gauge of the device gateway.
+pub const CONNECTIONS: &str = "countersign_connections";
+/// Reads by `outcome`, counted by the device gateway.
+pub const READS: &str = "countersign_reads_total";
+/// How long reads took, in seconds, a histogram of the device gateway.
+pub const READ_SECONDS: &str = "countersign_read_seconds";
+
+/// Upper bounds of the histograms' buckets, in seconds.
+const BUCKETS: [f64; 14] =
+    [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
+/// The version of the text format that is rendered.
+const TEXT_FORMAT: &str = "text/plain; version=0.0.4; charset=utf-8";
+
+/// Installs the recorder of this process, once, and describes the metrics.
+///
+/// If another recorder is in place already, the handle renders nothing, and the log says so.
+pub fn install() -> PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(start).clone()
+}
+
+fn start() -> PrometheusHandle {
+    let seconds = Matcher::Suffix("_seconds".to_owned());
+    let recorder = PrometheusBuilder::new()
+        .set_buckets_for_metric(seconds, &BUCKETS)
+        .expect("there are buckets")
+        .build_recorder();
+    let handle = recorder.handle();
+    if let Err(error) = metrics::set_global_recorder(recorder) {
+        tracing::error!(%error, "no metrics: another recorder is installed");
+    }
+    describe();
+    handle
+}
+
+fn describe() {
+    describe_counter!(HTTP_REQUESTS, "HTTP requests by method, route and status");
+    describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time from request to answer");
+    describe_counter!(STORE_ATTEMPTS, "Times a transaction ran, by its name");
+    describe_counter!(STORE_RETRIES, "Times a transaction ran again, by its name");
+    describe_counter!(STORE_TRANSACTIONS, "Transactions by name and outcome");
+    describe_gauge!(STORE_SECONDS, Unit::Seconds, "Time in transactions, queue included, by name");
+    describe_gauge!(SAM_READY, "1 if the SAM module at this port is ready, else 0");
+    describe_counter!(HANDSHAKES, "Device handshakes by outcome");
+    describe_gauge!(CONNECTIONS, "Open device connections");
+    describe_counter!(READS, "Reads by outcome");
+    describe_histogram!(READ_SECONDS, Unit::Seconds, "Time from a read's begin to its end");
+}
+
+/// Moves recorded durations into their buckets; without it they pile up between scrapes. To be
+/// called every [`UPKEEP_PERIOD`].
+pub fn upkeep(metrics: &PrometheusHandle) {
+    metrics.run_upkeep();
+}
+
+/// Counts an answered request. `route` is the route's pattern.
+pub(super) fn count_request(
+    method: &'static str,
+    route: &str,
+    status: StatusCode,
+    elapsed: Duration,
+) {
+    let (route, status) = (route.to_owned(), status.as_u16().to_string());
+    let labels = [("method", method.to_owned()), ("route", route.clone()), ("status", status)];
+    counter!(HTTP_REQUESTS, &labels).increment(1);
+    histogram!(HTTP_SECONDS, "method" => method, "route" => route).record(elapsed);
+}
+
+/// Takes over what others count themselves.
+fn collect(service: &Service) {
+    for (name, stats) in service.store().stats() {
+        counter!(STORE_ATTEMPTS, "name" => name).absolute(stats.attempts);
+        counter!(STORE_RETRIES, "name" => name).absolute(stats.retries);
+        gauge!(STORE_SECONDS, "name" => name).set(stats.total.as_secs_f64());
+        let outcomes =
+            [("commit", stats.commits), ("rollback", stats.rollbacks), ("failure", stats.failures)];
+        for (outcome, count) in outcomes {
+            counter!(STORE_TRANSACTIONS, "name" => name, "outcome" => outcome).absolute(count);
+        }
+    }
+    for sam in service.sams().health() {
+        gauge!(SAM_READY, "port" => sam.port).set(f64::from(u8::from(sam.ready)));
+    }
+}
+
+/// The metrics, as Prometheus text.
+#[utoipa::path(get, path = "/metrics", tag = "operation",
+    security(("token" = ["metrics:read"])),
+    responses((status = 200, description = "Prometheus text", body = String,
+        content_type = "text/plain; version=0.0.4; charset=utf-8")))]
+pub(super) async fn scrape(_granted: Granted<MetricsRead>, State(api): State<Api>) -> Response {
+    collect(&api.service);
+    ([(CONTENT_TYPE, TEXT_FORMAT)], api.metrics.render()).into_response()
+}

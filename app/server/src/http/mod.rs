@@ -1,0 +1,78 @@
+//! The HTTP API under `/v1` (interfaces.md): parses, authorises, asks the service, answers.
+//!
+//! Every failure is an RFC 9457 problem. Handlers return a [`problem::Problem`]; [`envelope`]
+//! gives each answer its request id, renders problems, logs one line and counts.
+//!
+//! Absent on purpose: decisions, SQL, protocol bytes.
+
+mod auth;
+mod body;
+mod envelope;
+mod health;
+mod json;
+pub mod metrics;
+mod openapi;
+mod problem;
+mod query;
+mod readers;
+mod reads;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Bytes;
+use axum::extract::DefaultBodyLimit;
+use axum::middleware::from_fn_with_state;
+use countersign_service::Service;
+use metrics_exporter_prometheus::PrometheusHandle;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use problem::Problem;
+
+/// Longest request body, in bytes; a longer one is the problem `body-too-large`.
+pub const BODY_MAX: usize = 64 * 1024;
+/// How long a request may take, from its head to its answer: the problem `request-timeout`.
+pub const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a client may take to send its body: the problem `body-timeout`.
+pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// What every handler is given.
+#[derive(Clone)]
+struct Api {
+    service: Arc<Service>,
+    metrics: PrometheusHandle,
+    /// The rendered OpenAPI document.
+    openapi: Bytes,
+}
+
+/// All routes: `/v1/…` and `/metrics`. `metrics` comes from [`metrics::install`].
+///
+/// # Panics
+/// Never in a build whose tests passed: two handlers on one method and path would.
+pub fn router(service: Arc<Service>, metrics: PrometheusHandle) -> Router {
+    let (router, document) = routes().split_for_parts();
+    let api = Api { service, metrics, openapi: openapi::render(document) };
+    router
+        .fallback(async || Problem::unknown_path())
+        .method_not_allowed_fallback(async || Problem::wrong_method())
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn_with_state(api.clone(), envelope::wrap))
+        .with_state(api)
+}
+
+/// Registering and documenting a route is one step, so that neither can be forgotten.
+fn routes() -> OpenApiRouter<Api> {
+    let v1 = OpenApiRouter::new()
+        .routes(routes!(health::health))
+        .routes(routes!(openapi::document))
+        .routes(routes!(readers::enrol, readers::list))
+        .routes(routes!(readers::one))
+        .routes(routes!(readers::block))
+        .routes(routes!(readers::unblock))
+        .routes(routes!(readers::revoke))
+        .routes(routes!(reads::list))
+        .routes(routes!(reads::one));
+    OpenApiRouter::with_openapi(openapi::base()).nest("/v1", v1).routes(routes!(metrics::scrape))
+}

@@ -1,0 +1,108 @@
+//! What stands in the URL: ids and the query of lists.
+
+use axum::extract::{FromRequestParts, Path, Query};
+use axum::http::request::Parts;
+use countersign_store::{MAX_ID_LEN, MAX_PAGE};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use utoipa::IntoParams;
+
+use super::Api;
+use super::problem::Problem;
+
+/// Items of a list if the query does not say.
+const LIMIT_DEFAULT: u32 = 50;
+
+/// Whether this can be an id or a cursor: what no id looks like never reaches the database.
+fn id_like(text: &str) -> bool {
+    let allowed = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, b'_' | b'-');
+    !text.is_empty() && text.len() <= MAX_ID_LEN && text.bytes().all(allowed)
+}
+
+/// The `{id}` of a path. What cannot be an id does not exist.
+pub(super) struct Id(String);
+
+impl Id {
+    /// The id, or the problem that there is no such `what`.
+    pub(super) fn of(self, what: &str) -> Result<String, Problem> {
+        if id_like(&self.0) { Ok(self.0) } else { Err(Problem::not_found(what)) }
+    }
+}
+
+impl FromRequestParts<Api> for Id {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let Path(id) = Path::<String>::from_request_parts(parts, api).await?;
+        Ok(Self(id))
+    }
+}
+
+/// A query of a known shape; unknown and repeated parameters are refused.
+pub(super) struct Params<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequestParts<Api> for Params<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let Query(query) = Query::from_request_parts(parts, api).await?;
+        Ok(Self(query))
+    }
+}
+
+/// Where a list goes on and how much of it to send.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Paging {
+    /// `next` of the page before; the first page without it.
+    pub(super) cursor: Option<String>,
+    /// Most items to send.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    pub(super) limit: Option<u32>,
+}
+
+impl Paging {
+    /// Cursor and limit, checked.
+    pub(super) fn checked(self) -> Result<(Option<String>, u32), Problem> {
+        let limit = self.limit.unwrap_or(LIMIT_DEFAULT);
+        if !(1..=MAX_PAGE).contains(&limit) {
+            let detail = format!("limit is a number from 1 to {MAX_PAGE}");
+            return Err(Problem::query("page-limit", detail));
+        }
+        match self.cursor {
+            Some(cursor) if !id_like(&cursor) => {
+                let detail = "cursor is the next of the page before";
+                Err(Problem::query("page-cursor", detail))
+            }
+            cursor => Ok((cursor, limit)),
+        }
+    }
+}
+
+/// The query of the list of reads.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReadsQuery {
+    /// Only the reads of this reader.
+    reader_id: Option<String>,
+    /// `next` of the page before; the first page without it.
+    cursor: Option<String>,
+    /// Most items to send.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+}
+
+impl ReadsQuery {
+    /// The reader, cursor and limit, checked.
+    pub(super) fn checked(self) -> Result<(Option<String>, Option<String>, u32), Problem> {
+        let (cursor, limit) = Paging { cursor: self.cursor, limit: self.limit }.checked()?;
+        match self.reader_id {
+            Some(id) if !id_like(&id) => {
+                Err(Problem::query("reader-id", "readerId is the id of a reader"))
+            }
+            reader_id => Ok((reader_id, cursor, limit)),
+        }
+    }
+}

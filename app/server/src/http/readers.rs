@@ -1,0 +1,239 @@
+//! `/v1/readers`.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use countersign_service::Enrolled;
+use countersign_store::{CertificateState, Device, DeviceRecord, DeviceStatus};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Api;
+use super::auth::{Granted, ReadersBlock, ReadersEnrol, ReadersRead};
+use super::body::{Body, NoBody};
+use super::json::{List, certificate_pem, request_der, timestamp};
+use super::problem::Problem;
+use super::query::{Id, Paging, Params};
+
+/// A reader.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Reader {
+    /// `rdr_…`.
+    id: String,
+    /// The serial number in its certificate.
+    serial: String,
+    /// Whether it may be served.
+    status: Status,
+    /// Why it is blocked; null if it is not.
+    #[schema(required)]
+    block_reason: Option<String>,
+    /// When it was enrolled.
+    #[schema(format = DateTime)]
+    created_at: String,
+    /// When its status last changed.
+    #[schema(format = DateTime)]
+    updated_at: String,
+    /// Its live certificate; null if that was revoked.
+    #[schema(required)]
+    certificate: Option<LiveCertificate>,
+}
+
+/// Whether a reader may be served.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+enum Status {
+    Enrolled,
+    Blocked,
+}
+
+/// The certificate that a reader may use.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct LiveCertificate {
+    /// Its serial number, lower-case hexadecimal.
+    number: String,
+    /// Until when it holds.
+    #[schema(format = DateTime)]
+    not_after: String,
+}
+
+impl Reader {
+    fn new(device: Device, certificate: Option<LiveCertificate>) -> Self {
+        Self {
+            id: device.id,
+            serial: device.serial,
+            status: match device.status {
+                DeviceStatus::Enrolled => Status::Enrolled,
+                DeviceStatus::Blocked => Status::Blocked,
+            },
+            block_reason: device.block_reason,
+            created_at: timestamp(device.created_at),
+            updated_at: timestamp(device.updated_at),
+            certificate,
+        }
+    }
+}
+
+impl From<DeviceRecord> for Reader {
+    fn from(record: DeviceRecord) -> Self {
+        let DeviceRecord { device, certificate } = record;
+        // An intent whose certificate was never signed is no certificate yet.
+        let issued = certificate.filter(|live| live.state == CertificateState::Issued);
+        let live = issued.map(|live| LiveCertificate {
+            not_after: timestamp(live.not_after),
+            number: live.number,
+        });
+        Self::new(device, live)
+    }
+}
+
+/// A request to enrol a reader.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[schema(as = EnrolRequest)]
+pub(super) struct Enrol {
+    /// The reader's PKCS#10 request: PEM, or base64 of its DER.
+    request: String,
+}
+
+/// What a reader needs to begin its work.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Enrolment {
+    /// The reader.
+    reader: Reader,
+    /// Its certificate, PEM.
+    certificate: String,
+    /// The certificate of the CA that issued it, PEM.
+    device_issuer: String,
+    /// The certificate of the CA that issued this server's, PEM.
+    server_issuer: String,
+    /// The root's certificate, PEM.
+    root: String,
+    /// The id in this server's certificate.
+    server_id: String,
+}
+
+/// Why something is done.
+#[derive(Deserialize, ToSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub(super) struct Reason {
+    /// 1 to 200 bytes, no control characters.
+    #[schema(min_length = 1, max_length = 200)]
+    reason: String,
+}
+
+/// Enrols a reader.
+///
+/// Repeating it with the same key answers 200 and the same certificate.
+#[utoipa::path(post, path = "/readers", tag = "readers", security(("token" = ["readers:enrol"])),
+    request_body = Enrol,
+    responses(
+        (status = 201, description = "Enrolled", body = Enrolment,
+            headers(("Location" = String, description = "The reader"))),
+        (status = 200, description = "Was enrolled with this key before", body = Enrolment),
+        (status = 409, description = "`serial-taken`, `reader-blocked`",
+            body = super::problem::Document, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn enrol(
+    granted: Granted<ReadersEnrol>,
+    State(api): State<Api>,
+    Body(Enrol { request }): Body<Enrol>,
+) -> Result<Response, Problem> {
+    let der = request_der(&request)?;
+    let Enrolled { device, certificate, number, not_after, created } =
+        api.service.enrol_reader(&granted.actor, &der).await?;
+    let authority = api.service.authority();
+    let location = format!("/v1/readers/{}", device.id);
+    let live = LiveCertificate { number, not_after: timestamp(not_after) };
+    let enrolment = Json(Enrolment {
+        reader: Reader::new(device, Some(live)),
+        certificate: certificate_pem(&certificate),
+        device_issuer: certificate_pem(&authority.device_issuer),
+        server_issuer: certificate_pem(&authority.server_issuer),
+        root: certificate_pem(&authority.root),
+        server_id: authority.server_id.clone(),
+    });
+    Ok(if created {
+        (StatusCode::CREATED, [(header::LOCATION, location)], enrolment).into_response()
+    } else {
+        enrolment.into_response()
+    })
+}
+
+/// Readers, oldest first.
+#[utoipa::path(get, path = "/readers", tag = "readers", params(Paging),
+    security(("token" = ["readers:read"])),
+    responses((status = 200, description = "A part of the list", body = List<Reader>)))]
+pub(super) async fn list(
+    _granted: Granted<ReadersRead>,
+    State(api): State<Api>,
+    Params(paging): Params<Paging>,
+) -> Result<Json<List<Reader>>, Problem> {
+    let (cursor, limit) = paging.checked()?;
+    Ok(Json(List::of(api.service.readers(cursor, limit).await?)))
+}
+
+/// One reader.
+#[utoipa::path(get, path = "/readers/{id}", tag = "readers",
+    params(("id" = String, Path, description = "`rdr_…`")),
+    security(("token" = ["readers:read"])),
+    responses((status = 200, description = "The reader", body = Reader)))]
+pub(super) async fn one(
+    _granted: Granted<ReadersRead>,
+    State(api): State<Api>,
+    id: Id,
+) -> Result<Json<Reader>, Problem> {
+    let record = api.service.reader(&id.of("reader")?).await?;
+    Ok(Json(record.into()))
+}
+
+/// Blocks a reader: it is refused until it is unblocked.
+#[utoipa::path(post, path = "/readers/{id}/block", tag = "readers", request_body = Reason,
+    params(("id" = String, Path, description = "`rdr_…`")),
+    security(("token" = ["readers:block"])),
+    responses((status = 200, description = "The reader", body = Reader)))]
+pub(super) async fn block(
+    granted: Granted<ReadersBlock>,
+    State(api): State<Api>,
+    id: Id,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Reader>, Problem> {
+    let id = id.of("reader")?;
+    let record = api.service.block_reader(&granted.actor, &id, &reason).await?;
+    Ok(Json(record.into()))
+}
+
+/// Lets a blocked reader in again.
+#[utoipa::path(post, path = "/readers/{id}/unblock", tag = "readers",
+    params(("id" = String, Path, description = "`rdr_…`")),
+    security(("token" = ["readers:block"])),
+    responses((status = 200, description = "The reader", body = Reader)))]
+pub(super) async fn unblock(
+    granted: Granted<ReadersBlock>,
+    State(api): State<Api>,
+    id: Id,
+    _: NoBody,
+) -> Result<Json<Reader>, Problem> {
+    let id = id.of("reader")?;
+    let record = api.service.unblock_reader(&granted.actor, &id).await?;
+    Ok(Json(record.into()))
+}
+
+/// Revokes a reader's live certificate: it must enrol again.
+#[utoipa::path(post, path = "/readers/{id}/revoke", tag = "readers", request_body = Reason,
+    params(("id" = String, Path, description = "`rdr_…`")),
+    security(("token" = ["readers:block"])),
+    responses((status = 200, description = "The reader", body = Reader)))]
+pub(super) async fn revoke(
+    granted: Granted<ReadersBlock>,
+    State(api): State<Api>,
+    id: Id,
+    Body(Reason { reason }): Body<Reason>,
+) -> Result<Json<Reader>, Problem> {
+    let id = id.of("reader")?;
+    let record = api.service.revoke_reader_certificate(&granted.actor, &id, &reason).await?;
+    Ok(Json(record.into()))
+}

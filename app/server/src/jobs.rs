@@ -1,0 +1,86 @@
+//! What a server does by itself: chaining the audit, ending abandoned reads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_service::Service;
+use countersign_store::ChainOutcome;
+use tokio::sync::watch;
+
+use crate::audit_file::append_checkpoint;
+
+/// How often the audit's waiting rows are linked.
+const CHAIN_EVERY: Duration = Duration::from_millis(500);
+/// How often abandoned reads are looked for, and how old they then are.
+const ABANDON_EVERY: Duration = Duration::from_secs(30);
+const ABANDONED_AFTER: Duration = Duration::from_secs(300);
+/// How often the metrics' histograms are tidied up.
+const UPKEEP_EVERY: Duration = Duration::from_secs(5);
+
+/// Calls `work` every `period` until `stop` turns true, and once more then.
+pub(crate) async fn every<F>(
+    period: Duration,
+    mut stop: watch::Receiver<bool>,
+    mut work: impl FnMut() -> F,
+) where
+    F: Future<Output = ()>,
+{
+    loop {
+        let stopped = tokio::time::timeout(period, stop.wait_for(|stop| *stop)).await.is_ok();
+        work().await;
+        if stopped {
+            return;
+        }
+    }
+}
+
+/// Links audit rows while this process is the elected chainer.
+pub(crate) async fn chain(
+    service: Arc<Service>,
+    holder: String,
+    checkpoints: PathBuf,
+    stop: watch::Receiver<bool>,
+) {
+    every(CHAIN_EVERY, stop, || chain_all(&service, &holder, &checkpoints)).await;
+}
+
+async fn chain_all(service: &Service, holder: &str, checkpoints: &Path) {
+    loop {
+        match service.chain_audit(holder).await {
+            Ok(ChainOutcome::Linked { rows, checkpoint }) => {
+                if let Err(error) = append_checkpoint(checkpoints, &checkpoint) {
+                    tracing::error!(%error, "an audit checkpoint could not be written");
+                }
+                if rows < countersign_store::MAX_CHAIN_ROWS {
+                    return;
+                }
+            }
+            Ok(ChainOutcome::Idle | ChainOutcome::NotElected) => return,
+            Err(error) => {
+                tracing::error!(%error, "the audit could not be chained");
+                return;
+            }
+        }
+    }
+}
+
+/// Ends reads that nobody works on any more.
+pub(crate) async fn abandon(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(ABANDON_EVERY, stop, || async {
+        match service.abandon_reads(ABANDONED_AFTER).await {
+            Ok(0) => {}
+            Ok(reads) => tracing::info!(reads, "abandoned reads were ended"),
+            Err(error) => tracing::warn!(%error, "abandoned reads could not be ended"),
+        }
+    })
+    .await;
+}
+
+/// Keeps the metrics' memory bounded.
+pub(crate) async fn upkeep(
+    metrics: metrics_exporter_prometheus::PrometheusHandle,
+    stop: watch::Receiver<bool>,
+) {
+    every(UPKEEP_EVERY, stop, || async { metrics.run_upkeep() }).await;
+}

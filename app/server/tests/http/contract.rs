@@ -1,0 +1,196 @@
+//! The served OpenAPI document against the routes, in both directions.
+
+use axum::body::Body;
+use axum::http::{Method, StatusCode};
+use serde_json::{Value, json};
+
+use crate::world::{World, build};
+
+/// An operation of the document.
+pub(crate) struct Operation {
+    pub(crate) method: Method,
+    pub(crate) path: String,
+    pub(crate) scope: Option<String>,
+    responses: Vec<String>,
+}
+
+/// What the document must list: a route that is added or lost shows here.
+const ROUTES: [(&str, &str, Option<&str>); 11] = [
+    ("GET", "/metrics", Some("metrics:read")),
+    ("GET", "/v1/health", None),
+    ("GET", "/v1/openapi.json", None),
+    ("GET", "/v1/readers", Some("readers:read")),
+    ("POST", "/v1/readers", Some("readers:enrol")),
+    ("GET", "/v1/readers/{id}", Some("readers:read")),
+    ("POST", "/v1/readers/{id}/block", Some("readers:block")),
+    ("POST", "/v1/readers/{id}/revoke", Some("readers:block")),
+    ("POST", "/v1/readers/{id}/unblock", Some("readers:block")),
+    ("GET", "/v1/reads", Some("reads:read")),
+    ("GET", "/v1/reads/{id}", Some("reads:read")),
+];
+
+async fn document(world: &World) -> Value {
+    let answer = world.get("/v1/openapi.json").await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.header("content-type"), "application/json");
+    answer.json()
+}
+
+/// All operations, by path and method.
+pub(crate) async fn operations(world: &World) -> Vec<Operation> {
+    let document = document(world).await;
+    let mut all = Vec::new();
+    for (path, methods) in document["paths"].as_object().unwrap() {
+        for (method, operation) in methods.as_object().unwrap() {
+            let scope = operation["security"][0]["token"][0].as_str();
+            let responses = operation["responses"].as_object().unwrap();
+            all.push(Operation {
+                method: method.to_uppercase().parse().unwrap(),
+                path: path.clone(),
+                scope: scope.map(str::to_owned),
+                responses: responses.keys().cloned().collect(),
+            });
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn the_document_lists_exactly_the_routes() {
+    let world = World::new().await;
+    let mut listed: Vec<_> = operations(&world)
+        .await
+        .into_iter()
+        .map(|op| (op.method.to_string(), op.path, op.scope))
+        .collect();
+    let mut expected: Vec<_> = ROUTES
+        .iter()
+        .map(|(method, path, scope)| {
+            ((*method).to_owned(), (*path).to_owned(), scope.map(str::to_owned))
+        })
+        .collect();
+    listed.sort();
+    expected.sort();
+    assert_eq!(listed, expected);
+}
+
+#[tokio::test]
+async fn every_documented_route_answers_with_a_documented_status() {
+    let world = World::new().await;
+    let id = world.reader("RD-1", 1).await;
+    for operation in operations(&world).await {
+        let name = format!("{} {}", operation.method, operation.path);
+        let path = operation.path.replace("{id}", &id);
+        let request = build(operation.method, &path, &world.admin, Body::empty());
+        let answer = world.send(request).await;
+        assert_ne!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{name}");
+        let missing = answer.status == StatusCode::NOT_FOUND && !path.starts_with("/v1/reads/");
+        assert!(!missing, "{name}: {answer:?}");
+        let problem = answer.header("content-type") == "application/problem+json";
+        let status = answer.status.as_str().to_owned();
+        assert!(problem || operation.responses.contains(&status), "{name}: {answer:?}");
+        assert!(operation.responses.contains(&"default".to_owned()), "{name}");
+        for refusal in ["401", "403"] {
+            let documented = operation.responses.contains(&refusal.to_owned());
+            assert_eq!(documented, operation.scope.is_some(), "{name} {refusal}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_method_that_is_not_documented_is_refused_and_allow_lists_the_others() {
+    let world = World::new().await;
+    let all = operations(&world).await;
+    for path in all.iter().map(|operation| &operation.path) {
+        let mut allowed: Vec<_> = all
+            .iter()
+            .filter(|operation| operation.path == *path)
+            .map(|operation| operation.method.to_string())
+            .collect();
+        if allowed.contains(&"GET".to_owned()) {
+            allowed.push("HEAD".to_owned());
+        }
+        allowed.sort();
+        for method in ["GET", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "TRACE", "BREW"] {
+            if allowed.iter().any(|allowed| allowed == method) {
+                continue;
+            }
+            let request = build(method.parse().unwrap(), path, &world.admin, Body::empty());
+            let answer = world.send(request).await;
+            answer.assert_problem(
+                405,
+                "method",
+                "Wrong method",
+                "this path has other methods: see the Allow header",
+            );
+            let mut allow: Vec<_> = answer.header("allow").split(',').map(str::trim).collect();
+            allow.sort_unstable();
+            assert_eq!(allow, allowed, "{method} {path}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_document_is_sound() {
+    let world = World::new().await;
+    let document = document(&world).await;
+    assert!(document["openapi"].as_str().unwrap().starts_with("3.1."), "{}", document["openapi"]);
+    let scheme = &document["components"]["securitySchemes"]["token"];
+    assert_eq!(*scheme, json!({ "type": "http", "scheme": "bearer" }));
+    let mut references = Vec::new();
+    collect_references(&document, &mut references);
+    assert!(references.len() > 20);
+    for reference in references {
+        let pointer = reference.strip_prefix('#').unwrap();
+        assert!(document.pointer(pointer).is_some(), "{reference}");
+    }
+    let mut names = Vec::new();
+    for methods in document["paths"].as_object().unwrap().values() {
+        for operation in methods.as_object().unwrap().values() {
+            names.push(operation["operationId"].as_str().unwrap().to_owned());
+        }
+    }
+    let count = names.len();
+    names.sort();
+    names.dedup();
+    assert_eq!(names.len(), count, "operation ids are unique: {names:?}");
+}
+
+fn collect_references(value: &Value, found: &mut Vec<String>) {
+    match value {
+        Value::Object(members) => {
+            found.extend(members.get("$ref").and_then(Value::as_str).map(str::to_owned));
+            members.values().for_each(|member| collect_references(member, found));
+        }
+        Value::Array(items) => items.iter().for_each(|item| collect_references(item, found)),
+        _ => {}
+    }
+}
+
+/// Every member of a real answer is in its schema, and every required one in the answer.
+#[tokio::test]
+async fn answers_match_their_schemas() {
+    let world = World::new().await;
+    let id = world.reader("RD-1", 1).await;
+    let document = document(&world).await;
+    let schema = |name: &str| document["components"]["schemas"][name].clone();
+    let missing = world.get("/v1/readers/unknown").await.json();
+    let cases = [
+        ("Reader", world.get(&format!("/v1/readers/{id}")).await.json()),
+        ("Health", world.get("/v1/health").await.json()),
+        ("Problem", missing),
+    ];
+    for (name, answer) in cases {
+        let schema = schema(name);
+        let mut members: Vec<_> = answer.as_object().unwrap().keys().cloned().collect();
+        let mut properties: Vec<_> =
+            schema["properties"].as_object().unwrap_or_else(|| panic!("{name}")).keys().collect();
+        members.sort();
+        properties.sort();
+        assert_eq!(members.iter().collect::<Vec<_>>(), properties, "{name}");
+        let mut required: Vec<_> =
+            schema["required"].as_array().unwrap().iter().map(|r| r.as_str().unwrap()).collect();
+        required.sort_unstable();
+        assert_eq!(required, members, "{name}: every member is always there");
+    }
+}

@@ -1,0 +1,12 @@
+//! The HTTP API, driven without sockets: every route with good and bad input.
+
+mod contract;
+mod enrolment;
+mod limits;
+mod logs;
+mod operation;
+mod readers;
+mod reads;
+mod scopes;
+mod totality;
+mod world;

@@ -1,0 +1,92 @@
+//! Whatever is sent, the answer is a success or a problem that blames the client.
+
+use axum::body::Body;
+use axum::http::{Method, Request};
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use crate::world::{World, build};
+
+const POSTS: [&str; 4] = [
+    "/v1/readers",
+    "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/block",
+    "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/unblock",
+    "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/revoke",
+];
+
+fn any_json() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(Value::Null),
+        any::<bool>().prop_map(Value::from),
+        any::<i64>().prop_map(Value::from),
+        any::<String>().prop_map(Value::from),
+        "[A-Za-z0-9+/]{0,64}={0,2}".prop_map(Value::from),
+    ];
+    leaf.prop_recursive(3, 24, 4, |inner| {
+        let name = prop_oneof![Just("request".to_owned()), Just("reason".to_owned()), ".{0,8}"];
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+            prop::collection::hash_map(name, inner, 0..4).prop_map(|members| json!(members)),
+        ]
+    })
+}
+
+/// A value in the place where the routes look for one.
+fn any_request() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any_json(),
+        any_json().prop_map(|value| json!({ "request": value })),
+        any_json().prop_map(|value| json!({ "reason": value })),
+        ".{0,300}".prop_map(|text| json!({ "reason": text })),
+        "(?s).{0,300}".prop_map(|text| {
+            let armour = "CERTIFICATE REQUEST-----";
+            json!({ "request": format!("-----BEGIN {armour}\n{text}\n-----END {armour}") })
+        }),
+    ]
+}
+
+fn check(world: &World, runtime: &tokio::runtime::Runtime, request: Request<Body>) {
+    let answer = runtime.block_on(world.send(request));
+    assert!(answer.status.as_u16() < 500, "{answer:?}");
+    if !answer.status.is_success() {
+        let check = answer.json()["check"].as_str().unwrap_or_default().to_owned();
+        answer.assert_check(answer.status.as_u16(), &check);
+    }
+}
+
+#[test]
+fn no_body_makes_the_server_fail() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let world = runtime.block_on(World::new());
+    let bodies = prop_oneof![
+        any_request().prop_map(|value| value.to_string().into_bytes()),
+        prop::collection::vec(any::<u8>(), 0..200),
+    ];
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
+    let result = runner.run(&(0..POSTS.len(), bodies), |(index, body)| {
+        let request = build(Method::POST, POSTS[index], &world.admin, Body::from(body));
+        check(&world, &runtime, request);
+        Ok(())
+    });
+    result.unwrap();
+}
+
+#[test]
+fn no_query_and_no_path_makes_the_server_fail() {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let world = runtime.block_on(World::new());
+    let part = "[a-zA-Z0-9=&%+_.~-]{0,80}";
+    let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
+    let result = runner.run(&(part, part, 0..3_usize), |(id, query, form)| {
+        let path = match form {
+            0 => format!("/v1/readers/{id}?{query}"),
+            1 => format!("/v1/reads?readerId={id}&cursor={query}"),
+            _ => format!("/v1/readers?limit={id}&{query}"),
+        };
+        if path.parse::<axum::http::Uri>().is_ok() {
+            check(&world, &runtime, build(Method::GET, &path, &world.admin, Body::empty()));
+        }
+        Ok(())
+    });
+    result.unwrap();
+}

@@ -1,0 +1,112 @@
+//! Who acts, and what roles allow.
+
+use countersign_store::{Operator, Role};
+use zeroize::Zeroizing;
+
+use crate::{Service, ServiceError};
+
+/// Longest token accepted, in bytes; real ones are shorter.
+const TOKEN_MAX: usize = 128;
+
+/// What an API call may need (interfaces.md, Operators).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scope {
+    /// See readers.
+    ReadersRead,
+    /// Enrol readers.
+    ReadersEnrol,
+    /// Block and unblock readers, revoke certificates.
+    ReadersBlock,
+    /// See reads. Never their content: that is not kept.
+    ReadsRead,
+    /// See metrics.
+    MetricsRead,
+}
+
+impl Scope {
+    /// The name in errors and in the OpenAPI document.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::ReadersRead => "readers:read",
+            Self::ReadersEnrol => "readers:enrol",
+            Self::ReadersBlock => "readers:block",
+            Self::ReadsRead => "reads:read",
+            Self::MetricsRead => "metrics:read",
+        }
+    }
+
+    const fn allowed_to(self, role: Role) -> bool {
+        match role {
+            Role::Admin => true,
+            Role::Custodian => !matches!(self, Self::MetricsRead),
+            Role::Approver => matches!(self, Self::ReadersRead),
+            Role::Auditor => {
+                matches!(self, Self::ReadersRead | Self::ReadsRead | Self::MetricsRead)
+            }
+            Role::Integrator => !matches!(self, Self::ReadersBlock),
+        }
+    }
+}
+
+/// Who does something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Actor {
+    /// An operator with a token.
+    Operator(Operator),
+    /// The person at the machine, with the data directory in hand.
+    Console,
+    /// A device, by its id.
+    Device(String),
+    /// The program itself.
+    System,
+}
+
+impl Actor {
+    /// The id in audit rows.
+    #[must_use]
+    pub fn id(&self) -> &str {
+        match self {
+            Self::Operator(operator) => &operator.id,
+            Self::Console => "console",
+            Self::Device(id) => id,
+            Self::System => "system",
+        }
+    }
+
+    /// Refuses an actor without `scope`.
+    ///
+    /// # Errors
+    /// [`ServiceError::Forbidden`].
+    pub fn require(&self, scope: Scope) -> Result<(), ServiceError> {
+        let allowed = match self {
+            Self::Operator(operator) => operator.roles.iter().any(|role| scope.allowed_to(role)),
+            Self::Console | Self::System => true,
+            Self::Device(_) => false,
+        };
+        if allowed { Ok(()) } else { Err(ServiceError::Forbidden { scope: scope.name() }) }
+    }
+}
+
+impl Service {
+    /// The operator whose token this is, if the token is live and allows `scope`.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unauthenticated`] or [`ServiceError::Forbidden`].
+    pub async fn authorise(&self, token: &str, scope: Scope) -> Result<Actor, ServiceError> {
+        if token.len() > TOKEN_MAX {
+            return Err(ServiceError::Unauthenticated);
+        }
+        let token = Zeroizing::new(token.as_bytes().to_vec());
+        let hash = self.authority.provider.hash.hash(&[&token]);
+        let now = self.now();
+        let owner = self
+            .store
+            .read("authorise", move |tx| tx.owner_of_live_token(&hash, now))
+            .await?
+            .ok_or(ServiceError::Unauthenticated)?;
+        let actor = Actor::Operator(owner.operator);
+        actor.require(scope)?;
+        Ok(actor)
+    }
+}

@@ -1,0 +1,48 @@
+use std::sync::Arc;
+
+use countersign_crypto::{Provider, SecureElement, UnixTime};
+use countersign_pki::{Issuer, PkiError, Role, TrustStore};
+
+/// The CA's working keys and certificates, and the audit key. The root's private key is not here:
+/// it signed the intermediates at `init` and is not needed to serve.
+#[derive(Clone)]
+pub struct Authority {
+    /// The suite's algorithms.
+    pub provider: Provider,
+    /// The root's certificate.
+    pub root: Vec<u8>,
+    /// Issues devices' certificates.
+    pub device_issuer: Vec<u8>,
+    /// Its key.
+    pub device_issuer_key: Arc<dyn SecureElement>,
+    /// Issued this server's certificate.
+    pub server_issuer: Vec<u8>,
+    /// This server's certificate.
+    pub server: Vec<u8>,
+    /// Its key.
+    pub server_key: Arc<dyn SecureElement>,
+    /// The id in the server's certificate.
+    pub server_id: String,
+    /// Signs audit checkpoints.
+    pub audit_key: Arc<dyn SecureElement>,
+}
+
+impl Authority {
+    /// Prepares device certificates.
+    ///
+    /// # Errors
+    /// [`PkiError::Malformed`] if the issuing certificate is damaged.
+    pub fn issuer(&self) -> Result<Issuer, PkiError> {
+        Issuer::from_certificate(self.provider.suite, &self.device_issuer)
+    }
+
+    /// Whom this server trusts to certify readers.
+    ///
+    /// # Errors
+    /// What is wrong with root or intermediate at `now`.
+    pub fn trust_in_readers(&self, now: UnixTime) -> Result<TrustStore, PkiError> {
+        let mut trust = TrustStore::new(self.provider.clone());
+        trust.trust(&self.root, &self.device_issuer, Role::Reader, now)?;
+        Ok(trust)
+    }
+}

@@ -1,0 +1,191 @@
+use std::sync::Arc;
+
+use countersign_crypto::UnixTime;
+use countersign_idcard::message::{INCIDENT_MAX, Refused, ServerMessage};
+use countersign_idcard::sam::SamOperation;
+use countersign_idcard::server::{ServerEvent, ServerFlow};
+use countersign_idcard::{FlowError, ReadId, ShortText};
+use countersign_store::{BegunRead, IdKind};
+use zeroize::Zeroizing;
+
+use crate::{SamLease, SamUnavailable, Service, ServiceError};
+
+/// Messages for the reader, each to be sealed as one record.
+pub type Answer = Vec<Zeroizing<Vec<u8>>>;
+
+/// One authenticated reader's connection: reads, one after the other.
+///
+/// Every read is stored before a SAM works on it and again before its plaintext is handed out, so a
+/// crash at any moment leaves a row that tells how far it came, and the reader tries again.
+pub struct ReadSession {
+    service: Arc<Service>,
+    device_id: String,
+    current: Option<Current>,
+}
+
+struct Current {
+    flow: ServerFlow,
+    incident: String,
+    begun: Option<BegunRead>,
+    lease: Option<SamLease>,
+    sam_id: Option<String>,
+}
+
+fn short<const MAX: usize>(text: &str) -> ShortText<MAX> {
+    ShortText::new(text).or_else(|| ShortText::new("")).expect("the empty text fits")
+}
+
+impl ReadSession {
+    /// For the reader with this id (`rdr_…`), after its handshake.
+    #[must_use]
+    pub const fn new(service: Arc<Service>, device_id: String) -> Self {
+        Self { service, device_id, current: None }
+    }
+
+    /// When [`Self::handle_timeout`] is due.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<UnixTime> {
+        self.current.as_ref().and_then(|current| current.flow.poll_timeout())
+    }
+
+    /// Takes one message; a message after a finished read begins the next one.
+    ///
+    /// Beside the answer to send comes a [`FlowError`] for a message that was malformed or out of
+    /// turn: send the answer, then close.
+    pub async fn handle(&mut self, bytes: &[u8]) -> (Answer, Result<(), FlowError>) {
+        let now = self.service.now();
+        if self.current.as_ref().is_none_or(|current| current.flow.is_over()) {
+            let incident = self.service.new_id(IdKind::Incident);
+            let flow =
+                ServerFlow::new(now, self.service.policy.read, short::<INCIDENT_MAX>(&incident));
+            self.current = Some(Current { flow, incident, begun: None, lease: None, sam_id: None });
+        }
+        let Some(current) = &mut self.current else { return (Vec::new(), Ok(())) };
+        let handled = current.flow.handle(now, bytes);
+        (self.advance().await, handled)
+    }
+
+    /// Takes the time.
+    pub async fn handle_timeout(&mut self) -> Answer {
+        let now = self.service.now();
+        let Some(current) = &mut self.current else { return Vec::new() };
+        current.flow.handle_timeout(now);
+        self.advance().await
+    }
+
+    /// The connection is gone: ends a read under way, and frees its SAM.
+    pub async fn reader_gone(mut self) {
+        if let Some(current) = &mut self.current {
+            current.flow.reader_gone();
+            let _nobody_to_answer = self.advance().await;
+        }
+    }
+
+    async fn advance(&mut self) -> Answer {
+        let Some(current) = &mut self.current else { return Vec::new() };
+        let mut stored = Ok(());
+        while let Some(event) = current.flow.poll_event() {
+            let context = Context { service: &self.service, device_id: &self.device_id };
+            match event {
+                ServerEvent::Begun { read_id, source: _ } => {
+                    context.begin(current, read_id).await;
+                }
+                ServerEvent::Sam(operation) => context.operate(current, operation).await,
+                ServerEvent::Done { document_type } => {
+                    current.lease = None;
+                    stored = context.finish(current, document_type.name()).await;
+                }
+                ServerEvent::Failed { check } => {
+                    current.lease = None;
+                    if let Some(begun) = &current.begun {
+                        let sam_id = current.sam_id.clone();
+                        stored = self
+                            .service
+                            .fail_read(
+                                &self.device_id,
+                                begun,
+                                sam_id,
+                                check.name(),
+                                &current.incident,
+                            )
+                            .await;
+                    }
+                }
+            }
+        }
+        let mut answer: Answer = std::iter::from_fn(|| current.flow.poll_transmit()).collect();
+        if let Err(error) = stored {
+            // Acknowledge only what is durable: the reader gets no result, and may try again.
+            tracing::warn!(reader = self.device_id, %error, "a read could not be recorded");
+            let incident = short::<INCIDENT_MAX>(&current.incident);
+            let refused = Refused::new(short(error.check()), true, incident);
+            answer = vec![ServerMessage::Refused(refused).encode()];
+        }
+        answer
+    }
+}
+
+/// What the handlers of a flow's events work with.
+struct Context<'a> {
+    service: &'a Service,
+    device_id: &'a str,
+}
+
+impl Context<'_> {
+    async fn begin(&self, current: &mut Current, read_id: ReadId) {
+        match self.service.begin_read(self.device_id, read_id).await {
+            Ok(begun) => current.begun = Some(begun),
+            Err(error) => {
+                tracing::warn!(reader = self.device_id, %error, "a read was refused");
+                let retry = matches!(error, ServiceError::Unavailable { .. });
+                current.flow.refuse(error.check(), retry, short(&current.incident));
+            }
+        }
+    }
+
+    async fn operate(&self, current: &mut Current, operation: SamOperation) {
+        if matches!(operation, SamOperation::Cancel) {
+            current.lease = None; // its drop makes the module forget the card
+            return;
+        }
+        if current.flow.is_over() {
+            return; // refused while this operation was queued
+        }
+        let mut lease = match current.lease.take() {
+            Some(lease) => lease,
+            None => match self.service.sams.lease().await {
+                Ok(lease) => lease,
+                Err(unavailable) => return self.no_sam(current, unavailable).await,
+            },
+        };
+        current.sam_id = lease.sam_id();
+        let result = lease.operate(operation).await;
+        current.lease = Some(lease);
+        if current.flow.sam_done(self.service.now(), result).is_err() {
+            tracing::error!(reader = self.device_id, "the SAM answered what was not asked");
+        }
+    }
+
+    async fn no_sam(&self, current: &mut Current, unavailable: SamUnavailable) {
+        let check = match unavailable {
+            SamUnavailable::NoneReady => "sam-none-ready",
+            SamUnavailable::Busy => "sam-busy",
+        };
+        current.flow.refuse(check, true, short(&current.incident));
+        if let Some(begun) = &current.begun {
+            let failed =
+                self.service.fail_read(self.device_id, begun, None, check, &current.incident).await;
+            if let Err(error) = failed {
+                tracing::warn!(reader = self.device_id, %error, "a read could not be recorded");
+            }
+        }
+    }
+
+    async fn finish(&self, current: &Current, document_type: &str) -> Result<(), ServiceError> {
+        let Some(begun) = &current.begun else {
+            return Err(ServiceError::Internal { detail: "a read ended before it began".into() });
+        };
+        let sam_id = current.sam_id.clone().unwrap_or_default();
+        self.service.finish_read(self.device_id, begun, sam_id, document_type).await
+    }
+}

@@ -1,0 +1,324 @@
+use countersign_channel::{DirectoryEntry, LookupRefusal, ReaderId};
+use countersign_crypto::UnixTime;
+use countersign_pki::{CertificateNumber, Prepared, Requested, Role, Validity, parse_request};
+use countersign_store::{
+    Certificate, CertificateIntent, CertificateState, Device, DeviceKind, DeviceRecord,
+    DeviceStatus, IdKind, Page, StoreError, Tx,
+};
+
+use crate::{Actor, Scope, Service, ServiceError, done};
+
+/// Longest reason for blocking a reader or revoking its certificate, in bytes.
+const REASON_MAX: usize = 200;
+
+/// What a reader gets at enrolment.
+pub struct Enrolled {
+    /// The reader.
+    pub device: Device,
+    /// Its certificate, DER.
+    pub certificate: Vec<u8>,
+    /// That certificate's number.
+    pub number: String,
+    /// Until when it holds.
+    pub not_after: UnixTime,
+    /// Whether it was issued now; false if this key had it before.
+    pub created: bool,
+}
+
+/// A reader as the directory knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KnownReader {
+    /// `rdr_…`.
+    pub id: String,
+    /// What the channel checks the handshake against.
+    pub entry: DirectoryEntry,
+}
+
+/// What the first transaction of an enrolment decided.
+enum Decision {
+    /// The same key was enrolled before: the same certificate again.
+    Already(Box<Enrolled>),
+    /// The intent is stored; sign now.
+    Sign(Box<Device>),
+}
+
+impl Service {
+    /// Enrols a reader from its PKCS#10 request: `prepare` → stored intent → sign → stored outcome.
+    ///
+    /// Repeating it with the same key returns the same certificate. A crash between the two
+    /// transactions leaves an intent whose certificate nobody has seen; the next try revokes it.
+    ///
+    /// # Errors
+    /// The request's checks; `request-role`; `reader-blocked`; `serial-taken` for another key.
+    pub async fn enrol_reader(
+        &self,
+        actor: &Actor,
+        request: &[u8],
+    ) -> Result<Enrolled, ServiceError> {
+        actor.require(Scope::ReadersEnrol)?;
+        let requested = parse_request(&self.authority.provider, request)?;
+        if requested.identity().role() != Role::Reader {
+            let detail = "the request is not for a reader";
+            return Err(ServiceError::refused("request-role", detail));
+        }
+        let now = self.now();
+        let prepared = self.authority.issuer()?.prepare(
+            &requested,
+            CertificateNumber::random(&mut *self.rng()),
+            Validity::from(now, self.policy.certificate_validity),
+        )?;
+        match self.intend(actor, &requested, &prepared, now).await? {
+            Decision::Already(enrolled) => Ok(*enrolled),
+            Decision::Sign(device) => self.sign(actor, *device, prepared, now).await,
+        }
+    }
+
+    async fn intend(
+        &self,
+        actor: &Actor,
+        requested: &Requested,
+        prepared: &Prepared,
+        now: UnixTime,
+    ) -> Result<Decision, ServiceError> {
+        let serial = requested.identity().id().to_owned();
+        let fresh = Device {
+            id: self.new_id(IdKind::Reader),
+            kind: DeviceKind::Reader,
+            serial,
+            status: DeviceStatus::Enrolled,
+            block_reason: None,
+            created_at: now,
+            updated_at: now,
+        };
+        let intent = CertificateIntent {
+            number: prepared.number().to_string(),
+            device_id: fresh.id.clone(),
+            public_key: self.authority.provider.hash.hash(&[requested.point()]),
+            not_after: prepared.validity().not_after,
+            at: now,
+        };
+        let entry = done(now, actor, "certificate.intend", &intent.number);
+        self.store
+            .run_tx("enrol_intend", move |tx| {
+                let device = match tx.device_by_serial(DeviceKind::Reader, &fresh.serial)? {
+                    None => {
+                        tx.insert_device(&fresh)?;
+                        fresh.clone()
+                    }
+                    Some(record) => match reenrol(tx, record, &intent)? {
+                        Ok(enrolled) => return Ok(Decision::Already(Box::new(enrolled))),
+                        Err(device) => device,
+                    },
+                };
+                let intent = CertificateIntent { device_id: device.id.clone(), ..intent.clone() };
+                tx.intend_certificate(&intent)?;
+                tx.append_audit(&entry)?;
+                Ok(Decision::Sign(Box::new(device)))
+            })
+            .await
+    }
+
+    async fn sign(
+        &self,
+        actor: &Actor,
+        device: Device,
+        prepared: Prepared,
+        now: UnixTime,
+    ) -> Result<Enrolled, ServiceError> {
+        let number = prepared.number().to_string();
+        let not_after = prepared.validity().not_after;
+        let certificate = prepared.sign(&*self.authority.device_issuer_key, &mut *self.rng())?;
+        let enrolled = Enrolled { device, certificate, number, not_after, created: true };
+        let (number, der) = (enrolled.number.clone(), enrolled.certificate.clone());
+        let entry = done(now, actor, "reader.enrol", &enrolled.device.id);
+        self.store
+            .run_tx("enrol_record", move |tx| {
+                tx.record_issued_certificate(&number, &der, now)?;
+                tx.append_audit(&entry)?;
+                Ok::<_, ServiceError>(())
+            })
+            .await?;
+        Ok(enrolled)
+    }
+
+    /// Readers, oldest first.
+    ///
+    /// # Errors
+    /// `page-limit`, `page-cursor`.
+    pub async fn readers(
+        &self,
+        cursor: Option<String>,
+        limit: u32,
+    ) -> Result<Page<DeviceRecord>, ServiceError> {
+        self.store
+            .read("readers_page", move |tx| {
+                Ok(tx.devices_page(DeviceKind::Reader, cursor.as_deref(), limit)?)
+            })
+            .await
+    }
+
+    /// One reader by its id.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`].
+    pub async fn reader(&self, id: &str) -> Result<DeviceRecord, ServiceError> {
+        let id = id.to_owned();
+        self.store
+            .read("reader_by_id", move |tx| tx.device_by_id(&id))
+            .await?
+            .ok_or(ServiceError::NotFound { what: "reader" })
+    }
+
+    /// Blocks a reader: its next handshake is refused, and its running session's next read.
+    ///
+    /// # Errors
+    /// `reason-length`; [`ServiceError::NotFound`].
+    pub async fn block_reader(
+        &self,
+        actor: &Actor,
+        id: &str,
+        reason: &str,
+    ) -> Result<DeviceRecord, ServiceError> {
+        let reason = check_reason(reason)?;
+        let block = move |tx: &mut Tx<'_>, id: &str, now| tx.block_device(id, &reason, now);
+        self.change_reader(actor, id, "reader.block", block).await
+    }
+
+    /// Lets a blocked reader in again.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`].
+    pub async fn unblock_reader(
+        &self,
+        actor: &Actor,
+        id: &str,
+    ) -> Result<DeviceRecord, ServiceError> {
+        let unblock = |tx: &mut Tx<'_>, id: &str, now| tx.unblock_device(id, now);
+        self.change_reader(actor, id, "reader.unblock", unblock).await
+    }
+
+    /// Revokes a reader's live certificate: it must enrol again.
+    ///
+    /// # Errors
+    /// `reason-length`; [`ServiceError::NotFound`] if there is no such reader or it has no live certificate.
+    pub async fn revoke_reader_certificate(
+        &self,
+        actor: &Actor,
+        id: &str,
+        reason: &str,
+    ) -> Result<DeviceRecord, ServiceError> {
+        let reason = check_reason(reason)?;
+        let revoke = move |tx: &mut Tx<'_>, id: &str, now| {
+            let record = tx.device_by_id(id)?.ok_or(StoreError::NotFound { what: "reader" })?;
+            let live = record.certificate.ok_or(StoreError::NotFound { what: "certificate" })?;
+            tx.revoke_certificate(&live.number, &reason, now)
+        };
+        self.change_reader(actor, id, "reader.revoke", revoke).await
+    }
+
+    async fn change_reader(
+        &self,
+        actor: &Actor,
+        id: &str,
+        action: &str,
+        change: impl Fn(&mut Tx<'_>, &str, UnixTime) -> Result<(), StoreError> + Send + 'static,
+    ) -> Result<DeviceRecord, ServiceError> {
+        let now = self.now();
+        let entry = done(now, actor, action, id);
+        let id = id.to_owned();
+        self.store
+            .run_tx("change_reader", move |tx| {
+                let missing = ServiceError::NotFound { what: "reader" };
+                tx.device_by_id(&id)?.ok_or_else(|| missing.clone())?;
+                change(tx, &id, now)?;
+                tx.append_audit(&entry)?;
+                tx.device_by_id(&id)?.ok_or(missing)
+            })
+            .await
+    }
+
+    /// The directory that the channel asks in mid-handshake: maps one kind of id to the other (C4).
+    /// Asked anew for each handshake, so that blocking and revoking hold at once, on every server.
+    ///
+    /// # Errors
+    /// [`LookupRefusal`].
+    pub async fn look_up(&self, id: &ReaderId) -> Result<KnownReader, LookupRefusal> {
+        let asked = id.clone();
+        let found = self
+            .store
+            .read("look_up", move |tx| match &asked {
+                ReaderId::Serial(serial) => tx.device_by_serial(DeviceKind::Reader, serial),
+                ReaderId::CertificateNumber(number) => {
+                    tx.device_by_certificate_number(&number.to_string())
+                }
+            })
+            .await;
+        let record = match found {
+            Ok(found) => found.ok_or(LookupRefusal::Unknown)?,
+            Err(error) => {
+                tracing::warn!(%error, "the directory cannot be asked");
+                return Err(LookupRefusal::Unavailable);
+            }
+        };
+        if record.device.status == DeviceStatus::Blocked {
+            return Err(LookupRefusal::Blocked);
+        }
+        let issued = |certificate: &Certificate| certificate.state == CertificateState::Issued;
+        let live = record.certificate.filter(issued).ok_or(LookupRefusal::Revoked)?;
+        let number = hex_number(&live.number).ok_or(LookupRefusal::Unavailable)?;
+        if let ReaderId::CertificateNumber(asked) = id
+            && *asked != number
+        {
+            return Err(LookupRefusal::Revoked); // replaced by a newer one
+        }
+        let entry = DirectoryEntry { serial: record.device.serial, certificate_number: number };
+        Ok(KnownReader { id: record.device.id, entry })
+    }
+}
+
+fn check_reason(reason: &str) -> Result<String, ServiceError> {
+    if reason.is_empty() || reason.len() > REASON_MAX || reason.contains(char::is_control) {
+        let detail = format!("a reason has 1 to {REASON_MAX} bytes and no control characters");
+        return Err(ServiceError::refused("reason-length", detail));
+    }
+    Ok(reason.to_owned())
+}
+
+fn hex_number(text: &str) -> Option<CertificateNumber> {
+    let bytes = data_encoding::HEXLOWER.decode(text.as_bytes()).ok()?;
+    CertificateNumber::from_bytes(&bytes).ok()
+}
+
+/// A serial number that is known: the same key gets its certificate again (`Ok`); a device without
+/// a live certificate, or with one that was never signed, gets a new one (`Err`).
+fn reenrol(
+    tx: &mut Tx<'_>,
+    record: DeviceRecord,
+    intent: &CertificateIntent,
+) -> Result<Result<Enrolled, Device>, ServiceError> {
+    let DeviceRecord { device, certificate } = record;
+    if device.status == DeviceStatus::Blocked {
+        return Err(ServiceError::refused("reader-blocked", "the reader is blocked"));
+    }
+    let Some(live) = certificate else { return Ok(Err(device)) };
+    match live.der {
+        None => {
+            tx.revoke_certificate(&live.number, "never signed", intent.at)?;
+            Ok(Err(device))
+        }
+        Some(der) if live.public_key == intent.public_key && live.not_after > intent.at => {
+            let (number, not_after) = (live.number, live.not_after);
+            let certificate = der;
+            Ok(Ok(Enrolled { device, certificate, number, not_after, created: false }))
+        }
+        Some(_) if live.not_after <= intent.at => {
+            tx.revoke_certificate(&live.number, "expired", intent.at)?;
+            Ok(Err(device))
+        }
+        Some(_) => {
+            let detail = "a reader with this serial number is enrolled with another key; \
+                          revoke its certificate first";
+            Err(ServiceError::refused("serial-taken", detail))
+        }
+    }
+}
