@@ -2,11 +2,21 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use libtest_mimic::{Arguments, Failed};
 use testkit::parts::{Postgres, require};
 
+/// Pause between two looks at a server that stops, and how many looks: 20 s.
+const POLL: Duration = Duration::from_millis(100);
+const POLLS: u32 = 200;
+/// Argument by which this program starts itself as the process that dies.
+const START_AND_ABORT: &str = "--start-and-abort";
+
 fn main() {
+    if std::env::args().any(|argument| argument == START_AND_ABORT) {
+        start_and_abort();
+    }
     let postgres = require(Postgres::start());
     let trials = vec![
         postgres.trial("databases are fresh and apart", databases_are_apart),
@@ -23,6 +33,7 @@ fn main() {
         postgres.trial("it outlives the thread that started it", |_| {
             outlives_its_thread()
         }),
+        postgres.trial("it dies with its process", |_| dies_with_its_process()),
     ];
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
     drop(postgres);
@@ -123,4 +134,36 @@ fn outlives_its_thread() -> Result<(), Failed> {
     let started = std::thread::spawn(Postgres::start).join();
     let postgres = started.map_err(|_| "the thread panicked")??;
     expect(&query(postgres.url(), "select 1")?, "1")
+}
+
+/// Prints the server's URL and folder, then ends without a destructor.
+fn start_and_abort() -> ! {
+    let postgres = Postgres::start().expect("PostgreSQL");
+    let folder = query(postgres.url(), "show data_directory").map_err(|failed| {
+        eprintln!("{:?}", failed.message());
+    });
+    println!("{} {}", postgres.url(), folder.expect("a folder"));
+    std::process::abort();
+}
+
+fn dies_with_its_process() -> Result<(), Failed> {
+    let output = Command::new(std::env::current_exe()?)
+        .arg(START_AND_ABORT)
+        .output()?;
+    let printed = String::from_utf8(output.stdout)?;
+    let (url, folder) = printed.trim().split_once(' ').ok_or("it printed nothing")?;
+    let folder = Path::new(folder);
+    // It is told at once and takes its time to stop.
+    let gone = (0..POLLS).any(|_| {
+        std::thread::sleep(POLL);
+        query(url, "select 1").is_err() && !folder.join("postmaster.pid").exists()
+    });
+    if !gone {
+        return Err("the server outlives its process".into());
+    }
+    drop(Postgres::start()?);
+    if folder.exists() {
+        return Err("the next start leaves the dead one's files".into());
+    }
+    Ok(())
 }

@@ -3,6 +3,7 @@
 use std::io::{BufRead, BufReader, Read};
 use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::mpsc::channel;
 use std::thread;
 use std::time::Duration;
 
@@ -10,6 +11,8 @@ use anyhow::{Context, Result, bail};
 
 /// Pause between two looks at a child with a time limit.
 const POLL: Duration = Duration::from_millis(50);
+/// How long output may keep coming after its program ended.
+const PIPE_LIMIT: Duration = Duration::from_secs(2);
 /// What `cargo run` sets for us and must not reach the next cargo: build scripts that look at
 /// these would run again on every change between a terminal and this program.
 const FROM_CARGO_RUN: [&str; 5] = [
@@ -102,18 +105,19 @@ pub(crate) fn capture_within(command: &mut Command, limit: Duration) -> Result<S
         .spawn()
         .with_context(|| format!("cannot run {shown}"))?;
     let mut stdout = child.stdout.take().context("stdout was piped")?;
-    let reader = thread::spawn(move || {
+    let (sender, text) = channel();
+    thread::spawn(move || {
         let mut text = String::new();
-        stdout.read_to_string(&mut text).map(|_| text)
+        // Nobody listens any more once the limit was reached.
+        let _ = sender.send(stdout.read_to_string(&mut text).map(|_| text));
     });
     let Some(status) = wait_within(&mut child, limit)? else {
         bail!("{shown} did not end within {} s", limit.as_secs());
     };
     expect_success(&shown, status)?;
-    reader
-        .join()
-        .map_err(|_| anyhow::anyhow!("the reader of {shown} panicked"))?
-        .map_err(Into::into)
+    // A child of the child that stayed behind would hold the pipe open.
+    let text = text.recv_timeout(PIPE_LIMIT);
+    Ok(text.with_context(|| format!("{shown} ended but something still holds its output"))??)
 }
 
 fn wait_within(child: &mut Child, limit: Duration) -> Result<Option<ExitStatus>> {
@@ -184,6 +188,13 @@ mod tests {
     fn a_child_that_hangs_is_ended() {
         let error = capture_within(&mut shell("exec sleep 60"), POLL * 2).unwrap_err();
         assert!(error.to_string().contains("did not end"), "{error}");
+    }
+
+    #[test]
+    fn a_program_that_leaves_one_behind_is_noticed() {
+        let limit = Duration::from_secs(10);
+        let error = capture_within(&mut shell("sleep 4 & echo yes"), limit).unwrap_err();
+        assert!(error.to_string().contains("still holds"), "{error}");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! The steps of the CI, their order and their sum.
 
+use std::fmt;
 use std::ops::AddAssign;
 use std::process::ExitCode;
 use std::time::Instant;
-use std::{fmt, io};
 
 use anyhow::Result;
 use clap::ValueEnum;
@@ -122,8 +122,6 @@ fn run_one(step: Step) -> (Tests, String) {
         began.elapsed().as_secs_f64()
     );
     println!("== {line}");
-    // Keeps this output and the next child's in order when both go to one file.
-    let _ = io::Write::flush(&mut io::stdout());
     (tests, line)
 }
 

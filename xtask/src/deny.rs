@@ -80,16 +80,25 @@ fn verdict(success: bool, text: &str) -> Verdict {
 
 /// Takes minutes the first time, nothing afterwards.
 fn install() -> Result<()> {
-    let present = cargo(&["deny", "--version"])
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status();
-    if present.is_ok_and(|status| status.success()) {
+    let version = cargo(&["deny", "--version"]).stderr(Stdio::null()).output();
+    if version.is_ok_and(|output| speaks(&String::from_utf8_lossy(&output.stdout))) {
         return Ok(());
     }
-    println!("   cargo-deny is absent; installing it takes some minutes");
+    println!("   cargo-deny {VERSION} is absent; installing it takes some minutes");
     let mut install: Command = cargo(&["install", "cargo-deny", "--locked", "--version", VERSION]);
     run(install.args(["--target-dir", "target/tools"]))
+}
+
+/// Whether the output of `cargo deny --version` is of [`VERSION`].
+fn speaks(version: &str) -> bool {
+    let wanted = VERSION.trim_start_matches('^');
+    let found = version
+        .trim()
+        .strip_prefix("cargo-deny ")
+        .unwrap_or_default();
+    found
+        .strip_prefix(wanted)
+        .is_some_and(|rest| rest.starts_with('.'))
 }
 
 #[cfg(test)]
@@ -106,5 +115,13 @@ mod tests {
         let unreachable = "[ERROR] failed to fetch advisory database: could not resolve host";
         assert_eq!(verdict(false, unreachable), Verdict::Unknown);
         assert_eq!(verdict(true, ""), Verdict::Unknown, "silence is no pass");
+    }
+
+    #[test]
+    fn only_the_version_of_the_configuration_will_do() {
+        assert!(speaks("cargo-deny 0.20.2\n"));
+        for other in ["cargo-deny 0.18.1\n", "cargo-deny 0.200.1", "0.20.2", ""] {
+            assert!(!speaks(other), "{other}");
+        }
     }
 }

@@ -1,5 +1,6 @@
 //! What cargo and git say about this workspace.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -7,6 +8,9 @@ use anyhow::{Context, Result};
 use serde::Deserialize;
 
 use crate::child::{capture, cargo, root};
+
+/// Folders that a build or a run makes, and git's own.
+const MADE: [&str; 3] = [".git", "target", "countersign-data"];
 
 /// The part of `cargo metadata` that is looked at here.
 #[derive(Debug, Deserialize)]
@@ -76,22 +80,54 @@ fn parse(arguments: &[&str]) -> Result<Metadata> {
     serde_json::from_str(&json).context("cargo metadata is not as expected")
 }
 
-/// The project's files relative to its folder: tracked, or new and not ignored.
+/// The project's files relative to its folder: tracked, or new and not ignored. Without git's
+/// knowledge (an unpacked archive) all that do not look made by a build or a run.
 pub(crate) fn files() -> Result<Vec<PathBuf>> {
+    let root = root();
+    if !root.join(".git").exists() {
+        let mut files = Vec::new();
+        walk(&root, Path::new(""), &mut files)?;
+        return Ok(files);
+    }
     let mut git = Command::new("git");
-    git.args([
-        "ls-files",
-        "-z",
-        "--cached",
-        "--others",
-        "--exclude-standard",
-    ])
-    .current_dir(root());
+    // A checkout made by another user is still only listed here.
+    git.args(["-c", "safe.directory=*", "ls-files", "-z"]);
+    git.args(["--cached", "--others", "--exclude-standard"])
+        .current_dir(&root);
     let listing = capture(&mut git)?;
-    let exists = |path: &&Path| root().join(path).is_file();
+    let exists = |path: &&Path| root.join(path).is_file();
     let paths = listing
         .split('\0')
         .filter(|name| !name.is_empty())
         .map(Path::new);
     Ok(paths.filter(exists).map(Path::to_path_buf).collect())
+}
+
+fn walk(root: &Path, folder: &Path, files: &mut Vec<PathBuf>) -> Result<()> {
+    for entry in fs::read_dir(root.join(folder))? {
+        let entry = entry?;
+        let path = folder.join(entry.file_name());
+        let kind = entry.file_type()?;
+        if kind.is_file() {
+            files.push(path);
+        } else if kind.is_dir() && !MADE.iter().any(|made| path == Path::new(made)) {
+            walk(root, &path, files)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn both_ways_of_listing_find_the_sources_and_no_build() {
+        let mut walked = Vec::new();
+        walk(&root(), Path::new(""), &mut walked).unwrap();
+        for files in [files().unwrap(), walked] {
+            assert!(files.contains(&PathBuf::from("xtask/src/workspace.rs")));
+            assert!(!files.iter().any(|path| path.starts_with("target")));
+        }
+    }
 }
