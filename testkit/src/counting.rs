@@ -108,10 +108,7 @@ impl CountingProvider {
     /// Counts what is done with `inner`, from zero.
     #[must_use]
     pub fn new(inner: Provider) -> Self {
-        Self {
-            inner,
-            counters: Arc::default(),
-        }
+        Self { inner, counters: Arc::default() }
     }
 
     /// The provider to hand to the code under test.
@@ -148,10 +145,7 @@ impl CountingProvider {
     }
 
     fn wrap<T: ?Sized>(&self, inner: &Arc<T>) -> Arc<Counted<Arc<T>>> {
-        Arc::new(Counted {
-            inner: Arc::clone(inner),
-            counters: Arc::clone(&self.counters),
-        })
+        Arc::new(Counted { inner: Arc::clone(inner), counters: Arc::clone(&self.counters) })
     }
 }
 
@@ -168,10 +162,7 @@ impl<T> Counted<T> {
 
     /// `inner`, reporting to the same counters.
     fn share<U>(&self, inner: U) -> Counted<U> {
-        Counted {
-            inner,
-            counters: Arc::clone(&self.counters),
-        }
+        Counted { inner, counters: Arc::clone(&self.counters) }
     }
 }
 
@@ -261,15 +252,12 @@ impl SignatureScheme for Counted<Arc<dyn SignatureScheme>> {
     fn generate(&self, rng: &mut dyn CryptoRng) -> Result<SoftwareKey, CryptoError> {
         self.count(|c| &c.key_generate);
         let SoftwareKey { key, pkcs8 } = self.inner.generate(rng)?;
-        Ok(SoftwareKey {
-            key: Arc::new(self.share(key)),
-            pkcs8,
-        })
+        Ok(SoftwareKey { key: Arc::new(self.share(key)), pkcs8 })
     }
 
-    fn from_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
+    fn load_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
         self.count(|c| &c.key_load);
-        Ok(Arc::new(self.share(self.inner.from_pkcs8(der)?)))
+        Ok(Arc::new(self.share(self.inner.load_pkcs8(der)?)))
     }
 
     fn public_key(&self, point: &[u8]) -> Result<Arc<dyn VerifyingKey>, CryptoError> {
@@ -343,11 +331,8 @@ mod tests {
         let (counting, provider) = counting();
         let rng = &mut seeded(1);
         let made = provider.signature.generate(rng).unwrap();
-        let loaded = provider.signature.from_pkcs8(&made.pkcs8).unwrap();
-        let public = provider
-            .signature
-            .public_key(made.key.public_key())
-            .unwrap();
+        let loaded = provider.signature.load_pkcs8(&made.pkcs8).unwrap();
+        let public = provider.signature.public_key(made.key.public_key()).unwrap();
         let signature = loaded.sign(rng, b"message").unwrap();
         public.verify(b"message", &signature).unwrap();
         public.verify(b"another", &signature).unwrap_err();
@@ -377,19 +362,10 @@ mod tests {
         assert_eq!(key.public_key(), chip.public_key());
         key.sign(rng, b"before").unwrap();
         let (signature, counts) = counting.measure(|| key.sign(rng, b"m").unwrap());
-        assert_eq!(
-            counts,
-            Counts {
-                sign: 1,
-                ..Counts::default()
-            }
-        );
+        assert_eq!(counts, Counts { sign: 1, ..Counts::default() });
         // The unwrapped key and another provider stay uncounted.
         chip.sign(rng, b"m").unwrap();
-        let public = rust_crypto::provider()
-            .signature
-            .public_key(key.public_key())
-            .unwrap();
+        let public = rust_crypto::provider().signature.public_key(key.public_key()).unwrap();
         public.verify(b"m", &signature).unwrap();
         assert_eq!(counting.snapshot().verify, 0);
         assert_eq!(counting.snapshot().sign, 2);

@@ -41,13 +41,7 @@ impl World {
         let directory = Ok(entry(&reader_party));
         let reader = Arc::new(reader_config(&pki, &reader_party, reader));
         let server = Arc::new(server_config(&pki, &server_party, server));
-        Self {
-            pki,
-            reader,
-            server,
-            directory,
-            now: NOW,
-        }
+        Self { pki, reader, server, directory, now: NOW }
     }
 
     /// A fresh connection.
@@ -77,10 +71,7 @@ impl World {
 /// A directory entry for `party`.
 #[must_use]
 pub fn entry(party: &Party) -> DirectoryEntry {
-    DirectoryEntry {
-        serial: party.id.clone(),
-        certificate_number: party.number.clone(),
-    }
+    DirectoryEntry { serial: party.id.clone(), certificate_number: party.number.clone() }
 }
 
 /// A reader's configuration: signs its certificate number, sends its serial number.
@@ -140,10 +131,8 @@ pub struct Pair {
 impl Pair {
     /// Moves what the machines want to send onto the wire.
     pub fn collect(&mut self) {
-        self.to_server
-            .extend(std::iter::from_fn(|| self.reader.poll_transmit()));
-        self.to_reader
-            .extend(std::iter::from_fn(|| self.server.poll_transmit()));
+        self.to_server.extend(std::iter::from_fn(|| self.reader.poll_transmit()));
+        self.to_reader.extend(std::iter::from_fn(|| self.server.poll_transmit()));
     }
 
     /// Delivers one frame to the server and answers its look-up.
@@ -174,8 +163,7 @@ impl Pair {
     /// The reader's.
     pub fn deliver_to_reader(&mut self, frame: &[u8]) -> Result<(), Error> {
         self.reader.handle(self.now, &mut self.rng, frame)?;
-        self.reader_events
-            .extend(std::iter::from_fn(|| self.reader.poll_event()));
+        self.reader_events.extend(std::iter::from_fn(|| self.reader.poll_event()));
         Ok(())
     }
 

@@ -51,15 +51,9 @@ impl TestPki {
         let validity = Validity::from(NOW, 10 * LEAF_VALIDITY);
         let root_key = provider.signature.generate(&mut rng).expect("root key");
         let number = CertificateNumber::random(&mut rng);
-        let root = self_signed(
-            provider.suite,
-            "Root",
-            root_key.key.public_key(),
-            number,
-            validity,
-        )
-        .and_then(|prepared| prepared.sign(&*root_key.key, &mut rng))
-        .expect("root");
+        let root = self_signed(provider.suite, "Root", root_key.key.public_key(), number, validity)
+            .and_then(|prepared| prepared.sign(&*root_key.key, &mut rng))
+            .expect("root");
         let issuer = Issuer::from_certificate(provider.suite, &root).expect("root");
         let mut ca = |name: &str| {
             let key = provider.signature.generate(&mut rng).expect("CA key");
@@ -72,13 +66,7 @@ impl TestPki {
         };
         let readers = ca("Readers");
         let servers = ca("Servers");
-        Self {
-            provider,
-            rng,
-            root,
-            readers,
-            servers,
-        }
+        Self { provider, rng, root, readers, servers }
     }
 
     /// A party with its own fresh key, valid from [`NOW`] for [`LEAF_VALIDITY`].
@@ -91,32 +79,18 @@ impl TestPki {
             Role::Reader => &self.readers,
             _ => &self.servers,
         };
-        let key = self
-            .provider
-            .signature
-            .generate(&mut self.rng)
-            .expect("key")
-            .key;
+        let key = self.provider.signature.generate(&mut self.rng).expect("key").key;
         let identity = Identity::new(role, id).expect("id");
         let csr = request(&self.provider, &identity, &*key, &mut self.rng).expect("request");
         let requested = parse_request(&self.provider, &csr).expect("request");
         let number = CertificateNumber::random(&mut self.rng);
         let certificate = Issuer::from_certificate(self.provider.suite, &ca.certificate)
             .and_then(|issuer| {
-                issuer.prepare(
-                    &requested,
-                    number.clone(),
-                    Validity::from(NOW, LEAF_VALIDITY),
-                )
+                issuer.prepare(&requested, number.clone(), Validity::from(NOW, LEAF_VALIDITY))
             })
             .and_then(|prepared| prepared.sign(&*ca.key.key, &mut self.rng))
             .expect("certificate");
-        Party {
-            key,
-            certificate,
-            number,
-            id: id.into(),
-        }
+        Party { key, certificate, number, id: id.into() }
     }
 
     /// Trust in this tree, checked with `provider` (for instance one that counts).
@@ -124,9 +98,7 @@ impl TestPki {
     pub fn trust(&self, provider: Provider) -> TrustStore {
         let mut trust = TrustStore::new(provider);
         for (ca, role) in [(&self.readers, Role::Reader), (&self.servers, Role::Server)] {
-            trust
-                .trust(&self.root, &ca.certificate, role, NOW)
-                .expect("trust");
+            trust.trust(&self.root, &ca.certificate, role, NOW).expect("trust");
         }
         trust
     }
@@ -134,8 +106,6 @@ impl TestPki {
     /// Verifies a party's certificate, for tests that need a [`Leaf`].
     #[must_use]
     pub fn leaf(&self, party: &Party, role: Role) -> Arc<Leaf> {
-        self.trust(self.provider.clone())
-            .verify(&party.certificate, role, NOW, None)
-            .expect("leaf")
+        self.trust(self.provider.clone()).verify(&party.certificate, role, NOW, None).expect("leaf")
     }
 }

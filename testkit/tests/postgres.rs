@@ -21,18 +21,10 @@ fn main() {
     let trials = vec![
         postgres.trial("databases are fresh and apart", databases_are_apart),
         postgres.trial("fsync is on", fsync_is_on),
-        postgres.trial("committed rows survive a crash", |_| {
-            committed_rows_survive_a_crash()
-        }),
-        postgres.trial("a stopped server refuses, then restarts", |_| {
-            stop_and_restart()
-        }),
-        postgres.trial("dropping removes server and files", |_| {
-            dropping_cleans_up()
-        }),
-        postgres.trial("it outlives the thread that started it", |_| {
-            outlives_its_thread()
-        }),
+        postgres.trial("committed rows survive a crash", |_| committed_rows_survive_a_crash()),
+        postgres.trial("a stopped server refuses, then restarts", |_| stop_and_restart()),
+        postgres.trial("dropping removes server and files", |_| dropping_cleans_up()),
+        postgres.trial("it outlives the thread that started it", |_| outlives_its_thread()),
         postgres.trial("it dies with its process", |_| dies_with_its_process()),
     ];
     let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
@@ -53,9 +45,7 @@ fn psql() -> Result<PathBuf, Failed> {
 
 /// Runs one statement; its rows as text, or what the server said.
 fn query(url: &str, sql: &str) -> Result<String, Failed> {
-    let output = Command::new(psql()?)
-        .args(["-XAtq", "-c", sql, url])
-        .output()?;
+    let output = Command::new(psql()?).args(["-XAtq", "-c", sql, url]).output()?;
     if output.status.success() {
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     } else {
@@ -64,11 +54,7 @@ fn query(url: &str, sql: &str) -> Result<String, Failed> {
 }
 
 fn expect(got: &str, wanted: &str) -> Result<(), Failed> {
-    if got == wanted {
-        Ok(())
-    } else {
-        Err(format!("got {got:?}, wanted {wanted:?}").into())
-    }
+    if got == wanted { Ok(()) } else { Err(format!("got {got:?}, wanted {wanted:?}").into()) }
 }
 
 fn databases_are_apart(postgres: &Postgres) -> Result<(), Failed> {
@@ -77,13 +63,7 @@ fn databases_are_apart(postgres: &Postgres) -> Result<(), Failed> {
     expect(&query(&one, "select count(*) from t")?, "1")?;
     match query(&two, "select count(*) from t") {
         Ok(_) => Err("the second database sees the first one's table".into()),
-        Err(refused)
-            if refused
-                .message()
-                .is_some_and(|m| m.contains("does not exist")) =>
-        {
-            Ok(())
-        }
+        Err(refused) if refused.message().is_some_and(|m| m.contains("does not exist")) => Ok(()),
         Err(other) => Err(other),
     }
 }
@@ -147,9 +127,7 @@ fn start_and_abort() -> ! {
 }
 
 fn dies_with_its_process() -> Result<(), Failed> {
-    let output = Command::new(std::env::current_exe()?)
-        .arg(START_AND_ABORT)
-        .output()?;
+    let output = Command::new(std::env::current_exe()?).arg(START_AND_ABORT).output()?;
     let printed = String::from_utf8(output.stdout)?;
     let (url, folder) = printed.trim().split_once(' ').ok_or("it printed nothing")?;
     let folder = Path::new(folder);

@@ -15,13 +15,8 @@ const POLL: Duration = Duration::from_millis(50);
 const PIPE_LIMIT: Duration = Duration::from_secs(2);
 /// What `cargo run` sets for us and must not reach the next cargo: build scripts that look at
 /// these would run again on every change between a terminal and this program.
-const FROM_CARGO_RUN: [&str; 5] = [
-    "CARGO_PKG_",
-    "CARGO_MANIFEST_",
-    "CARGO_BIN_",
-    "CARGO_CRATE_",
-    "CARGO_PRIMARY_",
-];
+const FROM_CARGO_RUN: [&str; 5] =
+    ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_", "CARGO_PRIMARY_"];
 
 /// The folder of the workspace.
 pub(crate) fn root() -> PathBuf {
@@ -35,10 +30,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
     let program = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(program);
     for (name, _) in std::env::vars_os() {
-        if name
-            .to_str()
-            .is_some_and(|name| FROM_CARGO_RUN.iter().any(|p| name.starts_with(p)))
-        {
+        if name.to_str().is_some_and(|name| FROM_CARGO_RUN.iter().any(|p| name.starts_with(p))) {
             command.env_remove(name);
         }
     }
@@ -52,9 +44,7 @@ pub(crate) fn cargo(arguments: &[&str]) -> Command {
 /// If it does not start or fails.
 pub(crate) fn run(command: &mut Command) -> Result<()> {
     let shown = show(command);
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {shown}"))?;
+    let status = command.status().with_context(|| format!("cannot run {shown}"))?;
     expect_success(&shown, status)
 }
 
@@ -64,10 +54,8 @@ pub(crate) fn run(command: &mut Command) -> Result<()> {
 /// If it does not start, fails, or writes other than UTF-8.
 pub(crate) fn capture(command: &mut Command) -> Result<String> {
     let shown = words(command);
-    let output = command
-        .stderr(Stdio::inherit())
-        .output()
-        .with_context(|| format!("cannot run {shown}"))?;
+    let output =
+        command.stderr(Stdio::inherit()).output().with_context(|| format!("cannot run {shown}"))?;
     expect_success(&shown, output.status)?;
     String::from_utf8(output.stdout).with_context(|| format!("{shown} writes no UTF-8"))
 }
@@ -78,10 +66,8 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
 /// If it does not start or its output cannot be read; its failure is in the status.
 pub(crate) fn stream(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
     let shown = show(command);
-    let mut child = command
-        .stdout(Stdio::piped())
-        .spawn()
-        .with_context(|| format!("cannot run {shown}"))?;
+    let mut child =
+        command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {shown}"))?;
     let mut output = BufReader::new(child.stdout.take().context("stdout was piped")?);
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line)? > 0 {
@@ -142,17 +128,9 @@ fn show(command: &Command) -> String {
 /// The command as people type it: the program without its folder, then the arguments.
 fn words(command: &Command) -> String {
     let program = PathBuf::from(command.get_program());
-    let name = program
-        .file_name()
-        .unwrap_or(command.get_program())
-        .to_string_lossy();
-    let arguments = command
-        .get_args()
-        .map(|argument| argument.to_string_lossy());
-    std::iter::once(name)
-        .chain(arguments)
-        .collect::<Vec<_>>()
-        .join(" ")
+    let name = program.file_name().unwrap_or(command.get_program()).to_string_lossy();
+    let arguments = command.get_args().map(|argument| argument.to_string_lossy());
+    std::iter::once(name).chain(arguments).collect::<Vec<_>>().join(" ")
 }
 
 fn expect_success(shown: &str, status: ExitStatus) -> Result<()> {
@@ -177,10 +155,7 @@ mod tests {
         assert_eq!(capture(&mut shell("echo yes")).unwrap(), "yes\n");
         assert!(capture(&mut shell("echo yes; exit 1")).is_err());
         let second = Duration::from_secs(10);
-        assert_eq!(
-            capture_within(&mut shell("echo yes"), second).unwrap(),
-            "yes\n"
-        );
+        assert_eq!(capture_within(&mut shell("echo yes"), second).unwrap(), "yes\n");
         assert!(capture_within(&mut shell("exit 1"), second).is_err());
     }
 

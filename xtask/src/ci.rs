@@ -33,8 +33,7 @@ pub(crate) enum Step {
 
 impl Step {
     fn name(self) -> String {
-        self.to_possible_value()
-            .map_or_else(String::new, |value| value.get_name().to_owned())
+        self.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
     }
 
     fn run(self) -> Result<Tests> {
@@ -69,11 +68,7 @@ impl AddAssign for Tests {
 
 impl fmt::Display for Tests {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            passed,
-            failed,
-            skipped,
-        } = self;
+        let Self { passed, failed, skipped } = self;
         write!(f, "{passed} passed, {failed} failed, {skipped} skipped")
     }
 }
@@ -97,11 +92,7 @@ pub(crate) fn run(only: &[Step]) -> ExitCode {
         println!("   {line}");
     }
     println!("{sum}");
-    if sum.failed == 0 {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if sum.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Runs a step; a failed one counts at least one failure, so that the last line never hides it.
@@ -111,24 +102,15 @@ fn run_one(step: Step) -> (Tests, String) {
     let began = now();
     let tests = step.run().unwrap_or_else(|error| {
         eprintln!("{name}: {error:#}");
-        Tests {
-            failed: 1,
-            ..Tests::default()
-        }
+        Tests { failed: 1, ..Tests::default() }
     });
     let verdict = if tests.failed == 0 { "ok" } else { "FAILED" };
-    let line = format!(
-        "{name:<9} {verdict:<7} {:>7.1} s",
-        began.elapsed().as_secs_f64()
-    );
+    let line = format!("{name:<9} {verdict:<7} {:>7.1} s", began.elapsed().as_secs_f64());
     println!("== {line}");
     (tests, line)
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "a step's duration is for people, not a decision"
-)]
+#[expect(clippy::disallowed_methods, reason = "a step's duration is for people, not a decision")]
 fn now() -> Instant {
     Instant::now()
 }
@@ -139,16 +121,8 @@ mod tests {
 
     #[test]
     fn the_last_line_has_its_exact_form() {
-        let mut sum = Tests {
-            passed: 2,
-            failed: 0,
-            skipped: 1,
-        };
-        sum += Tests {
-            passed: 3,
-            failed: 1,
-            skipped: 0,
-        };
+        let mut sum = Tests { passed: 2, failed: 0, skipped: 1 };
+        sum += Tests { passed: 3, failed: 1, skipped: 0 };
         assert_eq!(sum.to_string(), "5 passed, 1 failed, 1 skipped");
     }
 

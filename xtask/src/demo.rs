@@ -39,12 +39,7 @@ struct FlowStep {
 /// # Errors
 /// If it does not build, does not end, or does not report success for every step.
 pub(crate) fn run() -> Result<()> {
-    run_child(&mut cargo(&[
-        "build",
-        "--release",
-        "--package",
-        "countersign-cli",
-    ]))?;
+    run_child(&mut cargo(&["build", "--release", "--package", "countersign-cli"]))?;
     let program = workspace::target_folder()?.join("release/countersign");
     for _ in 0..RUNS {
         let mut demo = Command::new(&program);
@@ -64,17 +59,10 @@ fn check(stdout: &str) -> Result<usize> {
         for step in &flow.steps {
             ensure!(step.ok, "step {} of flow {} failed", step.id, flow.id);
         }
-        ensure!(
-            flow.ok && !flow.steps.is_empty(),
-            "flow {} failed or has no step",
-            flow.id
-        );
+        ensure!(flow.ok && !flow.steps.is_empty(), "flow {} failed or has no step", flow.id);
         count += flow.steps.len();
     }
-    ensure!(
-        report.ok && count > 0,
-        "the demo reports failure or no step at all"
-    );
+    ensure!(report.ok && count > 0, "the demo reports failure or no step at all");
     Ok(count)
 }
 
@@ -92,10 +80,7 @@ mod tests {
     fn a_report_of_success_counts_its_steps() {
         let two = format!("{STEP},{STEP}");
         assert_eq!(check(&report(true, true, &two)).unwrap(), 2);
-        assert_eq!(
-            check(&format!("{}\n", report(true, true, STEP))).unwrap(),
-            1
-        );
+        assert_eq!(check(&format!("{}\n", report(true, true, STEP))).unwrap(), 1);
     }
 
     #[test]

@@ -67,10 +67,8 @@ fn check_advisories() -> Result<Verdict> {
 
 /// cargo-deny ends every completed check with its summary; without it nothing was checked.
 fn verdict(success: bool, text: &str) -> Verdict {
-    let completed = |word: &str| {
-        text.lines()
-            .any(|line| line.contains(&format!("advisories {word}")))
-    };
+    let completed =
+        |word: &str| text.lines().any(|line| line.contains(&format!("advisories {word}")));
     match success {
         true if completed("ok") => Verdict::Clean,
         false if completed("FAILED") => Verdict::Found,
@@ -92,13 +90,8 @@ fn install() -> Result<()> {
 /// Whether the output of `cargo deny --version` is of [`VERSION`].
 fn speaks(version: &str) -> bool {
     let wanted = VERSION.trim_start_matches('^');
-    let found = version
-        .trim()
-        .strip_prefix("cargo-deny ")
-        .unwrap_or_default();
-    found
-        .strip_prefix(wanted)
-        .is_some_and(|rest| rest.starts_with('.'))
+    let found = version.trim().strip_prefix("cargo-deny ").unwrap_or_default();
+    found.strip_prefix(wanted).is_some_and(|rest| rest.starts_with('.'))
 }
 
 #[cfg(test)]
@@ -108,10 +101,7 @@ mod tests {
     #[test]
     fn only_a_completed_check_is_a_verdict() {
         assert_eq!(verdict(true, "warning: x\nadvisories ok\n"), Verdict::Clean);
-        assert_eq!(
-            verdict(false, "error: y\nadvisories FAILED\n"),
-            Verdict::Found
-        );
+        assert_eq!(verdict(false, "error: y\nadvisories FAILED\n"), Verdict::Found);
         let unreachable = "[ERROR] failed to fetch advisory database: could not resolve host";
         assert_eq!(verdict(false, unreachable), Verdict::Unknown);
         assert_eq!(verdict(true, ""), Verdict::Unknown, "silence is no pass");

@@ -17,10 +17,7 @@ const NEEDED: [&str; 4] = ["gcc", "libc6-dev", "pkg-config", "postgresql"];
 /// If something is missing and we may not or cannot install it.
 pub(crate) fn install() -> Result<()> {
     let Some(installed) = installed()? else {
-        println!(
-            "   no dpkg here: the equivalents of {} are expected",
-            NEEDED.join(", ")
-        );
+        println!("   no dpkg here: the equivalents of {} are expected", NEEDED.join(", "));
         return Ok(());
     };
     let missing = missing(&installed);
@@ -34,25 +31,18 @@ pub(crate) fn install() -> Result<()> {
     }
     run(Command::new("apt-get").arg("update"))?;
     let mut install = Command::new("apt-get");
-    install
-        .args(["install", "-y", "--no-install-recommends"])
-        .args(missing);
+    install.args(["install", "-y", "--no-install-recommends"]).args(missing);
     run(install.env("DEBIAN_FRONTEND", "noninteractive"))
 }
 
 fn missing(installed: &BTreeSet<String>) -> Vec<&'static str> {
-    NEEDED
-        .into_iter()
-        .filter(|package| !installed.contains(*package))
-        .collect()
+    NEEDED.into_iter().filter(|package| !installed.contains(*package)).collect()
 }
 
 /// The needed packages that are installed; `None` on a system without dpkg.
 fn installed() -> Result<Option<BTreeSet<String>>> {
     let mut query = Command::new("dpkg-query");
-    query
-        .args(["-W", "-f=${db:Status-Status} ${Package}\n"])
-        .args(NEEDED);
+    query.args(["-W", "-f=${db:Status-Status} ${Package}\n"]).args(NEEDED);
     // It fails, and complains, when one package is unknown; what it found is on stdout anyway.
     match query.stderr(Stdio::null()).output() {
         Ok(output) => Ok(Some(parse(&String::from_utf8_lossy(&output.stdout)))),
@@ -62,9 +52,7 @@ fn installed() -> Result<Option<BTreeSet<String>>> {
 }
 
 fn parse(listing: &str) -> BTreeSet<String> {
-    let lines = listing
-        .lines()
-        .filter_map(|line| line.strip_prefix("installed "));
+    let lines = listing.lines().filter_map(|line| line.strip_prefix("installed "));
     lines.map(str::to_owned).collect()
 }
 

@@ -55,23 +55,9 @@ mod tests {
     fn result_lines_are_read_in_both_outcomes() {
         let ok = "test result: ok. 13 passed; 0 failed; 2 ignored; 0 measured; 1 filtered out; \
                   finished in 0.03s";
-        assert_eq!(
-            parse(ok),
-            Some(Tests {
-                passed: 13,
-                failed: 0,
-                skipped: 2
-            })
-        );
+        assert_eq!(parse(ok), Some(Tests { passed: 13, failed: 0, skipped: 2 }));
         let bad = "test result: FAILED. 0 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out";
-        assert_eq!(
-            parse(bad),
-            Some(Tests {
-                passed: 0,
-                failed: 4,
-                skipped: 0
-            })
-        );
+        assert_eq!(parse(bad), Some(Tests { passed: 0, failed: 4, skipped: 0 }));
     }
 
     #[test]

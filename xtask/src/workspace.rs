@@ -92,14 +92,10 @@ pub(crate) fn files() -> Result<Vec<PathBuf>> {
     let mut git = Command::new("git");
     // A checkout made by another user is still only listed here.
     git.args(["-c", "safe.directory=*", "ls-files", "-z"]);
-    git.args(["--cached", "--others", "--exclude-standard"])
-        .current_dir(&root);
+    git.args(["--cached", "--others", "--exclude-standard"]).current_dir(&root);
     let listing = capture(&mut git)?;
     let exists = |path: &&Path| root.join(path).is_file();
-    let paths = listing
-        .split('\0')
-        .filter(|name| !name.is_empty())
-        .map(Path::new);
+    let paths = listing.split('\0').filter(|name| !name.is_empty()).map(Path::new);
     Ok(paths.filter(exists).map(Path::to_path_buf).collect())
 }
 

@@ -29,7 +29,8 @@ pub(crate) enum Device {
     Enroll(Enroll),
     /// Read ID cards without a SAM, through the server's gateway.
     ///
-    /// Example: countersign device reader --gateway localhost:8444 --card emulated:citizen --reads 2
+    /// Example: countersign device reader --gateway localhost:8444 --card emulated:citizen --reads
+    /// 2
     Reader(ReaderCommand),
 }
 

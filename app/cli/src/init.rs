@@ -31,13 +31,15 @@ pub(crate) struct Init {
     /// a prompt on a terminal, or a random one that is left in the directory.
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
-    /// The server's id in its certificate, 1 to 64 characters of A-Z a-z 0-9 . _ - [default: random]
+    /// The server's id in its certificate, 1 to 64 characters of A-Z a-z 0-9 . _ - [default:
+    /// random]
     #[arg(long, value_name = "ID")]
     server_id: Option<String>,
     /// A further name or address for the HTTPS certificate; localhost is always in it.
     #[arg(long, value_name = "NAME")]
     tls_name: Vec<String>,
-    /// Use this PostgreSQL database: postgres://user@host:port/name [default: SQLite in the directory]
+    /// Use this PostgreSQL database: postgres://user@host:port/name [default: SQLite in the
+    /// directory]
     #[arg(long, value_name = "URL")]
     database: Option<String>,
     /// Write the admin token to this new file instead of printing it.

@@ -104,11 +104,13 @@ pub struct DeviceDir {
 }
 
 impl DeviceDir {
-    /// Opens the directory, or makes it with a fresh key. Making it again finds the same key, so that
+    /// Opens the directory, or makes it with a fresh key. Making it again finds the same key, so
+    /// that
     /// an enrolment that broke off can be repeated.
     ///
     /// # Errors
-    /// [`DeviceDirError::OtherDevice`]; [`DeviceDirError::NotOurs`] for a directory with other files.
+    /// [`DeviceDirError::OtherDevice`]; [`DeviceDirError::NotOurs`] for a directory with other
+    /// files.
     pub fn open_or_make(
         path: &Path,
         serial: &str,
@@ -167,7 +169,7 @@ impl DeviceDir {
         let der = Secret::new(read_bytes(&path)?);
         provider
             .signature
-            .from_pkcs8(&der)
+            .load_pkcs8(&der)
             .map_err(|error| DeviceDirError::Damaged { path, detail: error.to_string() })
     }
 

@@ -6,7 +6,7 @@ use std::time::Duration;
 use countersign_channel::{Error, ReaderChannel, ReaderConfig, ReaderEvent};
 use countersign_crypto::CryptoRng;
 use countersign_idcard::cache::{CacheMode, ReaderCache};
-use countersign_idcard::card::{CardDone, CardError, CardLink, CardWork, read_configuration};
+use countersign_idcard::card::{CardError, CardLink, read_configuration};
 use countersign_idcard::message;
 use countersign_idcard::reader::{
     ReadFailure, ReadOptions, ReadStart, ReaderEvent as FlowEvent, ReaderFlow,
@@ -22,7 +22,7 @@ use crate::traffic::{Counted, Counters};
 
 /// How long a read command waits for a card.
 pub const CARD_WAIT: Duration = Duration::from_secs(3);
-/// How long a read is tried again before it is given up.
+/// How long a read is tried again before it is given up, unless set otherwise.
 pub const RETRY_FOR: Duration = Duration::from_secs(30);
 /// The pause before trying again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
@@ -159,6 +159,7 @@ pub struct Reader {
     clock: Arc<dyn Clock>,
     rng: Box<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
     counters: Arc<Counters>,
+    retry_for: Duration,
 }
 
 impl Reader {
@@ -181,6 +182,7 @@ impl Reader {
             clock,
             rng,
             counters: Arc::default(),
+            retry_for: RETRY_FOR,
         }
     }
 
@@ -188,6 +190,11 @@ impl Reader {
     #[must_use]
     pub fn traffic(&self) -> Traffic {
         self.counters.snapshot()
+    }
+
+    /// Changes how long a read is tried again, from [`RETRY_FOR`].
+    pub const fn set_retry_for(&mut self, retry_for: Duration) {
+        self.retry_for = retry_for;
     }
 
     /// Changes where the reader connects.
@@ -271,20 +278,17 @@ impl Reader {
         let configuration = self.wait_for_card().await?;
         let mut read_id: ReadId = [0; READ_ID_LEN];
         (self.rng)().fill_bytes(&mut read_id);
-        let give_up = self.clock.now().plus(RETRY_FOR);
+        let give_up = self.clock.now().plus(self.retry_for);
         let mut pause = RETRY_FIRST;
-        for attempts in 1.. {
+        let mut attempts = 0;
+        let mut failed = None;
+        loop {
             let now = self.clock.now();
             let start = ReaderFlow::begin(now, &mut self.cache, &configuration, read_id, options);
             let flow = match start {
                 ReadStart::Answered(data) => {
-                    return Ok(Outcome {
-                        data,
-                        source: Source::Cache,
-                        attempts: attempts - 1,
-                        handshake: Duration::ZERO,
-                        total: started.elapsed(),
-                    });
+                    let (handshake, total) = (Duration::ZERO, started.elapsed());
+                    return Ok(Outcome { data, source: Source::Cache, attempts, handshake, total });
                 }
                 ReadStart::Started(flow) => flow,
             };
@@ -292,6 +296,13 @@ impl Reader {
                 message::Source::Cache => Source::ServerFromCache,
                 message::Source::Card => Source::Server,
             };
+            if let Some(error) = failed.take()
+                && source == Source::Server
+                && !self.is_still_there(&configuration).await
+            {
+                return Err(error); // only the card could give what is missing, and it is gone
+            }
+            attempts += 1;
             match self.run(flow).await {
                 Ok((data, handshake)) => {
                     let total = started.elapsed();
@@ -299,13 +310,17 @@ impl Reader {
                 }
                 Err(error) if error.may_pass() && self.clock.now() < give_up => {
                     tracing::info!(%error, attempts, "the read is tried again");
+                    failed = Some(error);
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(RETRY_MAX);
                 }
                 Err(error) => return Err(error),
             }
         }
-        unreachable!("the loop has no end of its own")
+    }
+
+    async fn is_still_there(&mut self, configuration: &Configuration) -> bool {
+        self.poll().await.is_ok() && self.present_configuration() == Some(configuration)
     }
 
     /// One attempt: connect, handshake, drive the flow.
@@ -350,7 +365,7 @@ impl Attempt<'_> {
             }
             match flow.poll_event() {
                 Some(FlowEvent::Card(work)) => {
-                    let done = self.card(work).await;
+                    let done = self.reader.with_card(move |link| work.perform(link)).await;
                     flow.card_done(&mut self.reader.cache, done).map_err(protocol)?;
                     continue;
                 }
@@ -377,10 +392,6 @@ impl Attempt<'_> {
                 Next::Deadline => flow.handle_timeout(self.connection.now()),
             }
         }
-    }
-
-    async fn card(&self, work: CardWork) -> Result<CardDone, CardError> {
-        self.reader.with_card(move |link| work.perform(link)).await
     }
 
     fn net_error(&self, error: NetError<Error>) -> ReadError {

@@ -38,7 +38,8 @@ fn cut_line(file: &mut File, len: u64) -> io::Result<u64> {
     Ok(after)
 }
 
-/// Reads all checkpoints. A missing file has none; a last line without newline was cut by a crash and
+/// Reads all checkpoints. A missing file has none; a last line without newline was cut by a crash
+/// and
 /// is passed over.
 ///
 /// # Errors

@@ -20,7 +20,8 @@ pub struct Config {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Readers {
-    /// C13: a reader may keep the decrypted record, under a random key of its own, to answer the next
+    /// C13: a reader may keep the decrypted record, under a random key of its own, to answer the
+    /// next
     /// read of the same card. Off unless turned on here.
     pub plaintext_cache: bool,
 }

@@ -411,7 +411,7 @@ impl DataDir {
         provider: &Provider,
     ) -> Result<Arc<dyn SecureElement>, DataError> {
         let secret = self.secret(sealer, name)?;
-        provider.signature.from_pkcs8(&secret).map_err(|error| DataError::Damaged {
+        provider.signature.load_pkcs8(&secret).map_err(|error| DataError::Damaged {
             path: self.path.join(key_path(name)),
             detail: error.to_string(),
         })

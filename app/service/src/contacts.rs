@@ -43,7 +43,8 @@ impl Contacts {
 }
 
 impl Service {
-    /// Audits a handshake or session that failed, and returns the incident id for the peer, empty if
+    /// Audits a handshake or session that failed, and returns the incident id for the peer, empty
+    /// if
     /// the bound on such rows is reached. `peer` is an address or a device id.
     pub async fn refused_contact(&self, peer: &str, error: &Error) -> String {
         let now = self.now();
@@ -62,7 +63,7 @@ impl Service {
         };
         let written = self
             .store
-            .run_tx("refuse_contact", move |tx| {
+            .run_snapshot("refuse_contact", move |tx| {
                 tx.append_audit(&entry)?;
                 Ok::<_, ServiceError>(())
             })

@@ -67,6 +67,8 @@ impl From<StoreError> for ServiceError {
         let detail = error.to_string();
         match error {
             StoreError::Refused { check } => Self::Refused { check, detail },
+            // Two callers made the same thing at once; the second finds it on its next try.
+            StoreError::Conflict { .. } => Self::Refused { check: "conflict", detail },
             StoreError::NotFound { what } => Self::NotFound { what },
             StoreError::Busy { .. }
             | StoreError::Full

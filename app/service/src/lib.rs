@@ -34,7 +34,8 @@ pub use operators::NewToken;
 pub use read_session::{Answer, ReadSession};
 pub use readers::{Enrolled, KnownReader};
 pub use sam::{
-    LEASE_WAIT, QUEUE_MAX, SamConnector, SamHealth, SamLease, SamPool, SamPort, SamUnavailable,
+    LEASE_WAIT, QUEUE_MAX, READY_WAIT, SamConnector, SamHealth, SamLease, SamPool, SamPort,
+    SamUnavailable,
 };
 
 /// Where time and randomness come from. The server hands in the real ones, a test its own.

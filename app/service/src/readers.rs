@@ -200,7 +200,8 @@ impl Service {
     /// Revokes a reader's live certificate: it must enrol again.
     ///
     /// # Errors
-    /// `reason-length`; [`ServiceError::NotFound`] if there is no such reader or it has no live certificate.
+    /// `reason-length`; [`ServiceError::NotFound`] if there is no such reader or it has no live
+    /// certificate.
     pub async fn revoke_reader_certificate(
         &self,
         actor: &Actor,

@@ -25,7 +25,7 @@ impl Service {
             at: self.now(),
         };
         self.store
-            .run_tx("begin_read", move |tx| {
+            .run_snapshot("begin_read", move |tx| {
                 let device = tx.device_by_id(&start.device_id)?;
                 let device = device.ok_or(ServiceError::NotFound { what: "reader" })?.device;
                 if device.status == DeviceStatus::Blocked {
@@ -56,7 +56,7 @@ impl Service {
         let (id, attempt) = (begun.id.clone(), begun.attempt);
         let end = ReadEnd::Done { sam_id, document_type: document_type.to_owned() };
         self.store
-            .run_tx("finish_read", move |tx| {
+            .run_snapshot("finish_read", move |tx| {
                 if !repeated {
                     tx.finish_read(&id, attempt, &end, now)?;
                 }
@@ -86,7 +86,7 @@ impl Service {
         let (id, attempt) = (begun.id.clone(), begun.attempt);
         let end = ReadEnd::Failed { check: check.to_owned(), sam_id };
         self.store
-            .run_tx("fail_read", move |tx| {
+            .run_snapshot("fail_read", move |tx| {
                 if !repeated {
                     tx.finish_read(&id, attempt, &end, now)?;
                 }

@@ -14,11 +14,15 @@ use countersign_net::{Connection, Next};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
 
 use crate::Ambient;
 
 /// How long a read waits for a free module.
 pub const LEASE_WAIT: Duration = Duration::from_secs(10);
+/// How long a read waits while no module is ready at all: a port that is just being reopened is
+/// back within this, an unplugged one is not.
+pub const READY_WAIT: Duration = Duration::from_secs(2);
 /// Reads that may wait at once; one more is refused.
 pub const QUEUE_MAX: usize = 256;
 /// The pause before a dead port is opened again, at first and at most.
@@ -149,26 +153,38 @@ impl SamPool {
             state.waiting += 1;
         }
         let _waiting = Waiting(&self.shared);
-        let wait = async {
-            loop {
-                let freed = self.shared.freed.notified();
-                if let Some(index) = self.shared.lock().idle.pop_front() {
-                    return index;
+        let until = Instant::now() + LEASE_WAIT;
+        let mut ready_until = Instant::now() + READY_WAIT;
+        loop {
+            let freed = self.shared.freed.notified();
+            let any_ready = {
+                let mut state = self.shared.lock();
+                if let Some(index) = state.idle.pop_front() {
+                    return Ok(self.leased(index));
                 }
-                freed.await;
+                state.health.iter().any(|health| health.ready)
+            };
+            if any_ready {
+                ready_until = Instant::now() + READY_WAIT;
             }
-        };
-        match tokio::time::timeout(LEASE_WAIT, wait).await {
-            Ok(index) => Ok(SamLease {
-                shared: self.shared.clone(),
-                requests: self.modules[index].clone(),
-                index,
-                in_use: false,
-            }),
-            Err(_elapsed) => {
+            if timeout_at(until.min(ready_until), freed).await.is_err() {
                 let any_ready = self.shared.lock().health.iter().any(|health| health.ready);
-                Err(if any_ready { SamUnavailable::Busy } else { SamUnavailable::NoneReady })
+                if !any_ready {
+                    return Err(SamUnavailable::NoneReady);
+                }
+                if Instant::now() >= until {
+                    return Err(SamUnavailable::Busy);
+                }
             }
+        }
+    }
+
+    fn leased(&self, index: usize) -> SamLease {
+        SamLease {
+            shared: self.shared.clone(),
+            requests: self.modules[index].clone(),
+            index,
+            in_use: false,
         }
     }
 }

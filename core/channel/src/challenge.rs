@@ -14,7 +14,8 @@ use crate::{Error, Refusal};
 
 /// How long an epoch's key issues challenges; it accepts them for one more epoch.
 pub const EPOCH: Duration = Duration::from_secs(60);
-/// Counters an epoch remembers: one bit each, 128 KiB per epoch. A flood of requests must exceed this
+/// Counters an epoch remembers: one bit each, 128 KiB per epoch. A flood of requests must exceed
+/// this
 /// between a reader's M1 and M2 to push the reader out.
 pub const WINDOW: u64 = 1 << 20;
 

@@ -85,7 +85,8 @@ impl ReaderChannel {
     /// Starts the handshake: makes the ephemeral share and queues M0.
     ///
     /// # Errors
-    /// [`Error::Local`] if the provider fails; [`Error::Misuse`] for a configuration outside bounds.
+    /// [`Error::Local`] if the provider fails; [`Error::Misuse`] for a configuration outside
+    /// bounds.
     pub fn new(
         config: Arc<ReaderConfig>,
         now: UnixTime,

@@ -227,7 +227,8 @@ impl ServerChannel {
         }
     }
 
-    /// Queues the alert for an error that [`Self::handle`] returned, with the incident id that leads
+    /// Queues the alert for an error that [`Self::handle`] returned, with the incident id that
+    /// leads
     /// the operator to the detail.
     pub fn refuse(&mut self, error: &Error, incident: &str) {
         self.state = State::Dead;
@@ -439,7 +440,8 @@ impl ExpectReader {
         leaf.key()
             .verify(&message, &self.signature)
             .map_err(|_| Error::Authentication("reader-signature"))?;
-        cx.config.challenges.consume(cx.now, &self.issued)?; // only a proven reader burns a challenge
+        // only a proven reader burns a challenge
+        cx.config.challenges.consume(cx.now, &self.issued)?;
 
         // Only from here on: key generation, the private key.
         let transcript = self.transcript.append(&*provider.hash, &self.signature_field);
@@ -449,7 +451,8 @@ impl ExpectReader {
     }
 }
 
-/// Builds and queues M3 (S106–S108): `R2`, `R3 = f(R1, R2)` sealed to the reader, signature, `Fin_S`.
+/// Builds and queues M3 (S106–S108): `R2`, `R3 = f(R1, R2)` sealed to the reader, signature,
+/// `Fin_S`.
 fn answer(
     cx: &mut Cx<'_>,
     link: &mut Link,

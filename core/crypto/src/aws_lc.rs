@@ -166,10 +166,10 @@ impl SignatureScheme for P256 {
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
                 .map_err(|_| CryptoError::Failed)?;
         let pkcs8 = Secret::copied_from(der.as_ref());
-        Ok(SoftwareKey { key: self.from_pkcs8(&pkcs8)?, pkcs8 })
+        Ok(SoftwareKey { key: self.load_pkcs8(&pkcs8)?, pkcs8 })
     }
 
-    fn from_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
+    fn load_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
         let key = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, der.expose())
             .map_err(|_| CryptoError::InvalidKey)?;
         Ok(Arc::new(P256Key(key)))

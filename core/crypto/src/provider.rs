@@ -137,7 +137,8 @@ pub trait EphemeralKey: Send {
     /// The shared secret with the peer's share.
     ///
     /// # Errors
-    /// [`CryptoError::InvalidKey`] for a share of wrong length or one that yields an all-zero secret.
+    /// [`CryptoError::InvalidKey`] for a share of wrong length or one that yields an all-zero
+    /// secret.
     fn agree(self: Box<Self>, peer_share: &[u8]) -> Result<Secret, CryptoError>;
 }
 
@@ -153,7 +154,7 @@ pub trait SignatureScheme: Send + Sync {
     ///
     /// # Errors
     /// [`CryptoError::InvalidKey`] if it is not a key of this scheme.
-    fn from_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError>;
+    fn load_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError>;
 
     /// Parses a public key: the SEC1 uncompressed point, 65 bytes.
     ///

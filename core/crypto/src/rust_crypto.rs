@@ -168,7 +168,7 @@ impl SignatureScheme for P256 {
         Ok(SoftwareKey { key: Arc::new(P256Key::new(key)), pkcs8 })
     }
 
-    fn from_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
+    fn load_pkcs8(&self, der: &Secret) -> Result<Arc<dyn SecureElement>, CryptoError> {
         let key = SigningKey::from_pkcs8_der(der.expose()).map_err(|_| CryptoError::InvalidKey)?;
         Ok(Arc::new(P256Key::new(key)))
     }

@@ -48,23 +48,23 @@ impl Check {
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
-            Self::MessageMalformed => "message_malformed",
-            Self::MessageUnexpected => "message_unexpected",
+            Self::MessageMalformed => "message-malformed",
+            Self::MessageUnexpected => "message-unexpected",
             Self::Packets => "packets",
-            Self::PeerTimeout => "peer_timeout",
-            Self::ReaderAborted => "reader_aborted",
-            Self::CardRemoved => "card_removed",
-            Self::CardTimeout => "card_timeout",
-            Self::CardRefused => "card_refused",
-            Self::CardUnreadable => "card_unreadable",
-            Self::CardNotFound => "card_not_found",
-            Self::CardAuthentication => "card_authentication",
+            Self::PeerTimeout => "peer-timeout",
+            Self::ReaderAborted => "reader-aborted",
+            Self::CardRemoved => "card-removed",
+            Self::CardTimeout => "card-timeout",
+            Self::CardRefused => "card-refused",
+            Self::CardUnreadable => "card-unreadable",
+            Self::CardNotFound => "card-not-found",
+            Self::CardAuthentication => "card-authentication",
             Self::Decryption => "decryption",
             Self::Record => "record",
-            Self::SamTimeout => "sam_timeout",
-            Self::SamDamaged => "sam_damaged",
-            Self::SamGone => "sam_gone",
-            Self::SamFailed => "sam_failed",
+            Self::SamTimeout => "sam-timeout",
+            Self::SamDamaged => "sam-damaged",
+            Self::SamGone => "sam-gone",
+            Self::SamFailed => "sam-failed",
         }
     }
 
@@ -77,7 +77,7 @@ impl Check {
     /// The name that may leave the server.
     #[must_use]
     pub const fn public_name(self) -> &'static str {
-        if self.is_secret_dependent() { "authentication_failed" } else { self.name() }
+        if self.is_secret_dependent() { "authentication" } else { self.name() }
     }
 
     /// True if the same read may succeed when tried again, perhaps with another SAM module.

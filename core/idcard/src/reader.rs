@@ -193,8 +193,9 @@ impl ReaderFlow {
                 self.finish(rng, cache, plaintext);
             }
             (_, ServerMessage::Refused(refused)) => {
-                if self.source == Source::Cache {
-                    // What was kept may be why: the next read asks the card.
+                if self.source == Source::Cache && !refused.retry() {
+                    // What was kept may be why: the next read asks the card. A server that is only
+                    // busy, or a SAM that broke, is no reason to trouble the card again.
                     cache.forget_data(&self.configuration);
                 }
                 let incident = refused.incident.as_str();

@@ -49,9 +49,6 @@ pub enum PartError {
 impl PartError {
     /// For `map_err`: an operating-system error while doing `what`.
     fn system<E: Into<io::Error>>(what: &'static str) -> impl FnOnce(E) -> Self {
-        move |error| Self::System {
-            what,
-            source: error.into(),
-        }
+        move |error| Self::System { what, source: error.into() }
     }
 }

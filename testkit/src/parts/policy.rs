@@ -94,25 +94,15 @@ mod tests {
     use super::*;
 
     fn absent() -> Result<u8, PartError> {
-        Err(PartError::Absent {
-            what: "a part",
-            install: "apt-get install a-part",
-        })
+        Err(PartError::Absent { what: "a part", install: "apt-get install a-part" })
     }
 
     /// (passed, failed, skipped) of one test that needs the part and succeeds.
     fn outcome(part: &Required<u8>) -> (u64, u64, u64) {
         // Its report would read as the outer tests'.
-        let silent = Arguments {
-            logfile: Some("/dev/null".into()),
-            ..Arguments::default()
-        };
+        let silent = Arguments { logfile: Some("/dev/null".into()), ..Arguments::default() };
         let trial = part.trial("needs the part", |part| {
-            if *part == 7 {
-                Ok(())
-            } else {
-                Err("another part".into())
-            }
+            if *part == 7 { Ok(()) } else { Err("another part".into()) }
         });
         let done = run(&silent, vec![trial]);
         (done.num_passed, done.num_failed, done.num_ignored)
@@ -122,11 +112,7 @@ mod tests {
     fn a_present_part_runs_the_test() {
         assert_eq!(outcome(&require_if(true, Ok(7))), (1, 0, 0));
         assert_eq!(outcome(&require_if(false, Ok(7))), (1, 0, 0));
-        assert_eq!(
-            outcome(&require_if(true, Ok(8))),
-            (0, 1, 0),
-            "the test's own failure counts"
-        );
+        assert_eq!(outcome(&require_if(true, Ok(8))), (0, 1, 0), "the test's own failure counts");
     }
 
     #[test]
@@ -137,12 +123,8 @@ mod tests {
 
     #[test]
     fn a_part_that_does_not_start_fails_everywhere() {
-        let broken = || {
-            Err(PartError::System {
-                what: "starting",
-                source: io::ErrorKind::Other.into(),
-            })
-        };
+        let broken =
+            || Err(PartError::System { what: "starting", source: io::ErrorKind::Other.into() });
         assert_eq!(outcome(&require_if(true, broken())), (0, 1, 0));
         assert_eq!(outcome(&require_if(false, broken())), (0, 1, 0));
     }

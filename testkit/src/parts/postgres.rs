@@ -67,12 +67,8 @@ impl Postgres {
             .tempdir()
             .map_err(PartError::system("making PostgreSQL's folder"))?;
         if let Some(user) = &user {
-            chown(
-                folder.path(),
-                Some(user.uid.as_raw()),
-                Some(user.gid.as_raw()),
-            )
-            .map_err(PartError::system("giving PostgreSQL its folder"))?;
+            chown(folder.path(), Some(user.uid.as_raw()), Some(user.gid.as_raw()))
+                .map_err(PartError::system("giving PostgreSQL its folder"))?;
         }
         let mut postgres = Self {
             programs,
@@ -108,10 +104,7 @@ impl Postgres {
     pub fn fresh_database(&self) -> Result<String, PartError> {
         let name = format!("test_{}", self.databases.fetch_add(1, Ordering::Relaxed));
         let mut createdb = self.command("createdb");
-        createdb
-            .arg("-h")
-            .arg(self.folder.path())
-            .args(["-p", &self.port.to_string()]);
+        createdb.arg("-h").arg(self.folder.path()).args(["-p", &self.port.to_string()]);
         // template0 has no visitors: concurrent tests do not block each other.
         createdb.args(["-U", ROLE, "-T", "template0", &name]);
         run("createdb", createdb)?;
@@ -147,9 +140,7 @@ impl Postgres {
             // One that ended by itself meanwhile is as dead as wanted.
             let _ = kill(child, Signal::SIGKILL);
         }
-        server
-            .wait()
-            .map_err(PartError::system("waiting for PostgreSQL's end"))?;
+        server.wait().map_err(PartError::system("waiting for PostgreSQL's end"))?;
         Ok(())
     }
 
@@ -188,36 +179,20 @@ impl Postgres {
     fn wrapped(&self, program: &str, setpriv: &[&str]) -> Command {
         let mut command = Command::new("setpriv");
         if let Some(user) = &self.user {
-            command
-                .arg(format!("--reuid={}", user.uid))
-                .arg(format!("--regid={}", user.gid));
+            command.arg(format!("--reuid={}", user.uid)).arg(format!("--regid={}", user.gid));
             command.arg("--clear-groups");
         }
-        command
-            .args(setpriv)
-            .arg("--")
-            .arg(self.programs.join(program));
+        command.args(setpriv).arg("--").arg(self.programs.join(program));
         // The current folder may be closed to that user; messages are matched, so no translation.
-        command
-            .current_dir(self.folder.path())
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null());
+        command.current_dir(self.folder.path()).env("LC_ALL", "C").stdin(Stdio::null());
         command
     }
 
     fn init(&self) -> Result<(), PartError> {
         let mut initdb = self.command("initdb");
-        initdb
-            .arg("-D")
-            .arg(self.data())
-            .args(["-A", "trust", "-U", ROLE]);
+        initdb.arg("-D").arg(self.data()).args(["-A", "trust", "-U", ROLE]);
         // Only making the files goes unsynced; the running server keeps fsync.
-        initdb.args([
-            "--no-sync",
-            "--no-instructions",
-            "--encoding=UTF8",
-            "--locale=C",
-        ]);
+        initdb.args(["--no-sync", "--no-instructions", "--encoding=UTF8", "--locale=C"]);
         run("initdb", initdb)
     }
 
@@ -239,28 +214,15 @@ impl Postgres {
     /// Starts the server on `self.port` and waits until it accepts connections.
     fn launch(&mut self) -> Result<(), PartError> {
         let log = File::create(self.log()).map_err(PartError::system("making the log"))?;
-        let err = log
-            .try_clone()
-            .map_err(PartError::system("sharing the log"))?;
+        let err = log.try_clone().map_err(PartError::system("sharing the log"))?;
         let mut server = self.wrapped("postgres", &["--pdeathsig", "INT"]);
-        server
-            .arg("-D")
-            .arg(self.data())
-            .arg("-k")
-            .arg(self.folder.path());
-        server.args([
-            "-p",
-            &self.port.to_string(),
-            "-c",
-            "listen_addresses=127.0.0.1",
-        ]);
+        server.arg("-D").arg(self.data()).arg("-k").arg(self.folder.path());
+        server.args(["-p", &self.port.to_string(), "-c", "listen_addresses=127.0.0.1"]);
         server.args(["-c", &format!("max_connections={MAX_CONNECTIONS}")]);
         server.stdout(log).stderr(err);
         let mut server = keeper::spawn(server).map_err(PartError::system("starting PostgreSQL"))?;
         for _ in 0..POLLS {
-            let ended = server
-                .try_wait()
-                .map_err(PartError::system("watching PostgreSQL"))?;
+            let ended = server.try_wait().map_err(PartError::system("watching PostgreSQL"))?;
             if ended.is_some() {
                 return Err(self.failed("it ended while starting"));
             }
@@ -280,14 +242,8 @@ impl Postgres {
     /// opens it after TCP, so both are there.
     fn is_ready(&self) -> Result<bool, PartError> {
         let mut probe = self.command("pg_isready");
-        probe
-            .arg("-q")
-            .arg("-h")
-            .arg(self.folder.path())
-            .args(["-p", &self.port.to_string()]);
-        let status = probe
-            .status()
-            .map_err(PartError::system("asking PostgreSQL"))?;
+        probe.arg("-q").arg("-h").arg(self.folder.path()).args(["-p", &self.port.to_string()]);
+        let status = probe.status().map_err(PartError::system("asking PostgreSQL"))?;
         Ok(status.success())
     }
 
@@ -297,11 +253,7 @@ impl Postgres {
         };
         kill(pid(server), signal).map_err(PartError::system("signalling PostgreSQL"))?;
         for _ in 0..POLLS {
-            if server
-                .try_wait()
-                .map_err(PartError::system("watching PostgreSQL"))?
-                .is_some()
-            {
+            if server.try_wait().map_err(PartError::system("watching PostgreSQL"))?.is_some() {
                 self.server = None;
                 return Ok(());
             }
@@ -312,10 +264,7 @@ impl Postgres {
     }
 
     fn failed(&self, detail: &str) -> PartError {
-        PartError::Failed {
-            what: WHAT,
-            detail: format!("{detail}\n{}", self.log_tail()),
-        }
+        PartError::Failed { what: WHAT, detail: format!("{detail}\n{}", self.log_tail()) }
     }
 
     fn log_tail(&self) -> String {
@@ -346,9 +295,7 @@ fn children(parent: Pid) -> Vec<Pid> {
 }
 
 fn run(what: &'static str, mut command: Command) -> Result<(), PartError> {
-    let output = command
-        .output()
-        .map_err(PartError::system("running a PostgreSQL program"))?;
+    let output = command.output().map_err(PartError::system("running a PostgreSQL program"))?;
     if output.status.success() {
         return Ok(());
     }
@@ -363,17 +310,11 @@ fn newest_programs(versions: &Path) -> Result<PathBuf, PartError> {
         .filter_map(|folder| {
             let version: u32 = folder.file_name().to_str()?.parse().ok()?;
             let programs = folder.path().join("bin");
-            programs
-                .join("postgres")
-                .exists()
-                .then_some((version, programs))
+            programs.join("postgres").exists().then_some((version, programs))
         })
         .max()
         .map(|(_, programs)| programs)
-        .ok_or(PartError::Absent {
-            what: WHAT,
-            install: INSTALL,
-        })
+        .ok_or(PartError::Absent { what: WHAT, install: INSTALL })
 }
 
 /// Who the server runs as if we are root; `None` if we already are an ordinary user.
@@ -383,10 +324,7 @@ fn unprivileged_user() -> Result<Option<User>, PartError> {
     }
     let user = User::from_name(SERVICE_USER)
         .map_err(|errno| PartError::system("looking up a user")(io::Error::from(errno)))?;
-    user.map(Some).ok_or(PartError::Absent {
-        what: WHAT,
-        install: INSTALL,
-    })
+    user.map(Some).ok_or(PartError::Absent { what: WHAT, install: INSTALL })
 }
 
 fn free_port() -> Result<u16, PartError> {
@@ -406,12 +344,7 @@ fn sweep(temporary: &Path) {
         let owner = rest.split('-').next().unwrap_or_default();
         let is_dead = |pid: &str| !Path::new("/proc").join(pid).exists();
         let lock = fs::read_to_string(folder.path().join("data/postmaster.pid"));
-        let server = lock
-            .as_deref()
-            .unwrap_or_default()
-            .lines()
-            .next()
-            .unwrap_or("none");
+        let server = lock.as_deref().unwrap_or_default().lines().next().unwrap_or("none");
         if owner.parse::<u32>().is_ok() && is_dead(owner) && is_dead(server) {
             let _ = fs::remove_dir_all(folder.path());
         }
@@ -453,11 +386,7 @@ mod tests {
         // Larger than any process id Linux gives out.
         let dead = make(&format!("{FOLDER}4194399-abc"));
         let running = make(&format!("{FOLDER}4194399-def"));
-        fs::write(
-            running.join("data/postmaster.pid"),
-            format!("{}\n", process::id()),
-        )
-        .unwrap();
+        fs::write(running.join("data/postmaster.pid"), format!("{}\n", process::id())).unwrap();
         let ours = make(&format!("{FOLDER}{}-abc", process::id()));
         let other = make("something-else");
         sweep(temporary.path());

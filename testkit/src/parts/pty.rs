@@ -49,11 +49,7 @@ pub fn pty() -> Result<Pty, PartError> {
     let mut mode = tcgetattr(&line).map_err(PartError::system("reading a pty's mode"))?;
     cfmakeraw(&mut mode);
     tcsetattr(&line, SetArg::TCSANOW, &mode).map_err(PartError::system("making a pty raw"))?;
-    Ok(Pty {
-        master: File::from(OwnedFd::from(master)),
-        path,
-        _line: line,
-    })
+    Ok(Pty { master: File::from(OwnedFd::from(master)), path, _line: line })
 }
 
 #[cfg(test)]
@@ -82,11 +78,7 @@ mod tests {
         assert_eq!(read.as_slice(), all);
         line.write_all(&all).unwrap();
         pair.master.read_exact(&mut read).unwrap();
-        assert_eq!(
-            read.as_slice(),
-            all,
-            "no echo and no editing on the way back"
-        );
+        assert_eq!(read.as_slice(), all, "no echo and no editing on the way back");
     }
 
     #[test]
@@ -106,10 +98,7 @@ mod tests {
         let mut line = open(pair.path());
         drop(pair);
         let mut byte = [0];
-        assert!(
-            matches!(line.read(&mut byte), Ok(0) | Err(_)),
-            "no byte comes any more"
-        );
+        assert!(matches!(line.read(&mut byte), Ok(0) | Err(_)), "no byte comes any more");
         assert!(line.write_all(b"x").is_err());
     }
 }

@@ -26,14 +26,9 @@ pub(super) fn check(
     for name in explained.difference(&declared) {
         findings.error(format!("{PAGE}: `{name}` is no dependency any more"));
     }
-    let members = metadata
-        .packages
-        .iter()
-        .filter(|p| metadata.workspace_members.contains(&p.id));
-    let used: BTreeSet<String> = members
-        .flat_map(|package| &package.dependencies)
-        .map(|d| d.name.clone())
-        .collect();
+    let members = metadata.packages.iter().filter(|p| metadata.workspace_members.contains(&p.id));
+    let used: BTreeSet<String> =
+        members.flat_map(|package| &package.dependencies).map(|d| d.name.clone()).collect();
     for name in declared.difference(&used) {
         findings.warn(format!("Cargo.toml: nothing uses `{name}`"));
     }
@@ -48,20 +43,14 @@ fn declared(manifest: &str) -> Result<BTreeSet<String>> {
         .and_then(|workspace| workspace.get("dependencies"))
         .and_then(|dependencies| dependencies.as_table())
         .context("Cargo.toml has no [workspace.dependencies]")?;
-    let foreign = dependencies
-        .iter()
-        .filter(|(_, value)| value.get("path").is_none());
+    let foreign = dependencies.iter().filter(|(_, value)| value.get("path").is_none());
     Ok(foreign.map(|(name, _)| name.clone()).collect())
 }
 
 /// Names in the first column of the page's tables, written as code.
 fn explained(page: &str) -> BTreeSet<String> {
-    let cells = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
-    let names = cells
-        .flat_map(|cell| cell.split(','))
-        .map(|name| name.trim().trim_matches('`'));
+    let cells = page.lines().filter_map(|line| line.strip_prefix("| `")?.split(" |").next());
+    let names = cells.flat_map(|cell| cell.split(',')).map(|name| name.trim().trim_matches('`'));
     names.map(str::to_owned).collect()
 }
 

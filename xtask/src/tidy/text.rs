@@ -11,18 +11,10 @@ const MANY_LINES: usize = 600;
 /// Columns of a line of Rust.
 const MAX_COLUMNS: usize = 100;
 /// Marks of unfinished work. Spelled in two halves, so that this file does not carry them.
-const MARKS: [&str; 3] = [
-    concat!("FIX", "ME"),
-    concat!("XX", "X"),
-    concat!("HA", "CK"),
-];
+const MARKS: [&str; 3] = [concat!("FIX", "ME"), concat!("XX", "X"), concat!("HA", "CK")];
 const UNFINISHED: &str = concat!("to", "do!(");
 /// Starts of home folders: somebody's machine, not the project's.
-const HOMES: [&str; 3] = [
-    concat!("/ho", "me/"),
-    concat!("/Us", "ers/"),
-    concat!("/ro", "ot/"),
-];
+const HOMES: [&str; 3] = [concat!("/ho", "me/"), concat!("/Us", "ers/"), concat!("/ro", "ot/")];
 /// Extensions of the files in which unfinished work is looked for.
 const CODE: [&str; 7] = ["rs", "sql", "sh", "toml", "js", "css", "html"];
 /// Folders of test data, whose lines are as long as their source made them.
@@ -31,13 +23,8 @@ const DATA: [&str; 3] = ["data", "vectors", "fixtures"];
 /// Checks one file: `path` relative to `root`.
 pub(super) fn check(path: &Path, text: &str, root: &Path, findings: &mut Findings) {
     let name = path.display();
-    let extension = path
-        .extension()
-        .and_then(|extension| extension.to_str())
-        .unwrap_or_default();
-    let is_data = path
-        .iter()
-        .any(|part| DATA.iter().any(|data| part == *data));
+    let extension = path.extension().and_then(|extension| extension.to_str()).unwrap_or_default();
+    let is_data = path.iter().any(|part| DATA.iter().any(|data| part == *data));
     if extension == "rs" && !is_data {
         match text.lines().count() {
             0..=MANY_LINES => {}
@@ -50,14 +37,10 @@ pub(super) fn check(path: &Path, text: &str, root: &Path, findings: &mut Finding
             findings.error(format!("{name}:{number}: more than {MAX_COLUMNS} columns"));
         }
         if CODE.contains(&extension) && !is_data && is_unfinished(line) {
-            findings.error(format!(
-                "{name}:{number}: unfinished work is an issue, not a mark"
-            ));
+            findings.error(format!("{name}:{number}: unfinished work is an issue, not a mark"));
         }
         if names_a_machine(line, root) {
-            findings.error(format!(
-                "{name}:{number}: names a folder of somebody's machine"
-            ));
+            findings.error(format!("{name}:{number}: names a folder of somebody's machine"));
         }
     }
 }
@@ -91,12 +74,7 @@ mod tests {
 
     fn errors(path: &str, text: &str) -> usize {
         let mut findings = Findings::default();
-        check(
-            Path::new(path),
-            text,
-            Path::new("/srv/checkout"),
-            &mut findings,
-        );
+        check(Path::new(path), text, Path::new("/srv/checkout"), &mut findings);
         findings.errors.len()
     }
 
@@ -104,12 +82,7 @@ mod tests {
     fn large_files_warn_and_then_fail() {
         let outcome = |lines: usize| {
             let mut findings = Findings::default();
-            check(
-                Path::new("a.rs"),
-                &"x\n".repeat(lines),
-                Path::new("/"),
-                &mut findings,
-            );
+            check(Path::new("a.rs"), &"x\n".repeat(lines), Path::new("/"), &mut findings);
             (findings.warnings.len(), findings.errors.len())
         };
         assert_eq!(outcome(600), (0, 0));
@@ -133,10 +106,7 @@ mod tests {
         for mark in MARKS {
             assert_eq!(errors("a.rs", &format!("// {mark}: later")), 1, "{mark}");
             assert_eq!(errors("a.md", &format!("no {mark} in code")), 0);
-            assert_eq!(
-                errors("a.rs", &format!("let template = \"{mark}{mark}\";")),
-                0
-            );
+            assert_eq!(errors("a.rs", &format!("let template = \"{mark}{mark}\";")), 0);
         }
         assert_eq!(errors("a.rs", &format!("    {UNFINISHED})")), 1);
         assert_eq!(errors("a.rs", "// nothing left to do"), 0);
@@ -147,11 +117,7 @@ mod tests {
         for home in HOMES {
             assert_eq!(errors("a.md", &format!("see {home}me/x")), 1, "{home}");
             assert_eq!(errors("a.toml", &format!("path = \"{home}me/x\"")), 1);
-            assert_eq!(
-                errors("a.md", &format!("`docs{home}page`")),
-                0,
-                "inside a longer path"
-            );
+            assert_eq!(errors("a.md", &format!("`docs{home}page`")), 0, "inside a longer path");
         }
         assert_eq!(errors("a.md", "built in /srv/checkout/target"), 1);
         assert_eq!(errors("a.md", "built in /usr/lib/postgresql"), 0);

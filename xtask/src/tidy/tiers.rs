@@ -7,15 +7,7 @@ use super::Findings;
 use crate::workspace::{Metadata, Package};
 
 /// Runtimes and sockets: nothing in `core` reaches them, not even through another crate.
-const NO_RUNTIME: [&str; 7] = [
-    "tokio",
-    "mio",
-    "socket2",
-    "async-std",
-    "smol",
-    "polling",
-    "hyper",
-];
+const NO_RUNTIME: [&str; 7] = ["tokio", "mio", "socket2", "async-std", "smol", "polling", "hyper"];
 /// What `core` must not name itself either: storage, clocks, the system, its randomness.
 const NO_WORLD: [&str; 10] = [
     "rusqlite",
@@ -30,14 +22,7 @@ const NO_WORLD: [&str; 10] = [
     "tracing-subscriber",
 ];
 /// HTTP: `service` has none of its types.
-const NO_HTTP: [&str; 6] = [
-    "axum",
-    "axum-server",
-    "hyper",
-    "http",
-    "tower",
-    "tower-http",
-];
+const NO_HTTP: [&str; 6] = ["axum", "axum-server", "hyper", "http", "tower", "tower-http"];
 /// Who may carry `testkit` in its product: the tools only.
 const TOOLS: [&str; 2] = ["bench", "xtask"];
 /// The package of use cases.
@@ -67,9 +52,7 @@ pub(super) fn check(metadata: &Metadata, root: &Path, findings: &mut Findings) {
         }
         if floor == "core" {
             for reached in reached(metadata, package).intersection(&NO_RUNTIME.into()) {
-                findings.error(format!(
-                    "{name} reaches {reached}: core has no runtime, no socket"
-                ));
+                findings.error(format!("{name} reaches {reached}: core has no runtime, no socket"));
             }
         }
     }
@@ -77,13 +60,7 @@ pub(super) fn check(metadata: &Metadata, root: &Path, findings: &mut Findings) {
 
 /// The first folder under the workspace: `core`, `edge`, `app`, or the tool's own.
 fn floor<'a>(package: &'a Package, root: &Path) -> Option<&'a str> {
-    package
-        .manifest_path
-        .strip_prefix(root)
-        .ok()?
-        .iter()
-        .next()?
-        .to_str()
+    package.manifest_path.strip_prefix(root).ok()?.iter().next()?.to_str()
 }
 
 /// Why the package `name` on `floor` may not name `dependency` (a member if `below` is known).
@@ -111,11 +88,8 @@ fn forbidden(
 fn reached<'a>(metadata: &'a Metadata, package: &'a Package) -> BTreeSet<&'a str> {
     let nodes = metadata.resolve.iter().flat_map(|resolve| &resolve.nodes);
     let graph: BTreeMap<&str, _> = nodes.map(|node| (node.id.as_str(), &node.deps)).collect();
-    let names: BTreeMap<&str, &str> = metadata
-        .packages
-        .iter()
-        .map(|p| (p.id.as_str(), p.name.as_str()))
-        .collect();
+    let names: BTreeMap<&str, &str> =
+        metadata.packages.iter().map(|p| (p.id.as_str(), p.name.as_str())).collect();
     let mut seen = BTreeSet::new();
     let mut open = vec![package.id.as_str()];
     while let Some(id) = open.pop() {
@@ -125,9 +99,7 @@ fn reached<'a>(metadata: &'a Metadata, package: &'a Package) -> BTreeSet<&'a str
             }
         }
     }
-    seen.into_iter()
-        .filter_map(|id| names.get(id).copied())
-        .collect()
+    seen.into_iter().filter_map(|id| names.get(id).copied()).collect()
 }
 
 #[cfg(test)]
@@ -136,15 +108,7 @@ mod tests {
 
     #[test]
     fn dependencies_point_down() {
-        assert!(
-            forbidden(
-                "countersign-pki",
-                "core",
-                "countersign-crypto",
-                Some("core")
-            )
-            .is_none()
-        );
+        assert!(forbidden("countersign-pki", "core", "countersign-crypto", Some("core")).is_none());
         assert!(forbidden("countersign-pki", "core", "countersign-net", Some("edge")).is_some());
         assert!(forbidden("countersign-net", "edge", "countersign-pki", Some("core")).is_none());
         assert!(forbidden("countersign-net", "edge", "countersign-server", Some("app")).is_some());
@@ -193,10 +157,7 @@ mod tests {
             check(&workspace(kind), Path::new("/w"), &mut findings);
             findings.errors
         };
-        assert_eq!(
-            errors("null"),
-            ["a reaches tokio: core has no runtime, no socket"]
-        );
+        assert_eq!(errors("null"), ["a reaches tokio: core has no runtime, no socket"]);
         assert_eq!(errors("\"dev\""), [""; 0]);
     }
 }

@@ -21,10 +21,7 @@ pub(super) fn check(manifest: &str, metadata: &Metadata, findings: &mut Findings
         let text = fs::read_to_string(&package.manifest_path)
             .with_context(|| format!("{}", package.manifest_path.display()))?;
         if !takes_the_lints(&text)? {
-            findings.error(format!(
-                "{}: [lints] workspace = true is missing",
-                package.name
-            ));
+            findings.error(format!("{}: [lints] workspace = true is missing", package.name));
         }
     }
     Ok(())
@@ -34,17 +31,13 @@ fn workspace_forbids(manifest: &str) -> Result<bool> {
     let manifest: Table = manifest.parse().context("Cargo.toml")?;
     let lint = ["workspace", "lints", "rust", "unsafe_code"];
     let (first, rest) = lint.split_first().context("a lint has a name")?;
-    let value = rest
-        .iter()
-        .try_fold(manifest.get(*first), |value, key| Some(value?.get(key)));
+    let value = rest.iter().try_fold(manifest.get(*first), |value, key| Some(value?.get(key)));
     Ok(value.flatten().and_then(toml::Value::as_str) == Some("forbid"))
 }
 
 fn takes_the_lints(manifest: &str) -> Result<bool> {
     let manifest: Table = manifest.parse().context("a package's Cargo.toml")?;
-    let workspace = manifest
-        .get("lints")
-        .and_then(|lints| lints.get("workspace"));
+    let workspace = manifest.get("lints").and_then(|lints| lints.get("workspace"));
     Ok(workspace.and_then(toml::Value::as_bool) == Some(true))
 }
 

@@ -35,7 +35,7 @@ fn checksum_errors_are_retried_and_recover_up_to_the_limit() {
         let mut world = world();
         world.faults.inject(fault(limit + 1));
         let outcome = world.read();
-        assert_eq!(outcome.check(), "sam_damaged");
+        assert_eq!(outcome.check(), "sam-damaged");
         assert_eq!(outcome.server, Some(Err(Check::SamDamaged)));
         assert!(world.host.is_dead());
         world.replug();
@@ -64,7 +64,7 @@ fn a_read_that_is_damaged_every_time_fails() {
     for _ in 0..=CHECKSUM_RETRIES {
         world.faults.inject(Fault::DamageAnswerTo(READ));
     }
-    assert_eq!(world.read().check(), "sam_damaged");
+    assert_eq!(world.read().check(), "sam-damaged");
     world.replug();
     for _ in 0..CHECKSUM_RETRIES {
         world.faults.inject(Fault::DamageAnswerTo(READ));
@@ -78,7 +78,7 @@ fn a_silent_module_times_out_at_any_command() {
         let mut world = world();
         world.faults.inject(Fault::SilentAfter(code));
         let outcome = world.read();
-        assert_eq!(outcome.check(), "sam_timeout", "{code:02x?}");
+        assert_eq!(outcome.check(), "sam-timeout", "{code:02x?}");
         assert!(world.host.is_dead());
         let failure = outcome.result.expect_err("checked");
         assert!(failure.retry);
@@ -92,9 +92,9 @@ fn a_module_unplugged_at_any_command_is_gone() {
     for code in [REMOTE_CARD, FIND, SELECT, CARD_ANSWER, ENCRYPTED, READ] {
         let mut world = world();
         world.faults.inject(Fault::UnplugAt(code));
-        assert_eq!(world.read().check(), "sam_gone", "{code:02x?}");
+        assert_eq!(world.read().check(), "sam-gone", "{code:02x?}");
         // The next read finds the host dead, and says so, without waiting.
-        assert_eq!(world.read().check(), "sam_failed");
+        assert_eq!(world.read().check(), "sam-failed");
         world.replug();
         world.read().record();
     }
@@ -106,16 +106,16 @@ fn garbage_is_skipped_and_a_truncated_answer_times_out() {
     world.faults.inject(Fault::GarbageBeforeAnswer);
     world.read().record();
     world.faults.inject(Fault::TruncatedAnswer);
-    assert_eq!(world.read().check(), "sam_timeout");
+    assert_eq!(world.read().check(), "sam-timeout");
 }
 
 #[test]
 fn odd_answers_have_their_checks_and_blame_decides_who_lives() {
     let cases = [
-        (Fault::VendorTimeout, "sam_timeout", true),
-        (Fault::UnknownStatus, "sam_failed", true),
-        (Fault::CardNotFound, "card_not_found", false),
-        (Fault::RejectCard, "authentication_failed", false),
+        (Fault::VendorTimeout, "sam-timeout", true),
+        (Fault::UnknownStatus, "sam-failed", true),
+        (Fault::CardNotFound, "card-not-found", false),
+        (Fault::RejectCard, "authentication", false),
     ];
     for (fault, check, dies) in cases {
         let mut world = world();
@@ -134,7 +134,7 @@ fn a_card_that_answers_wrongly_is_refused_under_one_public_name() {
     let mut world = world();
     world.card.set_wrong_answers(true);
     let outcome = world.read();
-    assert_eq!(outcome.check(), "authentication_failed");
+    assert_eq!(outcome.check(), "authentication");
     assert_eq!(outcome.server, Some(Err(Check::CardAuthentication)));
     let failure = outcome.result.expect_err("checked");
     assert_eq!((failure.incident.as_deref(), failure.retry), (Some("inc_1"), false));
@@ -190,7 +190,7 @@ fn a_card_removed_at_any_apdu_aborts_the_read_and_frees_the_sam() {
         let mut world = self::world();
         world.card.remove_after(after);
         let outcome = world.read();
-        assert_eq!(outcome.check(), "card_removed", "after {after}");
+        assert_eq!(outcome.check(), "card-removed", "after {after}");
         assert_eq!(outcome.server, Some(Err(Check::CardRemoved)));
         assert_eq!(outcome.names.last(), Some(&"abort"));
         assert!(world.host.is_idle(), "after {after}");
@@ -207,7 +207,7 @@ fn a_card_that_falls_silent_is_a_card_timeout() {
         link.set_silent(true);
         vec![message.to_vec()]
     }));
-    assert_eq!(world.read().check(), "card_timeout");
+    assert_eq!(world.read().check(), "card-timeout");
 }
 
 #[test]
@@ -244,7 +244,7 @@ fn a_missing_packet_times_out_and_an_extra_one_is_out_of_turn() {
         seen += usize::from(packet);
         if packet && seen == 2 { Vec::new() } else { vec![bytes.to_vec()] }
     }));
-    assert_eq!(world.read().check(), "peer_timeout");
+    assert_eq!(world.read().check(), "peer-timeout");
     assert!(world.host.is_idle());
 
     let mut world = self::world();
@@ -252,7 +252,7 @@ fn a_missing_packet_times_out_and_an_extra_one_is_out_of_turn() {
         Ok(ReaderMessage::CardAnswer(_)) => vec![bytes.to_vec(), bytes.to_vec()],
         _ => vec![bytes.to_vec()],
     }));
-    assert_eq!(world.read().check(), "message_unexpected");
+    assert_eq!(world.read().check(), "message-unexpected");
     assert!(world.host.is_idle());
 }
 
@@ -268,12 +268,12 @@ fn altered_data_fail_under_the_same_public_name_as_a_wrong_card() {
         _ => vec![bytes.to_vec()],
     }));
     let outcome = world.read();
-    assert_eq!(outcome.check(), "authentication_failed");
+    assert_eq!(outcome.check(), "authentication");
     assert_eq!(outcome.server, Some(Err(Check::Decryption)));
     // The card's data are kept, and refused again from the cache: then they are forgotten.
     let outcome = world.read();
     assert!(outcome.names.contains(&"send packets"));
-    assert_eq!(outcome.check(), "authentication_failed");
+    assert_eq!(outcome.check(), "authentication");
     world.tamper = None;
     assert!(world.read().names.contains(&"card challenge"));
 }
@@ -284,7 +284,7 @@ fn garbage_from_the_reader_kills_the_flow() {
         let mut world = world();
         world.tamper = Some(Box::new(move |_| vec![garbage.clone()]));
         let outcome = world.read();
-        assert_eq!(outcome.check(), "message_malformed");
+        assert_eq!(outcome.check(), "message-malformed");
         assert_eq!(outcome.server, Some(Err(Check::MessageMalformed)));
     }
 }

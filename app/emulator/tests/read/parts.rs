@@ -26,7 +26,7 @@ fn samples_are_valid_and_invented() {
         assert!(record.encode().is_ok(), "{record:?}");
         assert!(record.name().contains("样本"));
         let number = record.id_number();
-        // Region 000000 and country XXX do not exist; sequence numbers start with 00.
+        // Region 000000 and country UTO do not exist; sequence numbers start with 00.
         assert!(number.contains("000000") || number.contains("0000"), "{number}");
     }
 }

@@ -1,6 +1,6 @@
 //! The HTTP API under `/v1` (interfaces.md): parses, authorises, asks the service, answers.
 //!
-//! Every failure is an RFC 9457 problem. Handlers return a [`problem::Problem`]; [`envelope`]
+//! Every failure is an RFC 9457 problem. Handlers return a `Problem`; `envelope`
 //! gives each answer its request id, renders problems, logs one line and counts.
 //!
 //! Absent on purpose: decisions, SQL, protocol bytes.

@@ -20,6 +20,7 @@ const STATE_CHECKS: &[&str] = &[
     "approval-not-usable",
     "approval-settled",
     "certificate-not-intended",
+    "conflict",
     "operator-name-taken",
     "read-superseded",
     "reader-blocked",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use axum::http::StatusCode;
+use countersign_store::CertificateIntent;
 use serde_json::{Value, json};
 
 use crate::world::World;
@@ -95,6 +96,25 @@ async fn a_certificate_is_revoked_once() {
     assert_eq!(revoked.json()["status"], "enrolled");
     let again = world.post(&format!("{path}/revoke"), &reason).await;
     again.assert_problem(404, "not-found", "Not found", "there is no such certificate");
+}
+
+#[tokio::test]
+async fn a_certificate_that_was_never_signed_does_not_show() {
+    let world = World::new().await;
+    let id = world.reader("RD-1", 1).await;
+    let path = format!("/v1/readers/{id}");
+    world.post(&format!("{path}/revoke"), &json!({ "reason": "lost" })).await;
+    let now = world.service.now();
+    let intent = CertificateIntent {
+        number: "07".to_owned(),
+        device_id: id,
+        public_key: [7; 32],
+        not_after: now.plus(Duration::from_secs(1)),
+        at: now,
+    };
+    let store = world.service.store();
+    store.run_tx("test_intend", move |tx| tx.intend_certificate(&intent)).await.unwrap();
+    assert_eq!(world.get(&path).await.json()["certificate"], Value::Null);
 }
 
 #[tokio::test]

@@ -60,7 +60,7 @@ fn server_message(kind: u8) -> ServerMessage {
         2 => ServerMessage::SendPackets,
         3 => ServerMessage::Plaintext(Plaintext { data: plain(0x20), cache_plaintext: true }),
         _ => ServerMessage::Refused(Refused::new(
-            ShortText::new("sam_gone").expect("short"),
+            ShortText::new("sam-gone").expect("short"),
             true,
             ShortText::new("").expect("short"),
         )),
@@ -100,7 +100,7 @@ fn a_reader_dies_of_any_message_out_of_turn() {
         let result = flow.handle(&mut rng(), &mut cache, &message);
         assert!(matches!(result, Err(FlowError::Unexpected { awaited: "card challenge", .. })));
         let Some(ReaderEvent::Failed(failure)) = flow.poll_event() else { panic!("silent") };
-        assert_eq!(failure.check, "message_unexpected");
+        assert_eq!(failure.check, "message-unexpected");
         assert!(flow.is_over() && flow.poll_timeout().is_none());
         let again = flow.handle(&mut rng(), &mut cache, &server_message(0).encode());
         assert_eq!(again, Err(FlowError::Over));
@@ -117,7 +117,7 @@ fn a_reader_is_told_of_a_refusal_and_of_its_incident() {
     let mut flow = reader(&mut cache);
     flow.handle(&mut rng(), &mut cache, &server_message(4).encode()).expect("any time");
     let Some(ReaderEvent::Failed(failure)) = flow.poll_event() else { panic!("silent") };
-    assert_eq!((failure.check.as_str(), failure.retry), ("sam_gone", true));
+    assert_eq!((failure.check.as_str(), failure.retry), ("sam-gone", true));
     assert_eq!(failure.incident, None);
 }
 
@@ -132,7 +132,7 @@ fn a_reader_gives_up_in_time_and_says_why() {
     flow.handle_timeout(deadline);
     let abort = ReaderMessage::Abort(AbortReason::TimedOut).encode();
     assert_eq!(flow.poll_transmit(), Some(abort));
-    assert!(matches!(flow.poll_event(), Some(ReaderEvent::Failed(f)) if f.check == "peer_timeout"));
+    assert!(matches!(flow.poll_event(), Some(ReaderEvent::Failed(f)) if f.check == "peer-timeout"));
     flow.handle_timeout(deadline);
     flow.cancel();
     assert!(flow.poll_event().is_none() && flow.poll_transmit().is_none());
@@ -189,7 +189,7 @@ fn a_server_dies_of_any_message_out_of_turn_and_refuses() {
         let Ok(ServerMessage::Refused(refused)) = ServerMessage::decode(&refused) else {
             panic!("not a refusal");
         };
-        assert_eq!(refused.check.as_str(), "message_unexpected");
+        assert_eq!(refused.check.as_str(), "message-unexpected");
         // Nothing secret: no incident. No SAM was asked: none is freed.
         assert_eq!((refused.incident.as_str(), refused.retry()), ("", false));
         let event = flow.poll_event();
@@ -240,7 +240,7 @@ fn the_owner_may_refuse_and_an_open_sam_is_freed() {
     let mut flow = server();
     flow.handle(NOW, &reader_message(0).encode()).expect("in turn");
     // The operation was not taken yet: no SAM knows of the read.
-    flow.refuse("sam_busy", true, none());
+    flow.refuse("sam-busy", true, none());
     assert!(matches!(flow.poll_event(), Some(ServerEvent::Begun { .. })));
     assert!(flow.poll_event().is_none());
 

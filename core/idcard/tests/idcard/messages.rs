@@ -41,7 +41,7 @@ fn server_messages() -> Vec<ServerMessage> {
         ServerMessage::Plaintext(plaintext(None, false)),
         ServerMessage::Plaintext(plaintext(Some(512), true)),
         ServerMessage::Refused(Refused::new(
-            ShortText::new("sam_timeout").expect("short"),
+            ShortText::new("sam-timeout").expect("short"),
             true,
             text("inc_1"),
         )),
@@ -115,7 +115,7 @@ fn unknown_types_and_values_are_typed_errors() {
     // A flag is 0 or 1, a name visible ASCII.
     let refused = server_messages().pop().expect("the last").encode();
     let mut altered = refused.clone();
-    altered[2 + "sam_timeout".len()] = 2;
+    altered[2 + "sam-timeout".len()] = 2;
     assert_eq!(ServerMessage::decode(&altered).err(), Some(MessageError::Malformed));
     let mut altered = refused;
     altered[3] = 0x0A;
@@ -162,7 +162,7 @@ fn check_names_fit_the_refusal_and_hide_what_depends_on_secrets() {
     assert_eq!(names.len(), checks.len());
     for check in checks {
         assert!(ShortText::<48>::new(check.public_name()).is_some());
-        assert_eq!(check.is_secret_dependent(), check.public_name() == "authentication_failed");
+        assert_eq!(check.is_secret_dependent(), check.public_name() == "authentication");
     }
 }
 

@@ -196,6 +196,9 @@ impl SamHost {
         if response.status == Status::Known(Sw3::BadChecksum) {
             return self.resend(now);
         }
+        if self.is_stale(&response) {
+            return;
+        }
         let Some(Pending { command, .. }) = self.pending.take() else {
             return;
         };
@@ -225,6 +228,21 @@ impl SamHost {
 
     pub(super) fn cancelled(&mut self, now: UnixTime) {
         self.clear(now, SamEvent::Done(SamResult::Cancelled));
+    }
+
+    /// Whether this can only answer a command that an earlier owner of the port left behind. Such
+    /// answers may come until the id, whose length no other answer has, shows that host and module
+    /// are in step.
+    pub(super) fn is_stale(&self, response: &Response) -> bool {
+        let starting = matches!(self.stage, Stage::Resetting | Stage::Testing | Stage::Identifying);
+        let Some(Pending { command, .. }) = self.pending.as_ref().filter(|_| starting) else {
+            return false;
+        };
+        match response.status {
+            Status::Known(Sw3::Ok) => !response.has_ok_len(command),
+            Status::Known(status) => status == Sw3::CardFound || status.blames_card(),
+            _ => false,
+        }
     }
 
     pub(super) const fn is_reading(&self) -> bool {

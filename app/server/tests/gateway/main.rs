@@ -1,0 +1,6 @@
+//! The device gateway over real sockets, with an emulated SAM module on a real pty: good reads, and
+//! every bad input that must be refused by name with nothing stored.
+
+mod faults;
+mod hostile;
+mod stage;
