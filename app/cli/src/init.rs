@@ -20,8 +20,6 @@ const PASSPHRASE_BYTES: usize = 24;
 const SERVER_ID_BYTES: usize = 4;
 
 /// Make a new data directory.
-///
-/// Example: countersign init --data ./countersign-data --admin-token-file ./admin.token
 #[derive(Args)]
 pub(crate) struct Init {
     /// The data directory to make; it must not exist, or be empty.

@@ -36,10 +36,16 @@ struct Cli {
 #[derive(Subcommand)]
 enum Command {
     /// Run every flow against a server, devices and emulators of its own, and check each step.
+    ///
+    /// Example: countersign demo --json
     Demo,
     /// Make a new data directory: CA, keys, settings, and the first operator's token.
+    ///
+    /// Example: countersign init --data ./countersign-data --admin-token-file ./admin.token
     Init(init::Init),
     /// Run the server: HTTPS API and device gateway.
+    ///
+    /// Example: countersign serve --data ./countersign-data --sam /dev/ttyUSB0
     Serve(serve::Serve),
     /// The CA's certificates.
     #[command(subcommand)]

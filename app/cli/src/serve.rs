@@ -11,8 +11,6 @@ use crate::local::Local;
 use crate::output::{self, Output};
 
 /// Run the server.
-///
-/// Example: countersign serve --data ./countersign-data --sam /dev/ttyUSB0
 #[derive(Args)]
 pub(crate) struct Serve {
     #[command(flatten)]

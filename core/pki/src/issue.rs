@@ -86,11 +86,14 @@ pub struct Validity {
     pub not_after: UnixTime,
 }
 
+/// Certificates begin this long before they are issued: the clocks of devices and servers differ.
+const BACKDATED: Duration = Duration::from_secs(3600);
+
 impl Validity {
-    /// From `now` for `duration`.
+    /// From an hour before `now` (clocks differ) until `duration` after it.
     #[must_use]
     pub fn from(now: UnixTime, duration: Duration) -> Self {
-        Self { not_before: now, not_after: now.plus(duration) }
+        Self { not_before: now.minus(BACKDATED), not_after: now.plus(duration) }
     }
 }
 

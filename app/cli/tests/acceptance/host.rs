@@ -1,0 +1,227 @@
+//! A machine with the command on it: a temporary directory, and processes that end with the test.
+
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdout, Command, Stdio};
+use std::time::Duration;
+
+use countersign_device::Api;
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+/// Which database the server uses.
+pub(crate) enum Database {
+    Sqlite,
+    Postgres(String),
+}
+
+/// A command's end.
+pub(crate) struct Ended {
+    pub(crate) code: i32,
+    pub(crate) stdout: String,
+    pub(crate) stderr: String,
+}
+
+impl Ended {
+    pub(crate) fn json(&self) -> Result<Value, Failed> {
+        serde_json::from_str(&self.stdout)
+            .map_err(|error| format!("{error}: {:?} / {:?}", self.stdout, self.stderr).into())
+    }
+
+    pub(crate) fn ok(self) -> Result<Self, Failed> {
+        if self.code == 0 {
+            Ok(self)
+        } else {
+            Err(format!("exit code {}: {} {}", self.code, self.stdout, self.stderr).into())
+        }
+    }
+}
+
+pub(crate) fn command() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_countersign"));
+    command.stdin(Stdio::null()).env_remove("CREDENTIALS_DIRECTORY").env_remove("COUNTERSIGN_LOG");
+    command
+}
+
+/// A process that is killed when the test ends.
+pub(crate) struct Process {
+    child: Child,
+    stdout: BufReader<ChildStdout>,
+}
+
+impl Process {
+    pub(crate) fn start(mut command: Command) -> Result<Self, Failed> {
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
+        Ok(Self { child, stdout })
+    }
+
+    /// The first line, as JSON: what a long-running command says when it is ready.
+    pub(crate) fn first_json(&mut self) -> Result<Value, Failed> {
+        let mut line = String::new();
+        self.stdout.read_line(&mut line)?;
+        serde_json::from_str(&line).map_err(|error| format!("{error}: {line:?}").into())
+    }
+
+    /// SIGKILL.
+    pub(crate) fn kill(mut self) -> Result<(), Failed> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// Waits for a good end and gives what was printed.
+    pub(crate) fn finish(mut self) -> Result<Ended, Failed> {
+        let mut stdout = String::new();
+        self.stdout.read_to_string(&mut stdout)?;
+        let code = self.child.wait()?.code().unwrap_or(-1);
+        Ok(Ended { code, stdout, stderr: String::new() })
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        let _ended = self.child.kill();
+        let _reaped = self.child.wait();
+    }
+}
+
+/// A machine.
+pub(crate) struct Host {
+    dir: tempfile::TempDir,
+}
+
+impl Host {
+    pub(crate) fn new() -> Result<Self, Failed> {
+        Ok(Self { dir: tempfile::tempdir()? })
+    }
+
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    /// Runs the command in this machine's directory.
+    pub(crate) fn run(&self, words: &[&str]) -> Result<Ended, Failed> {
+        let output = command().args(words).current_dir(self.dir.path()).output()?;
+        Ok(Ended {
+            code: output.status.code().unwrap_or(-1),
+            stdout: String::from_utf8(output.stdout)?,
+            stderr: String::from_utf8(output.stderr)?,
+        })
+    }
+
+    pub(crate) fn spawn(&self, words: &[&str]) -> Result<Process, Failed> {
+        let mut command = command();
+        command.args(words).current_dir(self.dir.path());
+        Process::start(command)
+    }
+
+    /// `init`, as the README has it.
+    pub(crate) fn init(&self, database: &Database) -> Result<(), Failed> {
+        let mut words = vec!["init", "--data", "data", "--admin-token-file", "admin.token"];
+        if let Database::Postgres(url) = database {
+            words.extend(["--database", url]);
+        }
+        self.run(&words)?.ok()?;
+        let ca = self.run(&["ca", "export", "--data", "data", "tls-root"])?.ok()?;
+        std::fs::write(self.path("ca.pem"), ca.stdout)?;
+        Ok(())
+    }
+
+    /// An emulated SAM module at `sam`.
+    pub(crate) fn sam(&self) -> Result<Process, Failed> {
+        let mut sam = self.spawn(&["--json", "emulator", "sam", "--link", "sam"])?;
+        sam.first_json()?;
+        Ok(sam)
+    }
+
+    /// `serve` on these ports.
+    pub(crate) fn serve(&self, ports: &Ports) -> Result<Process, Failed> {
+        let (https, gateway) = (ports.https.to_string(), ports.gateway.to_string());
+        let mut server = self.spawn(&[
+            "--json",
+            "serve",
+            "--data",
+            "data",
+            "--sam",
+            "sam",
+            "--https-port",
+            &https,
+            "--gateway-port",
+            &gateway,
+        ])?;
+        server.first_json()?;
+        Ok(server)
+    }
+
+    pub(crate) fn api(&self, ports: &Ports) -> Result<Api, Failed> {
+        let ca = std::fs::read_to_string(self.path("ca.pem"))?;
+        let token = std::fs::read_to_string(self.path("admin.token"))?;
+        Ok(Api::new(&ports.api(), &ca, &token)?)
+    }
+
+    pub(crate) fn enroll(&self, ports: &Ports, serial: &str) -> Result<(), Failed> {
+        self.run(&[
+            "device",
+            "enroll",
+            "--device",
+            serial,
+            "--serial",
+            serial,
+            "--server",
+            &ports.api(),
+            "--ca",
+            "ca.pem",
+            "--token-file",
+            "admin.token",
+        ])?
+        .ok()?;
+        Ok(())
+    }
+
+    pub(crate) fn data(&self) -> PathBuf {
+        self.path("data")
+    }
+}
+
+/// Two free loopback ports that a server can have again after it was killed.
+pub(crate) struct Ports {
+    pub(crate) https: u16,
+    pub(crate) gateway: u16,
+}
+
+impl Ports {
+    pub(crate) fn pick() -> Result<Self, Failed> {
+        let (first, second) =
+            (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
+        Ok(Self { https: first.local_addr()?.port(), gateway: second.local_addr()?.port() })
+    }
+
+    pub(crate) fn api(&self) -> String {
+        format!("https://127.0.0.1:{}", self.https)
+    }
+
+    pub(crate) fn gateway(&self) -> String {
+        format!("127.0.0.1:{}", self.gateway)
+    }
+}
+
+/// Tries until `done` or a bound is reached.
+pub(crate) fn wait_for<T>(
+    what: &str,
+    mut done: impl FnMut() -> Result<Option<T>, Failed>,
+) -> Result<T, Failed> {
+    for _ in 0..600 {
+        if let Some(value) = done()? {
+            return Ok(value);
+        }
+        std::thread::sleep(Duration::from_millis(50));
+    }
+    Err(format!("{what} never happened").into())
+}
+
+/// Whether a file exists at all.
+pub(crate) fn exists(path: &Path) -> bool {
+    path.symlink_metadata().is_ok()
+}

@@ -1,0 +1,193 @@
+//! What the command says: one JSON value, help, and refusals with their exit codes.
+
+use std::net::TcpListener;
+
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+use crate::host::{Database, Ended, Host, Ports, exists};
+
+const REFUSED: i32 = 1;
+const USAGE: i32 = 2;
+const ENVIRONMENT: i32 = 3;
+
+/// A refusal: exit code, named check, a sentence; as one JSON value and as text.
+fn expect(host: &Host, words: &[&str], code: i32, check: &str) -> Result<Ended, Failed> {
+    let ended = host.run(&[&["--json"], words].concat())?;
+    let said = format!("{words:?}: {} {} {}", ended.code, ended.stdout, ended.stderr);
+    assert_eq!(ended.code, code, "{said}");
+    let error = &ended.json()?["error"];
+    assert_eq!(error["check"], check, "{said}");
+    assert!(error["detail"].as_str().is_some_and(|detail| detail.len() > 10), "{said}");
+    let text = host.run(words)?;
+    assert_eq!((text.code, text.stdout.as_str()), (code, ""), "{said}");
+    assert!(text.stderr.starts_with("error: "), "{}", text.stderr);
+    Ok(ended)
+}
+
+pub(crate) fn demo_prints_one_json_object() -> Result<(), Failed> {
+    let host = Host::new()?;
+    let demo = host.run(&["demo", "--json"])?.ok()?.json()?;
+    assert_eq!(demo["ok"], true);
+    let steps = demo["flows"][0]["steps"].as_array().ok_or("no steps")?;
+    assert_eq!(demo["flows"][0]["id"], "C");
+    for id in ["C1", "C4", "C6", "C7", "C9", "C12", "C13", "C14"] {
+        let step = steps.iter().find(|step| step["id"] == id).ok_or(format!("no step {id}"))?;
+        assert_eq!(step["ok"], true);
+        assert!(step["ms"].is_number() && step["what"].is_string());
+    }
+    let text = host.run(&["demo"])?.ok()?;
+    assert!(text.stdout.ends_with("all checked\n"), "{}", text.stdout);
+    Ok(())
+}
+
+pub(crate) fn every_command_has_help_and_an_example() -> Result<(), Failed> {
+    let host = Host::new()?;
+    let commands: [&[&str]; 14] = [
+        &["demo"],
+        &["audit", "show"],
+        &["init"],
+        &["serve"],
+        &["ca", "export"],
+        &["operator", "add"],
+        &["operator", "list"],
+        &["operator", "disable"],
+        &["operator", "token", "add"],
+        &["operator", "token", "revoke"],
+        &["device", "enroll"],
+        &["device", "reader"],
+        &["emulator", "sam"],
+        &["audit", "verify"],
+    ];
+    for words in commands {
+        let help = host.run(&[words, &["--help"]].concat())?.ok()?.stdout;
+        assert!(help.contains("Example: countersign "), "{words:?}\n{help}");
+    }
+    assert!(host.run(&["--help"])?.ok()?.stdout.contains("demo"));
+    assert!(host.run(&["--version"])?.ok()?.stdout.starts_with("countersign 0."));
+    Ok(())
+}
+
+pub(crate) fn wrong_words_are_usage_errors() -> Result<(), Failed> {
+    let host = Host::new()?;
+    expect(&host, &["fly"], USAGE, "usage")?;
+    expect(&host, &["serve", "--https-port", "70000"], USAGE, "usage")?;
+    expect(&host, &["ca", "export", "everything"], USAGE, "usage")?;
+    expect(&host, &["operator", "add", "x", "--role", "king"], USAGE, "usage")?;
+    host.init(&Database::Sqlite)?;
+    let ports = Ports::pick()?;
+    let sam = host.sam()?;
+    let server = host.serve(&ports)?;
+    host.enroll(&ports, "RD-1")?;
+    server.kill()?;
+    sam.kill()?;
+    let reader = ["device", "reader", "--device", "RD-1", "--card"];
+    expect(&host, &[&reader[..], &["real"]].concat(), USAGE, "card")?;
+    expect(&host, &[&reader[..], &["emulated:no-such-file"]].concat(), USAGE, "card")?;
+    Ok(())
+}
+
+pub(crate) fn wrong_directories_are_refused() -> Result<(), Failed> {
+    let host = Host::new()?;
+    expect(&host, &["serve", "--data", "absent"], REFUSED, "data-absent")?;
+    std::fs::create_dir(host.path("foreign"))?;
+    std::fs::write(host.path("foreign/file"), "mine")?;
+    expect(&host, &["serve", "--data", "foreign"], REFUSED, "data-not-ours")?;
+    expect(&host, &["init", "--data", "foreign"], REFUSED, "data-not-empty")?;
+    expect(&host, &["audit", "verify", "--data", "foreign"], REFUSED, "data-not-ours")?;
+    let device = ["device", "reader", "--device", "foreign", "--card", "emulated:citizen"];
+    expect(&host, &device, REFUSED, "device-not-ours")?;
+    assert_eq!(std::fs::read_dir(host.path("foreign"))?.count(), 1, "left untouched");
+
+    host.init(&Database::Sqlite)?;
+    expect(&host, &["init", "--data", "data"], REFUSED, "data-not-empty")?;
+    std::fs::write(host.path("wrong"), "not the passphrase\n")?;
+    let serve = ["serve", "--data", "data", "--passphrase-file", "wrong"];
+    expect(&host, &serve, REFUSED, "passphrase")?;
+    std::fs::write(host.path("data/config.toml"), "[readers]\nplaintext_cash = true\n")?;
+    let ended = expect(&host, &["serve", "--data", "data"], REFUSED, "config")?;
+    assert!(ended.stdout.contains("plaintext_cash"), "{}", ended.stdout);
+    std::fs::write(host.path("data/COUNTERSIGN"), "countersign data directory, format 99\n")?;
+    expect(&host, &["serve", "--data", "data"], REFUSED, "data-format")?;
+    Ok(())
+}
+
+pub(crate) fn wrong_surroundings_are_named() -> Result<(), Failed> {
+    let host = Host::new()?;
+    host.init(&Database::Sqlite)?;
+    let taken = TcpListener::bind("127.0.0.1:0")?;
+    let port = taken.local_addr()?.port().to_string();
+    let free = ["--gateway-port", "0"];
+    let serve = [&["serve", "--data", "data", "--https-port", &port], &free[..]].concat();
+    expect(&host, &serve, ENVIRONMENT, "port-in-use")?;
+    let ports = ["--https-port", "0", "--gateway-port", "0"];
+    let url = format!("postgres://nobody:s3cret@127.0.0.1:{port}/none");
+    let free_port = Ports::pick()?.https;
+    let absent = format!("postgres://nobody:s3cret@127.0.0.1:{free_port}/none");
+    for url in [url, absent] {
+        let serve = [&["serve", "--data", "data", "--database", &url], &ports[..]].concat();
+        let ended = expect(&host, &serve, ENVIRONMENT, "database-unreachable")?;
+        assert!(!ended.stdout.contains("s3cret"), "no password in an error");
+    }
+    let open = [&["serve", "--data", "data", "--listen", "0.0.0.0", "--plain-http"], &ports[..]];
+    expect(&host, &open.concat(), REFUSED, "plain-http")?;
+    expect(&host, &["audit", "show", "--data", "data", "inc_none"], REFUSED, "not-found")?;
+    std::fs::write(host.path("file"), "mine")?;
+    expect(&host, &["emulator", "sam", "--link", "file"], REFUSED, "link-taken")?;
+    assert_eq!(std::fs::read_to_string(host.path("file"))?, "mine");
+    Ok(())
+}
+
+pub(crate) fn wrong_clients_are_refused() -> Result<(), Failed> {
+    let host = Host::new()?;
+    host.init(&Database::Sqlite)?;
+    let ports = Ports::pick()?;
+    let _sam = host.sam()?;
+    let _server = host.serve(&ports)?;
+    let (api, gateway) = (ports.api(), ports.gateway());
+    let enroll = |device: &'static str, serial: &'static str, ca, token| {
+        vec![
+            "device",
+            "enroll",
+            "--device",
+            device,
+            "--serial",
+            serial,
+            "--server",
+            &*api,
+            "--ca",
+            ca,
+            "--token-file",
+            token,
+        ]
+    };
+    std::fs::write(host.path("bad.token"), "cst_nonsense")?;
+    expect(&host, &enroll("a", "RD-A", "ca.pem", "bad.token"), REFUSED, "token")?;
+    let other = Host::new()?;
+    other.init(&Database::Sqlite)?;
+    std::fs::copy(other.path("ca.pem"), host.path("other.pem"))?;
+    let foreign_ca = enroll("b", "RD-B", "other.pem", "admin.token");
+    expect(&host, &foreign_ca, ENVIRONMENT, "server-unreachable")?;
+    expect(&host, &enroll("c", "RD C", "ca.pem", "admin.token"), REFUSED, "serial-format")?;
+    assert!(!exists(&host.path("c")), "nothing is made for a refused serial number");
+
+    // The same serial number with another key.
+    host.run(&enroll("first", "RD-1", "ca.pem", "admin.token"))?.ok()?;
+    expect(&host, &enroll("second", "RD-1", "ca.pem", "admin.token"), REFUSED, "serial-taken")?;
+    // A device directory of another device.
+    expect(&host, &enroll("first", "RD-2", "ca.pem", "admin.token"), REFUSED, "device-other")?;
+    // An enrolment that never finished.
+    let unfinished = ["device", "reader", "--device", "second", "--gateway", &*gateway];
+    let unfinished = [&unfinished[..], &["--card", "emulated:citizen"]].concat();
+    expect(&host, &unfinished, REFUSED, "device-not-enrolled")?;
+    // An auditor's token must not enrol.
+    let added = ["--json", "operator", "add", "--data", "data", "ann", "--role", "auditor"];
+    let secret: Value = host.run(&added)?.ok()?.json()?["token"]["secret"].clone();
+    std::fs::write(host.path("ann.token"), secret.as_str().ok_or("no token")?)?;
+    expect(&host, &enroll("d", "RD-D", "ca.pem", "ann.token"), REFUSED, "scope")?;
+    host.run(&["operator", "disable", "--data", "data", "ann"])?.ok()?;
+    expect(&host, &enroll("d", "RD-D", "ca.pem", "ann.token"), REFUSED, "token")?;
+    let readers: Value = host.api(&ports)?.get("/v1/readers")?;
+    assert_eq!(readers["items"].as_array().map(Vec::len), Some(1), "nothing else was enrolled");
+    Ok(())
+}

@@ -1,0 +1,96 @@
+//! Keys and certificates that both channels use: the same leaf of the reader, the same P-256 keys,
+//! the same depth (a leaf under a provisioned issuer).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_crypto::{Provider, SoftwareKey, UnixTime};
+use countersign_net::SystemRng;
+use countersign_pki::{
+    CertificateNumber, Identity, Issuer, Role, TlsName, TrustStore, Validity, parse_request,
+    request, self_signed,
+};
+
+use crate::Fallible;
+
+/// When the measured handshakes take place.
+pub(crate) const NOW: UnixTime = testkit::pki::NOW;
+/// Serial number of the reader.
+pub(crate) const READER: &str = "RD-1";
+/// The server's id, and its DNS name in TLS.
+pub(crate) const SERVER: &str = "srv-1";
+
+const VALIDITY: Duration = Duration::from_secs(90 * 86_400);
+
+/// A key and its certificate, DER.
+pub(crate) struct Party {
+    pub(crate) key: SoftwareKey,
+    pub(crate) certificate: Vec<u8>,
+    pub(crate) number: CertificateNumber,
+}
+
+/// A root, an issuer of readers, an issuer of servers, and one leaf of each.
+pub(crate) struct Tree {
+    pub(crate) provider: Provider,
+    root: Vec<u8>,
+    pub(crate) reader_issuer: Vec<u8>,
+    pub(crate) server_issuer: Vec<u8>,
+    pub(crate) reader: Party,
+    pub(crate) server: Party,
+    /// The server's key under a TLS profile: rustls wants a DNS name.
+    pub(crate) tls_server: Vec<u8>,
+    /// A key that no certificate is for.
+    pub(crate) stray: SoftwareKey,
+}
+
+impl Tree {
+    /// A fresh tree on AWS-LC.
+    pub(crate) fn new() -> Fallible<Self> {
+        let provider = countersign_crypto::aws_lc::provider();
+        let mut rng = SystemRng::default();
+        let suite = provider.suite;
+        let validity = Validity::from(NOW, VALIDITY);
+        let root_key = provider.signature.generate(&mut rng)?;
+        let number = CertificateNumber::random(&mut rng);
+        let root = self_signed(suite, "Root", root_key.key.public_key(), number, validity)?
+            .sign(&*root_key.key, &mut rng)?;
+        let mut issuer = |name: &str| -> Fallible<(SoftwareKey, Vec<u8>)> {
+            let key = provider.signature.generate(&mut rng)?;
+            let number = CertificateNumber::random(&mut rng);
+            let certificate = Issuer::from_certificate(suite, &root)?
+                .prepare_intermediate(name, key.key.public_key(), number, validity)?
+                .sign(&*root_key.key, &mut rng)?;
+            Ok((key, certificate))
+        };
+        let (readers_key, reader_issuer) = issuer("Readers")?;
+        let (servers_key, server_issuer) = issuer("Servers")?;
+        let mut leaf = |key: &SoftwareKey, issuer: &[u8], role, id: &str| -> Fallible<Party> {
+            let own = provider.signature.generate(&mut rng)?;
+            let csr = request(&provider, &Identity::new(role, id)?, &*own.key, &mut rng)?;
+            let requested = parse_request(&provider, &csr)?;
+            let number = CertificateNumber::random(&mut rng);
+            let certificate = Issuer::from_certificate(suite, issuer)?
+                .prepare(&requested, number.clone(), validity)?
+                .sign(&*key.key, &mut rng)?;
+            Ok(Party { key: own, certificate, number })
+        };
+        let reader = leaf(&readers_key, &reader_issuer, Role::Reader, READER)?;
+        let server = leaf(&servers_key, &server_issuer, Role::Server, SERVER)?;
+        let names = vec![TlsName::Dns(SERVER.into())];
+        let number = CertificateNumber::random(&mut rng);
+        let point = server.key.key.public_key();
+        let tls_server = Issuer::from_certificate(suite, &server_issuer)?
+            .prepare_tls(names, point, number, validity)?
+            .sign(&*servers_key.key, &mut rng)?;
+        let stray = provider.signature.generate(&mut rng)?;
+        Ok(Self { provider, root, reader_issuer, server_issuer, reader, server, tls_server, stray })
+    }
+
+    /// Trust in this tree.
+    pub(crate) fn trust(&self) -> Fallible<Arc<TrustStore>> {
+        let mut trust = TrustStore::new(self.provider.clone());
+        trust.trust(&self.root, &self.reader_issuer, Role::Reader, NOW)?;
+        trust.trust(&self.root, &self.server_issuer, Role::Server, NOW)?;
+        Ok(Arc::new(trust))
+    }
+}
