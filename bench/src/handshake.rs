@@ -1,7 +1,9 @@
 //! What handshakes and refusals cost the server, side by side with mutual TLS and Noise.
 
+use countersign_channel::WINDOW;
+
 use crate::Fallible;
-use crate::measure::{Work, cpu_time, interleaved, micros};
+use crate::measure::{WARM_UP, Work, cpu_time, interleaved, micros};
 use crate::party::noise::{Backend, Noise};
 use crate::party::ours::Ours;
 use crate::party::tls::Tls;
@@ -16,13 +18,22 @@ const REFUSALS: usize = 32;
 /// Refusals that cost a MAC or less, per sample.
 const CHEAP_REFUSALS: usize = 256;
 
-/// Where the bytes that the tests alter lie in M2: frame header, then version, suite and policy.
+/// Most rounds of one run, so that the recorded challenges stay in the server's window.
+pub(crate) const ROUNDS_MAX: u64 = 1000;
+
+const _: () = {
+    let issued = (BATCH + REFUSALS + 3 * CHEAP_REFUSALS) as u64;
+    assert!((ROUNDS_MAX + WARM_UP as u64) * issued < WINDOW);
+};
+
+/// Where the bytes that are altered lie in M2: frame header, then version, suite and policy.
 const EPOCH_AT: usize = 8 + 5;
 const MAC_AT: usize = EPOCH_AT + 4 + 8;
 
 /// How all contacts of a batch must end; a measurement of anything else is void.
 enum End {
     Connected,
+    /// By the check whose name contains this.
     Refused(&'static str),
 }
 
@@ -46,9 +57,8 @@ fn contacts<C: Client, S: Server>(
             break Vec::new();
         }
         let heard = servers.iter_mut().zip(&flights);
-        let (results, spent) = cpu_time(|| {
-            heard.map(|(server, flight)| server.receive(flight)).collect::<Vec<_>>()
-        })?;
+        let (results, spent) =
+            cpu_time(|| heard.map(|(server, flight)| server.receive(flight)).collect::<Vec<_>>())?;
         laps.push(spent);
         let (given, refusals): (Vec<_>, Vec<_>) = results.into_iter().partition(Result::is_ok);
         if !refusals.is_empty() {
@@ -58,13 +68,13 @@ fn contacts<C: Client, S: Server>(
     };
     let as_expected = match end {
         End::Connected => refusals.is_empty() && servers.iter().all(Server::is_connected),
-        End::Refused(words) => {
-            let named = |refusal: &S::Refusal| refusal.to_string().contains(words);
+        End::Refused(check) => {
+            let named = |refusal: &S::Refusal| S::check(refusal).contains(check);
             refusals.len() == count && refusals.iter().all(named)
         }
     };
     if !as_expected {
-        let seen = refusals.first().map(ToString::to_string).unwrap_or_default();
+        let seen = refusals.first().map(S::check).unwrap_or_default();
         return Err(format!("a handshake did not end as it should: {seen}").into());
     }
     let ((), closing) = cpu_time(|| drop((servers, refusals)))?;
@@ -77,16 +87,16 @@ fn contacts<C: Client, S: Server>(
     Ok(laps.into_iter().map(|lap| micros(lap) / count as f64).collect())
 }
 
-/// Contacts that replay `flights` and are refused with `words`.
+/// Contacts that replay `flights` and are refused by `check`.
 fn refusals<'a>(
     ours: &'a Ours,
     flights: &'a [Vec<u8>],
     batch: usize,
-    words: &'static str,
+    check: &'static str,
 ) -> Work<'a> {
     Box::new(move || {
         let attackers = (0..batch).map(|_| Script::new(flights)).collect();
-        contacts(attackers, || ours.server(), &End::Refused(words))
+        contacts(attackers, || ours.server(), &End::Refused(check))
     })
 }
 
@@ -144,8 +154,6 @@ fn measure(tree: &Tree, rounds: usize) -> Fallible<Costs> {
         let clients = (0..BATCH).map(|_| noise.client()).collect::<Result<_, _>>()?;
         contacts(clients, || noise.server(), &End::Connected)
     };
-    // What depends on a secret says "authentication failed" and no more.
-    let secret = "authentication failed";
     let mut subjects: [Work<'_>; 11] = [
         Box::new(|| accept(&cached)),
         Box::new(|| {
@@ -157,11 +165,11 @@ fn measure(tree: &Tree, rounds: usize) -> Fallible<Costs> {
             let impostors = (0..BATCH).map(|_| tls.impostor()).collect::<Result<_, _>>()?;
             contacts(impostors, || tls.server(), &End::Refused("BadSignature"))
         }),
-        refusals(&cached, &forged, CHEAP_REFUSALS, secret),
-        refusals(&cached, &replayed, CHEAP_REFUSALS, "used before"),
-        refusals(&cached, &stale, CHEAP_REFUSALS, "stale"),
-        refusals(&cached, &bad, REFUSALS, secret),
-        refusals(&fresh, &bad_fresh, REFUSALS, secret),
+        refusals(&cached, &forged, CHEAP_REFUSALS, "challenge-mac"),
+        refusals(&cached, &replayed, CHEAP_REFUSALS, "challenge-replayed"),
+        refusals(&cached, &stale, CHEAP_REFUSALS, "challenge-stale"),
+        refusals(&cached, &bad, REFUSALS, "reader-signature"),
+        refusals(&fresh, &bad_fresh, REFUSALS, "reader-signature"),
         Box::new(|| noise_accept(&noise)),
         Box::new(|| noise_accept(&noise_aws_lc)),
     ];
@@ -182,4 +190,127 @@ fn measure(tree: &Tree, rounds: usize) -> Fallible<Costs> {
         noise: whole(9),
         noise_aws_lc: whole(10),
     })
+}
+
+const MTLS: &str = "rustls mutual TLS 1.3, whole handshake";
+const IMPOSTOR: &str = "rustls mutual TLS 1.3, until the client's signature is refused";
+const HELLO: &str = "rustls mutual TLS 1.3, answering a ClientHello";
+
+/// Measures and compares; the targets are those of the channel's design.
+pub(crate) fn rows(tree: &Tree, rounds: usize) -> Fallible<Vec<Row>> {
+    let costs = measure(tree, rounds)?;
+    let row = |name: &str, ours| Row::new(name, ours, "us");
+    let per_second = |micros: f64| 1e6 / micros;
+    let unproven = |name: &str, ours| row(name, ours).against(IMPOSTOR, costs.tls_impostor);
+    Ok(vec![
+        row("accept, certificate cached", costs.accept_cached)
+            .against(MTLS, costs.tls)
+            .at_most(0.75),
+        row("accept, certificate not cached", costs.accept_fresh)
+            .against(MTLS, costs.tls)
+            .at_most(1.0),
+        row("accept, certificate cached", costs.accept_cached)
+            .against("snow Noise_XX_25519_AESGCM_SHA256 as it ships", costs.noise)
+            .at_most(0.6),
+        row("accept, certificate cached", costs.accept_cached)
+            .against("snow Noise_XX_25519_AESGCM_SHA256 on AWS-LC's X25519", costs.noise_aws_lc)
+            .at_most(1.5),
+        Row::new("handshakes per core", per_second(costs.accept_cached), "1/s")
+            .against(MTLS, per_second(costs.tls))
+            .at_least(1.33),
+        unproven("refuse a forged challenge", costs.forged).at_most(0.01),
+        unproven("refuse a replayed challenge", costs.replayed).at_most(0.01),
+        unproven("refuse a stale challenge", costs.stale).at_most(0.01),
+        row("refuse a replayed challenge", costs.replayed).against(HELLO, costs.tls_hello),
+        row("  its M2 alone", costs.replayed_message).against(HELLO, costs.tls_hello),
+        row("refuse a bad signature, certificate cached", costs.bad_cached)
+            .against(MTLS, costs.tls)
+            .at_most(0.35),
+        row("refuse a bad signature, certificate not cached", costs.bad_fresh)
+            .against(MTLS, costs.tls),
+    ])
+}
+
+#[cfg(test)]
+mod tests {
+    use testkit::counting::CountingProvider;
+
+    use super::*;
+    use crate::records::connect;
+
+    fn tree() -> Tree {
+        Tree::new().unwrap()
+    }
+
+    #[test]
+    fn all_parties_connect_in_their_number_of_flights() {
+        let tree = tree();
+        let (ours, tls) = (Ours::new(&tree, true).unwrap(), Tls::new(&tree).unwrap());
+        let laps = |laps: Fallible<Vec<f64>>| laps.unwrap().len();
+        let readers = vec![ours.reader().unwrap(), ours.reader().unwrap()];
+        assert_eq!(laps(contacts(readers, || ours.server(), &End::Connected)), 3);
+        let clients = vec![tls.client().unwrap()];
+        assert_eq!(laps(contacts(clients, || tls.server(), &End::Connected)), 2);
+        for backend in [Backend::Shipped, Backend::AwsLc] {
+            let noise = Noise::new(backend).unwrap();
+            let clients = vec![noise.client().unwrap()];
+            assert_eq!(laps(contacts(clients, || noise.server(), &End::Connected)), 2);
+        }
+    }
+
+    #[test]
+    fn the_two_noise_backends_understand_each_other() {
+        let shipped = Noise::new(Backend::Shipped).unwrap();
+        let aws_lc = Noise::new(Backend::AwsLc).unwrap();
+        connect(&mut shipped.client().unwrap(), &mut aws_lc.server()).unwrap();
+        connect(&mut aws_lc.client().unwrap(), &mut shipped.server()).unwrap();
+    }
+
+    #[test]
+    fn a_contact_that_ends_otherwise_is_no_measurement() {
+        let tree = tree();
+        let tls = Tls::new(&tree).unwrap();
+        let impostor = || vec![tls.impostor().unwrap()];
+        let refused = End::Refused("BadSignature");
+        assert!(contacts(impostor(), || tls.server(), &refused).is_ok());
+        assert!(contacts(impostor(), || tls.server(), &End::Connected).is_err());
+        let honest = vec![tls.client().unwrap()];
+        assert!(contacts(honest, || tls.server(), &refused).is_err());
+    }
+
+    #[test]
+    fn each_recording_is_refused_by_the_check_its_row_names() {
+        let tree = tree();
+        let ours = Ours::new(&tree, true).unwrap();
+        let good = ours.recording(false).unwrap();
+        let bad = altered(&good, last_byte(&good));
+        let cases = [
+            (ours.recording(true).unwrap(), "challenge-replayed"),
+            (altered(&good, MAC_AT), "challenge-mac"),
+            (altered(&good, EPOCH_AT), "challenge-stale"),
+            (bad, "reader-signature"),
+        ];
+        for (flights, check) in &cases {
+            // Twice: a refusal leaves no trace that would make the next one another.
+            for _ in 0..2 {
+                refusals(&ours, flights, 2, check)().unwrap();
+            }
+            assert!(refusals(&ours, flights, 2, "another-check")().is_err());
+        }
+    }
+
+    #[test]
+    fn the_cache_saves_the_server_one_verification() {
+        let mut tree = tree();
+        let counting = CountingProvider::new(tree.provider.clone());
+        tree.provider = counting.provider();
+        let verifications = |cached| {
+            let ours = Ours::new(&tree, cached).unwrap();
+            let run = || connect(&mut ours.reader().unwrap(), &mut ours.server()).unwrap();
+            run();
+            counting.measure(run).1.verify
+        };
+        // The reader's end verifies the server's certificate and signature each time.
+        assert_eq!((verifications(true), verifications(false)), (3, 4));
+    }
 }

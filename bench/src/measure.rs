@@ -7,7 +7,7 @@ use nix::time::{ClockId, clock_gettime};
 use crate::Fallible;
 
 /// Rounds that are run and thrown away: caches and branch predictors settle.
-const WARM_UP: usize = 3;
+pub(crate) const WARM_UP: usize = 3;
 
 /// The middle of the samples, the mean of the two middle ones if their number is even; NaN of none.
 pub(crate) fn median(samples: &[f64]) -> f64 {
@@ -102,7 +102,9 @@ mod tests {
         assert_eq!(sum, 1_999_999_000_000);
         assert!(spent > Duration::ZERO);
         let other = || {
-            let thread = std::thread::spawn(|| cpu_time(|| (0..20_000_000_u64).map(std::hint::black_box).sum::<u64>()));
+            let thread = std::thread::spawn(|| {
+                cpu_time(|| (0..20_000_000_u64).map(std::hint::black_box).sum::<u64>())
+            });
             thread.join().unwrap().unwrap().1
         };
         let (theirs, ours) = cpu_time(other).unwrap();

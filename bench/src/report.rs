@@ -156,7 +156,11 @@ impl Report {
         for line in &lines {
             let mut cells = line.iter().zip(widths).enumerate().map(|(at, (cell, width))| {
                 // Words to the left, figures to the right.
-                if matches!(at, 0 | 6) { format!("{cell:<width$}") } else { format!("{cell:>width$}") }
+                if matches!(at, 0 | 6) {
+                    format!("{cell:<width$}")
+                } else {
+                    format!("{cell:>width$}")
+                }
             });
             let joined = cells.by_ref().collect::<Vec<_>>().join("  ");
             text += joined.trim_end();

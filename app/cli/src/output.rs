@@ -7,6 +7,9 @@ use serde_json::{Value, json};
 
 use crate::failure::{Blame, Failure};
 
+/// The one name of all checks that depend on a secret.
+const SECRET_DEPENDENT: &str = "authentication";
+
 /// A command's result in both forms.
 pub(crate) struct Output {
     pub(crate) json: Value,
@@ -50,10 +53,13 @@ pub(crate) fn finish(json: bool, result: Result<Output, Failure>) -> ExitCode {
     }
 }
 
+/// A failure that depends on a secret names the incident instead of the check (interfaces.md).
 fn failure_json(failure: &Failure) -> Value {
     match &failure.incident {
-        Some(incident) => json!({"error": {"incident": incident, "detail": failure.detail}}),
-        None => json!({"error": {"check": failure.check, "detail": failure.detail}}),
+        Some(incident) if failure.check == SECRET_DEPENDENT => {
+            json!({"error": {"incident": incident, "detail": failure.detail}})
+        }
+        _ => json!({"error": {"check": failure.check, "detail": failure.detail}}),
     }
 }
 

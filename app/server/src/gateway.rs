@@ -9,9 +9,11 @@ use countersign_channel::{
 };
 use countersign_net::{Connection, NetError, Next};
 use countersign_pki::{BoundedLeafCache, PkiError};
-use countersign_service::{KnownReader, ReadSession, Service};
+use countersign_service::{Answer, KnownReader, ReadSession, Service};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
+
+use crate::http::metrics::{CONNECTIONS, HANDSHAKES, READ_SECONDS, READS};
 
 /// Connections at once; more wait in the system's backlog.
 pub const CONNECTIONS_MAX: usize = 4096;
@@ -59,9 +61,9 @@ impl Gateway {
                 Ok((stream, peer)) => {
                     let gateway = self.clone();
                     tokio::spawn(async move {
-                        metrics::gauge!("countersign_connections").increment(1);
+                        metrics::gauge!(CONNECTIONS).increment(1);
                         gateway.connection(stream, peer).await;
-                        metrics::gauge!("countersign_connections").decrement(1);
+                        metrics::gauge!(CONNECTIONS).decrement(1);
                         drop(place);
                     });
                 }
@@ -116,7 +118,7 @@ impl Contact<'_> {
                     channel.reader_found(now, rng, entry).map_err(NetError::Machine)?;
                 }
                 Next::Event(ServerEvent::Connected) => {
-                    metrics::counter!("countersign_handshakes_total", "outcome" => "accepted")
+                    metrics::counter!(HANDSHAKES, "outcome" => "accepted")
                         .increment(1);
                     if let Some(reader) = &self.reader {
                         tracing::info!(reader = reader.id, "a reader connected");
@@ -146,9 +148,13 @@ impl Contact<'_> {
         }
     }
 
-    fn send(&mut self, answer: &countersign_service::Answer) -> Result<(), NetError<Error>> {
+    fn send(&mut self, answer: &Answer) -> Result<(), NetError<Error>> {
+        if let Some(ended) = answer.ended {
+            metrics::counter!(READS, "outcome" => ended.outcome).increment(1);
+            metrics::histogram!(READ_SECONDS).record(ended.took);
+        }
         let channel = self.connection.machine();
-        answer.iter().try_for_each(|message| channel.send(message)).map_err(NetError::Machine)
+        answer.messages.iter().try_for_each(|message| channel.send(message)).map_err(NetError::Machine)
     }
 
     async fn close(&mut self) -> Result<(), NetError<Error>> {
@@ -174,7 +180,7 @@ impl Contact<'_> {
 
     async fn refuse(&mut self, peer: SocketAddr, error: &Error) {
         let outcome = error.check();
-        metrics::counter!("countersign_handshakes_total", "outcome" => outcome).increment(1);
+        metrics::counter!(HANDSHAKES, "outcome" => outcome).increment(1);
         let who = match &self.reader {
             Some(reader) => format!("{} at {}", reader.id, peer.ip()),
             None => peer.ip().to_string(),

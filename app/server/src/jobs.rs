@@ -9,14 +9,13 @@ use countersign_store::ChainOutcome;
 use tokio::sync::watch;
 
 use crate::audit_file::append_checkpoint;
+use crate::http::metrics::{UPKEEP_PERIOD, upkeep as upkeep_once};
 
 /// How often the audit's waiting rows are linked.
 const CHAIN_EVERY: Duration = Duration::from_millis(500);
 /// How often abandoned reads are looked for, and how old they then are.
 const ABANDON_EVERY: Duration = Duration::from_secs(30);
 const ABANDONED_AFTER: Duration = Duration::from_secs(300);
-/// How often the metrics' histograms are tidied up.
-const UPKEEP_EVERY: Duration = Duration::from_secs(5);
 
 /// Calls `work` every `period` until `stop` turns true, and once more then.
 pub(crate) async fn every<F>(
@@ -82,5 +81,6 @@ pub(crate) async fn upkeep(
     metrics: metrics_exporter_prometheus::PrometheusHandle,
     stop: watch::Receiver<bool>,
 ) {
-    every(UPKEEP_EVERY, stop, || async { metrics.run_upkeep() }).await;
+    let handle = &metrics;
+    every(UPKEEP_PERIOD, stop, || async { upkeep_once(handle) }).await;
 }

@@ -31,7 +31,7 @@ pub use access::{Actor, Scope};
 pub use authority::Authority;
 pub use error::ServiceError;
 pub use operators::NewToken;
-pub use read_session::{Answer, ReadSession};
+pub use read_session::{Answer, ReadEnded, ReadSession};
 pub use readers::{Enrolled, KnownReader};
 pub use sam::{
     LEASE_WAIT, QUEUE_MAX, READY_WAIT, SamConnector, SamHealth, SamLease, SamPool, SamPort,

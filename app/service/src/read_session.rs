@@ -1,4 +1,5 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_crypto::UnixTime;
 use countersign_idcard::message::{INCIDENT_MAX, Refused, ServerMessage};
@@ -10,8 +11,23 @@ use zeroize::Zeroizing;
 
 use crate::{SamLease, SamUnavailable, Service, ServiceError};
 
-/// Messages for the reader, each to be sealed as one record.
-pub type Answer = Vec<Zeroizing<Vec<u8>>>;
+/// What a session has to say.
+#[derive(Default)]
+pub struct Answer {
+    /// Messages for the reader, each to be sealed as one record.
+    pub messages: Vec<Zeroizing<Vec<u8>>>,
+    /// A read that ended, for the metrics.
+    pub ended: Option<ReadEnded>,
+}
+
+/// How a read ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReadEnded {
+    /// `done`, or the stable name of the failed check.
+    pub outcome: &'static str,
+    /// From the reader's first message to the end.
+    pub took: Duration,
+}
 
 /// One authenticated reader's connection: reads, one after the other.
 ///
@@ -29,6 +45,8 @@ struct Current {
     begun: Option<BegunRead>,
     lease: Option<SamLease>,
     sam_id: Option<String>,
+    started: UnixTime,
+    outcome: Option<&'static str>,
 }
 
 fn short<const MAX: usize>(text: &str) -> ShortText<MAX> {
@@ -58,9 +76,17 @@ impl ReadSession {
             let incident = self.service.new_id(IdKind::Incident);
             let flow =
                 ServerFlow::new(now, self.service.policy.read, short::<INCIDENT_MAX>(&incident));
-            self.current = Some(Current { flow, incident, begun: None, lease: None, sam_id: None });
+            self.current = Some(Current {
+                flow,
+                incident,
+                begun: None,
+                lease: None,
+                sam_id: None,
+                started: now,
+                outcome: None,
+            });
         }
-        let Some(current) = &mut self.current else { return (Vec::new(), Ok(())) };
+        let Some(current) = &mut self.current else { return (Answer::default(), Ok(())) };
         let handled = current.flow.handle(now, bytes);
         (self.advance().await, handled)
     }
@@ -68,7 +94,7 @@ impl ReadSession {
     /// Takes the time.
     pub async fn handle_timeout(&mut self) -> Answer {
         let now = self.service.now();
-        let Some(current) = &mut self.current else { return Vec::new() };
+        let Some(current) = &mut self.current else { return Answer::default() };
         current.flow.handle_timeout(now);
         self.advance().await
     }
@@ -82,7 +108,7 @@ impl ReadSession {
     }
 
     async fn advance(&mut self) -> Answer {
-        let Some(current) = &mut self.current else { return Vec::new() };
+        let Some(current) = &mut self.current else { return Answer::default() };
         let mut stored = Ok(());
         while let Some(event) = current.flow.poll_event() {
             let context = Context { service: &self.service, device_id: &self.device_id };
@@ -93,10 +119,12 @@ impl ReadSession {
                 ServerEvent::Sam(operation) => context.operate(current, operation).await,
                 ServerEvent::Done { document_type } => {
                     current.lease = None;
+                    current.outcome = Some("done");
                     stored = context.finish(current, document_type.name()).await;
                 }
                 ServerEvent::Failed { check } => {
                     current.lease = None;
+                    current.outcome = Some(check.name());
                     if let Some(begun) = &current.begun {
                         let sam_id = current.sam_id.clone();
                         stored = self
@@ -113,15 +141,17 @@ impl ReadSession {
                 }
             }
         }
-        let mut answer: Answer = std::iter::from_fn(|| current.flow.poll_transmit()).collect();
+        let mut messages: Vec<_> = std::iter::from_fn(|| current.flow.poll_transmit()).collect();
         if let Err(error) = stored {
             // Acknowledge only what is durable: the reader gets no result, and may try again.
             tracing::warn!(reader = self.device_id, %error, "a read could not be recorded");
-            let incident = short::<INCIDENT_MAX>(&current.incident);
-            let refused = Refused::new(short(error.check()), true, incident);
-            answer = vec![ServerMessage::Refused(refused).encode()];
+            current.outcome = Some(error.check());
+            let refused = Refused::new(short(error.check()), true, short(""));
+            messages = vec![ServerMessage::Refused(refused).encode()];
         }
-        answer
+        let took = self.service.now().since(current.started);
+        let ended = current.outcome.take().map(|outcome| ReadEnded { outcome, took });
+        Answer { messages, ended }
     }
 }
 
@@ -138,7 +168,8 @@ impl Context<'_> {
             Err(error) => {
                 tracing::warn!(reader = self.device_id, %error, "a read was refused");
                 let retry = matches!(error, ServiceError::Unavailable { .. });
-                current.flow.refuse(error.check(), retry, short(&current.incident));
+                current.outcome = Some(error.check());
+                current.flow.refuse(error.check(), retry, short(""));
             }
         }
     }
@@ -171,7 +202,8 @@ impl Context<'_> {
             SamUnavailable::NoneReady => "sam-none-ready",
             SamUnavailable::Busy => "sam-busy",
         };
-        current.flow.refuse(check, true, short(&current.incident));
+        current.outcome = Some(check);
+        current.flow.refuse(check, true, short(""));
         if let Some(begun) = &current.begun {
             let failed =
                 self.service.fail_read(self.device_id, begun, None, check, &current.incident).await;

@@ -16,11 +16,14 @@ pub(crate) trait Client {
 /// The end whose cost is counted.
 pub(crate) trait Server {
     /// Why it refuses a client.
-    type Refusal: std::fmt::Display;
+    type Refusal;
 
     /// Takes the client's flight and gives the answer, perhaps empty. A refusal comes with its
     /// alert made: that is part of its cost.
     fn receive(&mut self, flight: &[u8]) -> Result<Vec<u8>, Self::Refusal>;
+
+    /// The name of the check that refused.
+    fn check(refusal: &Self::Refusal) -> String;
 
     /// Whether the handshake is done and data may flow.
     fn is_connected(&self) -> bool;

@@ -2,9 +2,7 @@
 
 use aws_lc_rs::agreement::{self, PrivateKey, UnparsedPublicKey, X25519};
 use snow::params::{CipherChoice, DHChoice, HashChoice, NoiseParams};
-use snow::resolvers::{
-    BoxedCryptoResolver, CryptoResolver, DefaultResolver, FallbackResolver,
-};
+use snow::resolvers::{BoxedCryptoResolver, CryptoResolver, DefaultResolver, FallbackResolver};
 use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState, TransportState};
 
@@ -104,6 +102,10 @@ impl Server for NoiseParty {
 
     fn receive(&mut self, flight: &[u8]) -> Result<Vec<u8>, snow::Error> {
         self.advance(flight)
+    }
+
+    fn check(refusal: &snow::Error) -> String {
+        refusal.to_string()
     }
 
     fn is_connected(&self) -> bool {

@@ -164,6 +164,10 @@ impl Server for OurServer<'_> {
         Ok(self.flight())
     }
 
+    fn check(refusal: &Error) -> String {
+        refusal.check().to_owned()
+    }
+
     fn is_connected(&self) -> bool {
         self.connected
     }

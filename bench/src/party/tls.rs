@@ -9,9 +9,7 @@ use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, Serve
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::time_provider::TimeProvider;
-use rustls::{
-    ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection,
-};
+use rustls::{ClientConfig, ClientConnection, RootCertStore, ServerConfig, ServerConnection};
 
 use super::tree::{NOW, SERVER, Tree};
 use super::{Client, Server};
@@ -58,8 +56,7 @@ impl Tls {
     /// Between the tree's reader and server.
     pub(crate) fn new(tree: &Tree) -> Fallible<Self> {
         let readers = anchor(&tree.reader_issuer)?;
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(readers, provider()).build()?;
+        let verifier = WebPkiClientVerifier::builder_with_provider(readers, provider()).build()?;
         let mut server = ServerConfig::builder_with_details(provider(), Arc::new(Still))
             .with_protocol_versions(&[&rustls::version::TLS13])?
             .with_client_cert_verifier(verifier)
@@ -208,6 +205,10 @@ impl Server for TlsServer {
         let taken = take_in!(connection, flight);
         let answer = flight!(connection);
         taken.map(|()| answer)
+    }
+
+    fn check(refusal: &rustls::Error) -> String {
+        format!("{refusal:?}")
     }
 
     fn is_connected(&self) -> bool {

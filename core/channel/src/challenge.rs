@@ -259,3 +259,84 @@ impl ChallengeGate for SharedChallenges {
         self.lock().consume(now, issued)
     }
 }
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use countersign_crypto::rust_crypto;
+
+    use super::*;
+
+    const SELECTION: Selection = Selection { version: 1, suite: 1, policy: 1 };
+    const T0: UnixTime = UnixTime::from_secs(1_800_000_000);
+
+    fn stale() -> Result<(), Error> {
+        Err(Refusal::ChallengeStale.into())
+    }
+
+    fn replayed() -> Result<(), Error> {
+        Err(Refusal::ChallengeReplayed.into())
+    }
+
+    /// Steps over counters without computing their MACs.
+    fn skip(challenges: &mut Challenges, counters: u64) {
+        let epoch = challenges.current.as_mut().expect("an epoch");
+        for _ in 0..counters {
+            epoch.issue();
+        }
+    }
+
+    #[test]
+    fn a_challenge_leaves_with_its_window() {
+        let mut rng = testkit::rng::seeded(1);
+        let mut challenges = Challenges::new(rust_crypto::provider());
+        let first = challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        skip(&mut challenges, WINDOW - 1);
+        assert_eq!(challenges.check(T0, &first, b"peer"), Ok(()));
+        assert_eq!(challenges.consume(T0, &first), Ok(()));
+        assert_eq!(challenges.check(T0, &first, b"peer"), replayed());
+        assert_eq!(challenges.consume(T0, &first), replayed());
+        // The next counter takes the first one's slot: its bit is cleared, and the first is out.
+        let next = challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        assert_eq!(challenges.check(T0, &next, b"peer"), Ok(()));
+        assert_eq!(challenges.check(T0, &first, b"peer"), stale());
+        assert_eq!(challenges.consume(T0, &first), stale());
+        assert_eq!(challenges.consume(T0, &next), Ok(()));
+    }
+
+    #[test]
+    fn a_challenge_outlives_its_epoch_by_one() {
+        let mut rng = testkit::rng::seeded(2);
+        let mut challenges = Challenges::new(rust_crypto::provider());
+        let first = challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        let later = T0.plus(EPOCH);
+        let second = challenges.issue(later, &mut rng, SELECTION, b"peer").expect("issued");
+        assert_eq!(second.epoch, first.epoch.wrapping_add(1));
+        let last_moment = T0.plus(EPOCH * 2).minus(Duration::from_millis(1));
+        assert_eq!(challenges.check(last_moment, &first, b"peer"), Ok(()));
+        assert_eq!(challenges.check(T0.plus(EPOCH * 2), &first, b"peer"), stale());
+        assert_eq!(challenges.check(T0.plus(EPOCH * 2), &second, b"peer"), Ok(()));
+    }
+
+    #[test]
+    fn every_part_of_a_challenge_is_authenticated() {
+        let mut rng = testkit::rng::seeded(3);
+        let mut challenges = Challenges::new(rust_crypto::provider());
+        let good = challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        let forged = Err(Error::Authentication("challenge-mac"));
+        let mut changes = vec![good.clone(); 5];
+        changes[0].selection.version ^= 1;
+        changes[1].selection.suite ^= 1;
+        changes[2].selection.policy ^= 1;
+        changes[3].counter ^= 1;
+        changes[4].mac[31] ^= 1;
+        for changed in changes {
+            assert_eq!(challenges.check(T0, &changed, b"peer"), forged, "{changed:?}");
+        }
+        assert_eq!(challenges.check(T0, &good, b"other"), forged);
+        let unissued = Issued { counter: 2, ..good.clone() };
+        assert_eq!(challenges.check(T0, &unissued, b"peer"), stale());
+        let foreign = Issued { epoch: good.epoch ^ 1, ..good };
+        assert_eq!(challenges.check(T0, &foreign, b"peer"), stale());
+    }
+}

@@ -52,6 +52,16 @@ pub enum ReaderEvent {
     Closed,
 }
 
+impl core::fmt::Debug for ReaderEvent {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str(match self {
+            Self::Connected => "Connected",
+            Self::Data(_) => "Data(..)",
+            Self::Closed => "Closed",
+        })
+    }
+}
+
 /// The reader's side of handshake C1 and the session after it. See the crate's grammar.
 pub struct ReaderChannel {
     config: Arc<ReaderConfig>,

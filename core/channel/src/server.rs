@@ -77,6 +77,17 @@ pub enum ServerEvent {
     Closed,
 }
 
+impl core::fmt::Debug for ServerEvent {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        match self {
+            Self::LookUp(id) => f.debug_tuple("LookUp").field(id).finish(),
+            Self::Connected => f.write_str("Connected"),
+            Self::Data(_) => f.write_str("Data(..)"),
+            Self::Closed => f.write_str("Closed"),
+        }
+    }
+}
+
 /// The server's side of handshake C1 and the session after it. See the crate's grammar.
 pub struct ServerChannel {
     config: Arc<ServerConfig>,

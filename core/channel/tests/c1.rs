@@ -1,5 +1,7 @@
 //! Handshake C1 and its records, by the goals of `docs/protocols/channel.md`.
 
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
 use std::sync::Arc;
 use std::time::Duration;
 

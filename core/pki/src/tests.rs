@@ -220,3 +220,20 @@ proptest! {
         prop_assert!(trust.verify(&bytes, Role::Reader, now(), None).is_err());
     }
 }
+
+#[test]
+fn the_servers_cache_is_bounded_and_forgets_the_oldest() {
+    let mut world = World::new(aws_lc::provider(), 10);
+    let trust = world.trust();
+    let cache = BoundedLeafCache::default();
+    let first = reader(&mut world);
+    let leaf = trust.verify(&first, Role::Reader, now(), Some(&cache)).unwrap();
+    assert!(cache.find(leaf.hash()).is_some());
+    cache.put(&leaf); // putting it again takes no second place
+    for number in 0..LEAVES_MAX - 1 {
+        cache.put(&std::sync::Arc::new(leaf.with_hash(number)));
+    }
+    assert!(cache.find(leaf.hash()).is_some(), "exactly full");
+    cache.put(&std::sync::Arc::new(leaf.with_hash(LEAVES_MAX)));
+    assert!(cache.find(leaf.hash()).is_none(), "the oldest made room");
+}

@@ -73,6 +73,17 @@ impl Leaf {
         &self.hash
     }
 
+    /// Another leaf, as far as a cache can tell.
+    #[cfg(test)]
+    pub(crate) fn with_hash(&self, number: usize) -> Self {
+        let mut hash = [0; 32];
+        hash[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        let (identity, number, key) =
+            (self.identity.clone(), self.number.clone(), self.key.clone());
+        let (not_before, not_after) = (self.not_before, self.not_after);
+        Self { identity, number, key, not_before, not_after, hash }
+    }
+
     fn check_time(&self, now: UnixTime) -> Result<(), PkiError> {
         check_time(self.not_before, self.not_after, now)
     }

@@ -12,12 +12,13 @@ use testkit::parts::{self, Postgres};
 
 use crate::host::Database;
 
+type Alone = fn() -> Result<(), Failed>;
 type Check = fn(&Database) -> Result<(), Failed>;
 
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    let alone: [(&str, fn() -> Result<(), Failed>); 9] = [
+    let alone: [(&str, Alone); 9] = [
         ("demo_prints_one_json_object", words::demo_prints_one_json_object),
         ("every_command_has_help_and_an_example", words::every_command_has_help_and_an_example),
         ("wrong_words_are_usage_errors", words::wrong_words_are_usage_errors),
@@ -37,7 +38,7 @@ fn main() {
     let postgres = parts::require(Postgres::start());
     for (name, run) in both {
         trials.push(Trial::test(format!("{name}::sqlite"), move || run(&Database::Sqlite)));
-        trials.push(postgres.trial(&format!("{name}::postgres"), move |postgres: &Postgres| {
+        trials.push(postgres.trial(format!("{name}::postgres"), move |postgres: &Postgres| {
             run(&Database::Postgres(postgres.fresh_database()?))
         }));
     }
