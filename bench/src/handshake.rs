@@ -222,7 +222,8 @@ pub(crate) fn rows(tree: &Tree, rounds: usize) -> Fallible<Vec<Row>> {
         unproven("refuse a replayed challenge", costs.replayed).at_most(0.01),
         unproven("refuse a stale challenge", costs.stale).at_most(0.01),
         row("refuse a replayed challenge", costs.replayed).against(HELLO, costs.tls_hello),
-        row("  its M2 alone", costs.replayed_message).against(HELLO, costs.tls_hello),
+        row("refuse a replayed challenge, its M2 alone", costs.replayed_message)
+            .against(HELLO, costs.tls_hello),
         row("refuse a bad signature, certificate cached", costs.bad_cached)
             .against(MTLS, costs.tls)
             .at_most(0.35),

@@ -34,12 +34,14 @@ impl Emulator {
     pub(crate) async fn run(self, json: bool) -> Result<Output, Failure> {
         let Self::Sam { link } = self;
         let sam = start_sam()?;
-        let _link = link.map(|link| Link::make(sam.path(), link)).transpose()?;
+        let link = link.map(|link| Link::make(sam.path(), link)).transpose()?;
         let path = sam.path().display().to_string();
+        let link_path = link.as_ref().map(|link| link.0.display().to_string());
         if json {
-            output::print(&json!({ "port": path }).to_string());
+            output::print(&json!({ "port": path, "link": link_path }).to_string());
         } else {
-            output::print(&format!("Emulated SAM module at {path}"));
+            let linked = link_path.map(|path| format!(", linked as {path}")).unwrap_or_default();
+            output::print(&format!("Emulated SAM module at {path}{linked}"));
         }
         let ended = async {
             while sam.is_running() {

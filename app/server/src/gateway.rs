@@ -88,7 +88,8 @@ impl Gateway {
         let service = &self.service;
         let channel = ServerChannel::new(self.config.clone(), &octets, service.now());
         let connection = Connection::new(channel, stream, service.clock(), service.rng());
-        let mut contact = Contact { service, connection, reader: None, session: None };
+        let mut contact =
+            Contact { service, connection, reader: None, session: None, connected: false };
         let ended = contact.run().await;
         contact.end(peer, ended).await;
     }
@@ -100,6 +101,7 @@ struct Contact<'a> {
     connection: Connection<ServerChannel, TcpStream>,
     reader: Option<KnownReader>,
     session: Option<ReadSession>,
+    connected: bool,
 }
 
 impl Contact<'_> {
@@ -118,8 +120,8 @@ impl Contact<'_> {
                     channel.reader_found(now, rng, entry).map_err(NetError::Machine)?;
                 }
                 Next::Event(ServerEvent::Connected) => {
-                    metrics::counter!(HANDSHAKES, "outcome" => "accepted")
-                        .increment(1);
+                    self.connected = true;
+                    metrics::counter!(HANDSHAKES, "outcome" => "accepted").increment(1);
                     if let Some(reader) = &self.reader {
                         tracing::info!(reader = reader.id, "a reader connected");
                         let session = ReadSession::new(self.service.clone(), reader.id.clone());
@@ -154,7 +156,11 @@ impl Contact<'_> {
             metrics::histogram!(READ_SECONDS).record(ended.took);
         }
         let channel = self.connection.machine();
-        answer.messages.iter().try_for_each(|message| channel.send(message)).map_err(NetError::Machine)
+        answer
+            .messages
+            .iter()
+            .try_for_each(|message| channel.send(message))
+            .map_err(NetError::Machine)
     }
 
     async fn close(&mut self) -> Result<(), NetError<Error>> {
@@ -180,11 +186,14 @@ impl Contact<'_> {
 
     async fn refuse(&mut self, peer: SocketAddr, error: &Error) {
         let outcome = error.check();
-        metrics::counter!(HANDSHAKES, "outcome" => outcome).increment(1);
-        let who = match &self.reader {
-            Some(reader) => format!("{} at {}", reader.id, peer.ip()),
-            None => peer.ip().to_string(),
+        // Before the handshake is done an id is a claim; the audit's actor is the address.
+        let who = match (&self.reader, self.connected) {
+            (Some(reader), true) => format!("{} at {}", reader.id, peer.ip()),
+            _ => peer.ip().to_string(),
         };
+        if !self.connected {
+            metrics::counter!(HANDSHAKES, "outcome" => outcome).increment(1);
+        }
         let incident = self.service.refused_contact(&who, error).await;
         tracing::warn!(%peer, check = outcome, incident, "a device connection was refused");
         self.connection.machine().refuse(error, &incident);

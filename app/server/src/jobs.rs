@@ -42,6 +42,9 @@ pub(crate) async fn chain(
     stop: watch::Receiver<bool>,
 ) {
     every(CHAIN_EVERY, stop, || chain_all(&service, &holder, &checkpoints)).await;
+    if let Err(error) = service.release_chain(&holder).await {
+        tracing::warn!(%error, "the audit's lease could not be given back");
+    }
 }
 
 async fn chain_all(service: &Service, holder: &str, checkpoints: &Path) {

@@ -1,5 +1,5 @@
 use countersign_store::{
-    AuditReport, AuditRow, ChainOutcome, Checkpoint, Page, chain_audit, verify_audit,
+    AuditReport, AuditRow, ChainOutcome, Checkpoint, Page, chain_audit, release_chain, verify_audit,
 };
 
 use crate::{Service, ServiceError};
@@ -22,6 +22,14 @@ impl Service {
             countersign_store::MAX_CHAIN_ROWS,
         )
         .await?)
+    }
+
+    /// Lets another process chain at once, when this one stops.
+    ///
+    /// # Errors
+    /// The store's.
+    pub async fn release_chain(&self, holder: &str) -> Result<(), ServiceError> {
+        Ok(release_chain(&self.store, holder).await?)
     }
 
     /// Verifies the whole audit against the store's and the file's checkpoints.

@@ -36,7 +36,7 @@ pub(crate) fn rows(tree: &Tree, rounds: usize) -> Fallible<Vec<Row>> {
     let content = CONFIGURATION_LEN + ENCRYPTED_BASE_LEN + TEXT_LEN + PHOTO_LEN;
     Ok(vec![
         Row::new("first read, latency", seen.first, "us"),
-        Row::new("  of it the handshake", seen.handshake, "us")
+        Row::new("first read, its handshake", seen.handshake, "us")
             .against("the whole first read", seen.first),
         Row::new("second read, latency (C14)", seen.second, "us")
             .against("the first read", seen.first),

@@ -10,7 +10,7 @@ use super::rows::{ROW_COLUMNS, ROW_WIDTH};
 use crate::{Column, Row, Store, StoreError, Tx, Value};
 
 /// How long an elected chainer stays so without renewing.
-pub const LEASE_TIME: Duration = Duration::from_secs(30);
+pub const LEASE_TIME: Duration = Duration::from_secs(10);
 /// Most rows one call links: bounds its memory and the length of its transaction.
 pub const MAX_CHAIN_ROWS: u32 = 2_000;
 
@@ -44,6 +44,15 @@ struct Head {
 
 /// Position 0, before the first row.
 pub(super) const GENESIS: Digest = [0; HASH_LEN];
+
+/// Gives up being the elected chainer, so that another process need not wait for the lease to lapse.
+///
+/// # Errors
+/// What the database answers.
+pub async fn release_chain(store: &Store, holder: &str) -> Result<(), StoreError> {
+    let name = holder.to_owned();
+    store.run_tx("audit_release", move |tx| tx.release_lease(LEASE, &name)).await
+}
 
 /// Links up to `limit` (at most [`MAX_CHAIN_ROWS`]) audit rows into the chain and signs its new
 /// end, if `holder` is, or becomes, the elected chainer. To be called again and again.

@@ -5,7 +5,7 @@ mod checkpoint;
 mod rows;
 mod verify;
 
-pub use chain::{ChainOutcome, LEASE_TIME, MAX_CHAIN_ROWS, chain_audit};
+pub use chain::{ChainOutcome, LEASE_TIME, MAX_CHAIN_ROWS, chain_audit, release_chain};
 pub use checkpoint::{Checkpoint, CheckpointError, MAX_CHECKPOINT_LINE};
 pub use rows::{AuditEntry, AuditOutcome, AuditRow, MAX_DETAIL_LEN};
 pub use verify::{AuditFault, AuditReport, BadRow, verify_audit};
