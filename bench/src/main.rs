@@ -61,7 +61,8 @@ fn read(rounds: u64) -> Fallible<Report> {
     rows.extend(records::rows(&tree, rounds)?);
     let notes = [
         "Latency is wall time on loopback with an emulated SAM module behind a pty; no peer reads \
-         such cards, so there is none.",
+         such cards, so there is none. A first read waits for durable commits: what else writes to \
+         the disk can move it tenfold, so compare latencies of a quiet machine only.",
         "CPU is the server's thread time, medians of interleaved rounds; P-256 keys, depth of \
          certificates and AWS-LC are the same on both sides of rustls' rows, without resumption. \
          Our directory look-up is in memory: no database is in these rows.",

@@ -86,7 +86,7 @@ impl TestPki {
         let number = CertificateNumber::random(&mut self.rng);
         let certificate = Issuer::from_certificate(self.provider.suite, &ca.certificate)
             .and_then(|issuer| {
-                issuer.prepare(&requested, number.clone(), Validity::from(NOW, LEAF_VALIDITY))
+                issuer.prepare(&requested, role, number.clone(), Validity::from(NOW, LEAF_VALIDITY))
             })
             .and_then(|prepared| prepared.sign(&*ca.key.key, &mut self.rng))
             .expect("certificate");

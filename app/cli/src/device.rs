@@ -37,7 +37,7 @@ pub(crate) enum Device {
 /// The server's API and who asks it.
 #[derive(Args)]
 pub(crate) struct Client {
-    /// The server's API, for instance https://localhost:8443
+    /// The server's API, for instance https://localhost:8443; no proxy is used.
     #[arg(long, value_name = "URL", env = "COUNTERSIGN_SERVER")]
     server: String,
     /// The root of its HTTPS certificate, PEM (countersign ca export tls-root).
@@ -143,7 +143,7 @@ impl Enroll {
 }
 
 /// An emulated card of this name: one of the four samples, or a JSON file.
-pub(crate) fn emulated_card(scheme: &Scheme, name: &str) -> Result<CardImage, Failure> {
+fn emulated_card(scheme: &Scheme, name: &str) -> Result<CardImage, Failure> {
     let mut rng = (ambient().rng)();
     let refused = |detail: String| Failure::usage("card", detail);
     let document = DOCUMENTS.into_iter().find(|document| document.name() == name);

@@ -49,8 +49,10 @@ impl Emulator {
             }
         };
         tokio::select! {
-            stopped = stopped() => stopped?,
-            () = ended => return Err(Failure::environment("sam", "the emulated module ended")),
+            stopped = stopped() => stopped.map_err(Failure::late)?,
+            () = ended => {
+                return Err(Failure::environment("sam", "the emulated module ended").late());
+            }
         }
         sam.stop();
         Ok(Output::none())

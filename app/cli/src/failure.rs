@@ -36,11 +36,13 @@ pub(crate) struct Failure {
     pub(crate) detail: String,
     /// Where the server's operator finds more.
     pub(crate) incident: Option<String>,
+    /// Stdout has had its one JSON value: this goes to stderr.
+    pub(crate) late: bool,
 }
 
 impl Failure {
     fn new(blame: Blame, check: &str, detail: String) -> Self {
-        Self { blame, check: check.to_owned(), detail, incident: None }
+        Self { blame, check: check.to_owned(), detail, incident: None, late: false }
     }
 
     pub(crate) fn check(check: &str, detail: impl Into<String>) -> Self {
@@ -53,6 +55,11 @@ impl Failure {
 
     pub(crate) fn environment(check: &str, detail: impl Into<String>) -> Self {
         Self::new(Blame::Environment, check, detail.into())
+    }
+
+    /// The failure of a long-running command that has said on stdout where it listens.
+    pub(crate) fn late(self) -> Self {
+        Self { late: true, ..self }
     }
 
     pub(crate) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
@@ -108,6 +115,8 @@ impl From<ApiError> for Failure {
                 let blame = if *status >= 500 { Blame::Environment } else { Blame::Check };
                 Self::new(blame, check, detail)
             }
+            ApiError::Url { .. } => Self::usage("server-url", detail),
+            ApiError::CaFile { .. } => Self::usage("ca-file", detail),
             ApiError::Unreachable { .. } => Self::environment("server-unreachable", detail),
             ApiError::NotOurs { .. } => Self::environment("server-answer", detail),
         }

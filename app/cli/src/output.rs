@@ -31,24 +31,44 @@ impl Output {
 
 /// Prints a command's result and gives its exit code.
 pub(crate) fn finish(json: bool, result: Result<Output, Failure>) -> ExitCode {
-    match result {
-        Ok(output) => {
-            if json {
-                if !output.json.is_null() {
-                    print(&output.json.to_string());
+    let last = Last::of(json, result);
+    if let Some(text) = last.stdout {
+        print(&text);
+    }
+    if let Some(text) = last.stderr {
+        eprintln!("{text}");
+    }
+    ExitCode::from(last.code)
+}
+
+/// A command's last words.
+#[derive(Debug, PartialEq, Eq)]
+struct Last {
+    stdout: Option<String>,
+    stderr: Option<String>,
+    code: u8,
+}
+
+impl Last {
+    fn of(json: bool, result: Result<Output, Failure>) -> Self {
+        match result {
+            Ok(output) => {
+                let stdout = if json {
+                    Some(output.json).filter(|json| !json.is_null()).map(|json| json.to_string())
+                } else {
+                    Some(output.text).filter(|text| !text.is_empty())
+                };
+                Self { stdout, stderr: None, code: u8::from(output.refused) }
+            }
+            Err(failure) => {
+                let code = failure.blame.exit_code();
+                if json && !failure.late {
+                    let stdout = Some(failure_json(&failure).to_string());
+                    return Self { stdout, stderr: None, code };
                 }
-            } else if !output.text.is_empty() {
-                print(&output.text);
+                let text = format!("error: {} [{}]", failure.detail, failure.check);
+                Self { stdout: None, stderr: Some(text), code }
             }
-            ExitCode::from(u8::from(output.refused))
-        }
-        Err(failure) => {
-            if json {
-                print(&failure_json(&failure).to_string());
-            } else {
-                eprintln!("error: {} [{}]", failure.detail, failure.check);
-            }
-            ExitCode::from(failure.blame.exit_code())
         }
     }
 }
@@ -80,4 +100,26 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
     }
     let _gone = error.print();
     if error.use_stderr() { ExitCode::from(Blame::Usage.exit_code()) } else { ExitCode::SUCCESS }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stdout_has_one_json_value_also_when_a_running_command_fails() {
+        let failure = || Failure::environment("sam", "it ended");
+        let early = Last::of(true, Err(failure()));
+        let value = r#"{"error":{"check":"sam","detail":"it ended"}}"#;
+        assert_eq!(early, Last { stdout: Some(value.into()), stderr: None, code: 3 });
+        let text = Last { stdout: None, stderr: Some("error: it ended [sam]".into()), code: 3 };
+        assert_eq!(Last::of(true, Err(failure().late())), text);
+        assert_eq!(Last::of(false, Err(failure())), text);
+        assert_eq!(Last::of(false, Err(failure().late())), text);
+        let nothing = Last { stdout: None, stderr: None, code: 0 };
+        assert_eq!(Last::of(true, Ok(Output::none())), nothing);
+        assert_eq!(Last::of(false, Ok(Output::none())), nothing);
+        let done = Last::of(true, Ok(Output::new(json!({"a": 1}), "text")));
+        assert_eq!(done.stdout.as_deref(), Some(r#"{"a":1}"#));
+    }
 }

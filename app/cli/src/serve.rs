@@ -52,7 +52,7 @@ impl Serve {
         } else {
             output::print(&format!("API             {url}\nDevice gateway  {gateway}"));
         }
-        stopped().await?;
+        stopped().await.map_err(Failure::late)?;
         server.stop().await;
         Ok(Output::none())
     }

@@ -7,6 +7,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 use ureq::Agent;
+use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use zeroize::Zeroizing;
 
@@ -25,6 +26,18 @@ pub enum ApiError {
         /// Stable name of the failed check.
         check: String,
         /// A sentence.
+        detail: String,
+    },
+    /// The URL that was given is not allowed for a server.
+    #[error("the server's URL: {detail}")]
+    Url {
+        /// Why; the URL itself is not repeated, it may hold a password.
+        detail: String,
+    },
+    /// The CA file that was given is of no use.
+    #[error("the CA file holds no certificate in PEM: {detail}")]
+    CaFile {
+        /// What is wrong with it.
         detail: String,
     },
     /// The server cannot be reached, or does not prove to be the one `--ca` vouches for.
@@ -56,16 +69,19 @@ impl Api {
     /// For the server at `base` (`https://host:port`), whose HTTPS root is `ca` (PEM). Plain
     /// `http://` goes to loopback addresses only, so that no token crosses a network in the clear.
     ///
+    /// No proxy is used, whatever `HTTPS_PROXY` and its like say: a token for a loopback server
+    /// must not leave the machine, and a server of this kind is reached directly.
+    ///
     /// # Errors
-    /// [`ApiError::Unreachable`] for a CA file without a certificate or a base that is not allowed.
+    /// [`ApiError::Url`] for a base that is not allowed; [`ApiError::CaFile`].
     pub fn new(base: &str, ca: &str, token: &str) -> Result<Self, ApiError> {
+        check_base(base).map_err(|detail| ApiError::Url { detail: detail.to_owned() })?;
         let base = base.trim_end_matches('/').to_owned();
-        let unusable = |detail: String| ApiError::Unreachable { url: base.clone(), detail };
-        if !(base.starts_with("https://") || is_loopback_http(&base)) {
-            return Err(unusable("use https:// (http:// is for loopback only)".into()));
-        }
         let root = Certificate::from_pem(ca.as_bytes())
-            .map_err(|_| unusable("the CA file holds no certificate".into()))?;
+            .map_err(|error| ApiError::CaFile { detail: error.to_string() })?;
+        // The TLS library passes over what it cannot parse, and then trusts nobody.
+        countersign_pki::not_after(root.der())
+            .map_err(|error| ApiError::CaFile { detail: error.to_string() })?;
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let tls = TlsConfig::builder()
             .provider(TlsProvider::Rustls)
@@ -74,6 +90,7 @@ impl Api {
             .build();
         let agent = Agent::config_builder()
             .tls_config(tls)
+            .proxy(None)
             .timeout_global(Some(TIMEOUT))
             .http_status_as_error(false)
             .max_redirects(0)
@@ -134,13 +151,28 @@ fn answer<T: DeserializeOwned>(
     serde_json::from_str(&text).map_err(|error| not_ours(error.to_string()))
 }
 
-fn is_loopback_http(base: &str) -> bool {
-    let Some(authority) = base.strip_prefix("http://") else { return false };
-    let host = authority.split('/').next().unwrap_or_default();
-    let host = host.rsplit_once(':').map_or(host, |(host, _port)| host);
-    let host = host.trim_start_matches('[').trim_end_matches(']');
-    host == "localhost"
-        || host.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
+/// What a token may be sent to. Judged on the parsed URL, which is also what is connected to: a
+/// name before `@` is nobody's host.
+fn check_base(base: &str) -> Result<(), &'static str> {
+    let uri: Uri = base.parse().map_err(|_| "it is not a URL")?;
+    let authority = uri.authority().ok_or("it names no host")?;
+    if authority.as_str().contains('@') {
+        return Err("it must not hold a user or password (`@`)");
+    }
+    if uri.query().is_some() || base.contains('#') {
+        return Err("it must not hold a query or fragment");
+    }
+    match uri.scheme_str() {
+        Some("https") => Ok(()),
+        Some("http") if is_loopback(authority.host()) => Ok(()),
+        _ => Err("use https:// (http:// is for loopback only)"),
+    }
+}
+
+fn is_loopback(host: &str) -> bool {
+    let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+    host.eq_ignore_ascii_case("localhost")
+        || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())
 }
 
 #[derive(serde::Deserialize)]
@@ -156,17 +188,48 @@ mod tests {
 
     #[test]
     fn tokens_cross_networks_only_under_tls() {
-        for base in ["http://127.0.0.1:80", "http://[::1]:8443", "http://localhost/x"] {
-            assert!(is_loopback_http(base), "{base}");
+        for base in [
+            "http://127.0.0.1:80",
+            "http://[::1]:8443",
+            "http://localhost/x",
+            "http://LOCALHOST:1",
+            "https://example.com",
+            "https://192.0.2.1:8443/",
+        ] {
+            assert_eq!(check_base(base), Ok(()), "{base}");
         }
         for base in [
             "http://192.0.2.1:80",
             "http://localhost.example.com",
             "http://example.com/127.0.0.1",
             "http://127.0.0.1@example.com",
+            "http://127.0.0.1:80@example.com",
+            "http://localhost:80@example.com:80/",
+            "http://[::1]:80@example.com",
+            "http://user:pass@127.0.0.1:80",
+            "https://user@example.com",
+            "https://example.com:443@example.org",
+            "https://example.com/?a=b",
+            "https://example.com/#fragment",
             "ftp://127.0.0.1",
+            "127.0.0.1:80",
+            "https://",
+            "",
         ] {
-            assert!(!is_loopback_http(base), "{base}");
+            assert!(check_base(base).is_err(), "{base}");
+        }
+    }
+
+    #[test]
+    fn a_refused_url_or_file_is_named_and_not_repeated() {
+        let refused = |base, ca| Api::new(base, ca, "token").err();
+        let error = refused("https://admin:s3cret@example.com", "").unwrap();
+        assert!(matches!(error, ApiError::Url { .. }), "{error:?}");
+        assert!(!error.to_string().contains("s3cret"), "{error}");
+        let junk = "-----BEGIN CERTIFICATE-----\nMAA=\n-----END CERTIFICATE-----\n";
+        for ca in ["", "no certificate", junk] {
+            let error = refused("https://example.com", ca).unwrap();
+            assert!(matches!(error, ApiError::CaFile { .. }), "{error:?}");
         }
     }
 }

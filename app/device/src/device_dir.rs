@@ -3,7 +3,7 @@
 //! On a real reader the key lives in its security chip. Here it is a file that only its owner may
 //! read: a software stand-in for the chip, good for emulation and tests.
 
-use std::fs::{self, DirBuilder, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
@@ -104,9 +104,11 @@ pub struct DeviceDir {
 }
 
 impl DeviceDir {
-    /// Opens the directory, or makes it with a fresh key. Making it again finds the same key, so
-    /// that
-    /// an enrolment that broke off can be repeated.
+    /// Opens the directory, or makes it with a fresh key, private to its owner. Making it again
+    /// finds the same key, so that an enrolment that broke off can be repeated.
+    ///
+    /// It is made beside its place and moved there whole: a crash leaves nothing there, and at most
+    /// `.NAME.new-…` beside it with a key that nobody has certified.
     ///
     /// # Errors
     /// [`DeviceDirError::OtherDevice`]; [`DeviceDirError::NotOurs`] for a directory with other
@@ -120,18 +122,7 @@ impl DeviceDir {
         Identity::new(Role::Reader, serial)?;
         let occupied = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         if !occupied {
-            DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path))?;
-            let dir = Self {
-                path: path.to_owned(),
-                settings: Settings { serial: serial.to_owned(), server_id: String::new() },
-            };
-            let key = provider.signature.generate(rng).map_err(|error| {
-                DeviceDirError::Damaged { path: path.join(KEY), detail: error.to_string() }
-            })?;
-            dir.write(MARKER, FORMAT.as_bytes())?;
-            dir.write(KEY, key.pkcs8.expose())?;
-            dir.write_settings()?;
-            return Ok(dir);
+            return Self::make(path, serial, provider, rng);
         }
         let dir = Self::open(path)?;
         if dir.settings.serial != serial {
@@ -141,6 +132,55 @@ impl DeviceDir {
                 wanted: serial.to_owned(),
             });
         }
+        Ok(dir)
+    }
+
+    fn make(
+        path: &Path,
+        serial: &str,
+        provider: &Provider,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self, DeviceDirError> {
+        let name = path.file_name().ok_or_else(|| {
+            io_error(path)(io::Error::new(io::ErrorKind::InvalidInput, "names no directory"))
+        })?;
+        let mut random = [0; 8];
+        rng.fill_bytes(&mut random);
+        let suffix = u64::from_be_bytes(random);
+        let building =
+            path.with_file_name(format!(".{}.new-{suffix:016x}", name.to_string_lossy()));
+        let made = Self::fill(&building, serial, provider, rng).and_then(|mut dir| {
+            // Takes the place of an empty directory too, whatever that one's mode was.
+            fs::rename(&building, path).map_err(io_error(path))?;
+            sync_dir(parent(path))?;
+            path.clone_into(&mut dir.path);
+            Ok(dir)
+        });
+        if made.is_err() {
+            let _gone = fs::remove_dir_all(&building);
+        }
+        made
+    }
+
+    fn fill(
+        building: &Path,
+        serial: &str,
+        provider: &Provider,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self, DeviceDirError> {
+        let mut private = DirBuilder::new();
+        private.recursive(true).mode(0o700).create(building).map_err(io_error(building))?;
+        let dir = Self {
+            path: building.to_owned(),
+            settings: Settings { serial: serial.to_owned(), server_id: String::new() },
+        };
+        let key = provider.signature.generate(rng).map_err(|error| DeviceDirError::Damaged {
+            path: building.join(KEY),
+            detail: error.to_string(),
+        })?;
+        dir.write(MARKER, FORMAT.as_bytes())?;
+        dir.write(KEY, key.pkcs8.expose())?;
+        dir.write_settings()?;
         Ok(dir)
     }
 
@@ -246,23 +286,37 @@ impl DeviceDir {
         self.write(SETTINGS, text.as_bytes())
     }
 
-    /// Replaces a file at once: a crash leaves the old one or the new one.
+    /// Replaces a file at once: a crash leaves the old one or the new one. Follows no link.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DeviceDirError> {
         let path = self.path.join(name);
         let new = path.with_extension("new");
         let write = || {
-            let mut file = OpenOptions::new()
-                .write(true)
-                .create(true)
-                .truncate(true)
-                .mode(0o600)
-                .open(&new)?;
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut options = OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
             file.write_all(bytes)?;
             file.sync_all()?;
             fs::rename(&new, &path)
         };
-        write().map_err(io_error(&path))
+        write().map_err(io_error(&path))?;
+        sync_dir(&self.path)
     }
+}
+
+/// The directory that a path is in.
+fn parent(path: &Path) -> &Path {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent,
+        _ => Path::new("."),
+    }
+}
+
+/// Has the names in a directory on the disk.
+fn sync_dir(path: &Path) -> Result<(), DeviceDirError> {
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error(path))
 }
 
 fn parse_pem(path: &Path, text: &str) -> Result<Vec<u8>, DeviceDirError> {
@@ -291,4 +345,74 @@ fn read_bytes(path: &Path) -> Result<Vec<u8>, DeviceDirError> {
 fn read_text(path: &Path) -> Result<String, DeviceDirError> {
     String::from_utf8(read_bytes(path)?)
         .map_err(|_| DeviceDirError::Damaged { path: path.to_owned(), detail: "not text".into() })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+
+    use super::*;
+
+    fn make(path: &Path, seed: u64) -> Result<DeviceDir, DeviceDirError> {
+        let provider = countersign_crypto::aws_lc::provider();
+        DeviceDir::open_or_make(path, "RD-1", &provider, &mut testkit::rng::seeded(seed))
+    }
+
+    fn names(path: &Path) -> Vec<String> {
+        let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name());
+        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_directory_broken_off_at_any_file_can_be_made_again() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("RD-1");
+        let provider = countersign_crypto::aws_lc::provider();
+        // What a crash just before the move leaves: everything beside, nothing in place.
+        let beside = parent.path().join(".RD-1.new-0123456789abcdef");
+        DeviceDir::fill(&beside, "RD-1", &provider, &mut testkit::rng::seeded(1)).unwrap();
+        assert_eq!(make(&path, 2).unwrap().path, path);
+        assert_eq!(names(&path), [MARKER, "device.toml", "key.p8"]);
+        assert_eq!(names(parent.path()), [".RD-1.new-0123456789abcdef", "RD-1"]);
+        // Again: the same key, not a second one.
+        let key = fs::read(path.join(KEY)).unwrap();
+        make(&path, 3).unwrap();
+        assert_eq!(fs::read(path.join(KEY)).unwrap(), key);
+    }
+
+    #[test]
+    fn nothing_stays_of_a_directory_that_cannot_be_moved_into_place() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("RD-1");
+        fs::write(&path, "mine").unwrap();
+        assert_eq!(make(&path, 1).err().unwrap().check(), "io");
+        assert_eq!(names(parent.path()), ["RD-1"]);
+        assert_eq!(fs::read(&path).unwrap(), b"mine");
+    }
+
+    #[test]
+    fn an_empty_directory_open_to_others_is_closed() {
+        let parent = tempfile::tempdir().unwrap();
+        let path = parent.path().join("RD-1");
+        fs::create_dir(&path).unwrap();
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
+        make(&path, 1).unwrap();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&path), mode(&path.join(KEY))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn writing_follows_no_link() {
+        let parent = tempfile::tempdir().unwrap();
+        let dir = make(&parent.path().join("RD-1"), 1).unwrap();
+        let outside = parent.path().join("outside");
+        fs::write(&outside, "mine").unwrap();
+        symlink(&outside, dir.path.join("device.new")).unwrap();
+        dir.write_settings().unwrap();
+        assert_eq!(fs::read(&outside).unwrap(), b"mine");
+        assert!(fs::symlink_metadata(dir.path.join(SETTINGS)).unwrap().is_file());
+        assert!(DeviceDir::open(&dir.path).is_ok());
+    }
 }

@@ -1,8 +1,7 @@
 //! Device programs. So far: the ID-card reader without a SAM (C).
 //!
 //! [`DeviceDir`] is a device's own storage, with its key in software where there is no security
-//! chip;
-//! [`enroll`] gets it a certificate; [`Reader`] reads cards.
+//! chip; [`enroll`] gets it a certificate; [`Reader`] reads cards.
 //!
 //! Absent on purpose: server code. A device knows the protocols and its card, nothing else.
 #![forbid(unsafe_code)]

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_channel::{Error, ReaderChannel, ReaderConfig, ReaderEvent};
 use countersign_crypto::CryptoRng;
-use countersign_idcard::cache::{CacheMode, ReaderCache};
+use countersign_idcard::cache::{CacheHit, CacheMode, ReaderCache};
 use countersign_idcard::card::{CardError, CardLink, read_configuration};
 use countersign_idcard::message;
 use countersign_idcard::reader::{
@@ -160,6 +160,7 @@ pub struct Reader {
     rng: Box<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
     counters: Arc<Counters>,
     retry_for: Duration,
+    peer: Option<String>,
 }
 
 impl Reader {
@@ -183,6 +184,7 @@ impl Reader {
             rng,
             counters: Arc::default(),
             retry_for: RETRY_FOR,
+            peer: None,
         }
     }
 
@@ -239,6 +241,20 @@ impl Reader {
     #[must_use]
     pub fn knows(&self, configuration: &Configuration) -> bool {
         self.cache.knows(configuration)
+    }
+
+    /// Whether a read of this card would be answered by the reader alone, from the plaintext that
+    /// the policy let it keep (C13, C14).
+    #[must_use]
+    pub fn answers_alone(&mut self, configuration: &Configuration, options: ReadOptions) -> bool {
+        matches!(self.cache.lookup(configuration, options.fingerprint), CacheHit::Plaintext(_))
+    }
+
+    /// The id in the certificate of the server that last proved itself to this reader; none before
+    /// the first confirmed channel (C1).
+    #[must_use]
+    pub fn proven_server(&self) -> Option<&str> {
+        self.peer.as_deref()
     }
 
     async fn with_card<T: Send + 'static>(
@@ -380,6 +396,8 @@ impl Attempt<'_> {
             match next.map_err(|error| self.net_error(error))? {
                 Next::Event(ReaderEvent::Connected) => {
                     self.handshake = Some(self.started.elapsed());
+                    let peer = self.connection.machine().peer();
+                    self.reader.peer = peer.map(|leaf| leaf.identity().id().to_owned());
                 }
                 Next::Event(ReaderEvent::Data(bytes)) => {
                     let mut rng = (self.reader.rng)();

@@ -24,6 +24,8 @@ pub struct SamPty {
     path: PathBuf,
     stop: UnixStream,
     thread: Option<JoinHandle<()>>,
+    /// Keeps the system from giving the path to another pty while this module is unplugged.
+    _reserved: OwnedFd,
 }
 
 impl SamPty {
@@ -34,11 +36,12 @@ impl SamPty {
     pub fn start(sam: EmulatedSam, rng: Box<dyn CryptoRng + Send>) -> io::Result<Self> {
         let (master, slave, path) = open_pty()?;
         let (stop, stopped) = UnixStream::pair()?;
+        let reserved = slave.try_clone()?;
         let module = Module { master: File::from(master), slave, sam, rng };
         let thread = std::thread::Builder::new()
             .name("emulated-sam".into())
             .spawn(move || module.run(&stopped))?;
-        Ok(Self { path, stop, thread: Some(thread) })
+        Ok(Self { path, stop, thread: Some(thread), _reserved: reserved })
     }
 
     /// The serial port's path.

@@ -25,7 +25,13 @@ pub fn append_checkpoint(path: &Path, checkpoint: &Checkpoint) -> io::Result<()>
     file.set_len(whole)?;
     file.seek(SeekFrom::Start(whole))?;
     file.write_all(format!("{checkpoint}\n").as_bytes())?;
-    file.sync_data()
+    file.sync_data()?;
+    if len == 0 {
+        // A new file is there for good only with its directory.
+        let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        File::open(dir.unwrap_or(Path::new(".")))?.sync_all()?;
+    }
+    Ok(())
 }
 
 /// Bytes after the last newline.
@@ -39,8 +45,7 @@ fn cut_line(file: &mut File, len: u64) -> io::Result<u64> {
 }
 
 /// Reads all checkpoints. A missing file has none; a last line without newline was cut by a crash
-/// and
-/// is passed over.
+/// and is passed over.
 ///
 /// # Errors
 /// The system's; `InvalidData` that names the line that is no checkpoint.

@@ -93,7 +93,7 @@ impl Maker<'_> {
         let validity = Validity::from(self.now, SERVER_VALIDITY);
         let number = self.number();
         let certificate = Issuer::from_certificate(self.provider.suite, &issuer.certificate)?
-            .prepare(&requested, number, validity)?
+            .prepare(&requested, Role::Server, number, validity)?
             .sign(&*issuer.key.key, self.rng)?;
         Ok(Made { key, certificate })
     }

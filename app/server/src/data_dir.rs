@@ -12,19 +12,24 @@
 //!   passphrase    0600, only if nobody gave one
 //! ```
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+mod files;
+mod new;
+
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, UnixTime};
-use countersign_pki::{PkiError, TlsName};
+use countersign_pki::{PkiError, TlsName, certified_point};
 use countersign_service::Authority;
 use pem::Pem;
 use thiserror::Error;
 
-use crate::ca::{Made, Maker, TLS_RENEW_BEFORE, Trees};
+use self::files::{io_error, read_bytes, read_text, replace};
+pub use self::new::{Init, NewDataDir};
+use crate::ca::{Maker, TLS_RENEW_BEFORE};
 use crate::config::Config;
 use crate::seal::{Derivation, SealError, Sealer};
 
@@ -32,8 +37,8 @@ const MARKER: &str = "COUNTERSIGN";
 const FORMAT: &str = "countersign data directory, format 1\n";
 const KDF: &str = "keys/derivation.toml";
 const TLS_NAMES: &str = "tls/names";
-/// Largest file of the directory that is read whole, in bytes.
-const FILE_MAX: u64 = 1024 * 1024;
+/// Mode bits that let others than its owner into the directory.
+const OTHERS: u32 = 0o077;
 
 /// Why a data directory could not be made or opened.
 #[derive(Debug, Error)]
@@ -54,6 +59,22 @@ pub enum DataError {
         dir: PathBuf,
         /// What its marker says.
         found: String,
+    },
+    /// Others than its owner may look into the directory.
+    #[error("{dir} is open to others (mode {mode:03o}): run `chmod 700 {dir}`")]
+    Exposed {
+        /// The directory.
+        dir: PathBuf,
+        /// Its permission bits.
+        mode: u32,
+    },
+    /// The directory is another user's.
+    #[error("{dir} belongs to the user with id {owner}: run this as that user")]
+    OtherOwner {
+        /// The directory.
+        dir: PathBuf,
+        /// The owner's user id.
+        owner: u32,
     },
     /// `config.toml` does not parse.
     #[error("{path}: {detail}")]
@@ -96,6 +117,8 @@ impl DataError {
             Self::NotEmpty(_) => "data-not-empty",
             Self::NotOurs(_) => "data-not-ours",
             Self::UnknownFormat { .. } => "data-format",
+            Self::Exposed { .. } => "data-permissions",
+            Self::OtherOwner { .. } => "data-owner",
             Self::Config { .. } => "config",
             Self::Seal(_) => "passphrase",
             Self::Damaged { .. } => "data-damaged",
@@ -108,135 +131,6 @@ impl DataError {
     #[must_use]
     pub const fn is_environment(&self) -> bool {
         matches!(self, Self::Io { .. })
-    }
-}
-
-/// A data directory that is being made beside its final place; [`Self::publish`] puts it there at
-/// once, so that a crash leaves either nothing or everything.
-pub struct NewDataDir {
-    building: PathBuf,
-    target: PathBuf,
-}
-
-/// What a new data directory holds.
-pub struct Init<'a> {
-    /// Opens the keys.
-    pub passphrase: &'a Secret,
-    /// The passphrase was made up: leave it in the directory.
-    pub keep_passphrase: bool,
-    /// The id in the server's certificate, which readers are set up for.
-    pub server_id: &'a str,
-    /// Names in the HTTPS certificate.
-    pub tls_names: &'a [TlsName],
-    /// First settings.
-    pub config: &'a Config,
-}
-
-impl NewDataDir {
-    /// Makes everything but the store.
-    ///
-    /// # Errors
-    /// [`DataError::NotEmpty`] and what making files may meet.
-    pub fn build(
-        target: &Path,
-        init: &Init<'_>,
-        provider: &Provider,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Self, DataError> {
-        if is_occupied(target)? {
-            return Err(DataError::NotEmpty(target.to_owned()));
-        }
-        let mut random = [0; 8];
-        rng.fill_bytes(&mut random);
-        let suffix = data_encoding::HEXLOWER.encode(&random);
-        let name = target.file_name().unwrap_or_default().to_string_lossy();
-        let building = target.with_file_name(format!(".{name}.init-{suffix}"));
-        let new = Self { building, target: target.to_owned() };
-        new.fill(init, provider, now, rng)?;
-        Ok(new)
-    }
-
-    fn fill(
-        &self,
-        init: &Init<'_>,
-        provider: &Provider,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(), DataError> {
-        make_dir(&self.building)?;
-        for dir in ["ca", "tls", "keys", "audit"] {
-            make_dir(&self.building.join(dir))?;
-        }
-        let trees = Maker { provider, rng, now }.trees(init.server_id, init.tls_names)?;
-        let derivation = Derivation::fresh(rng);
-        let sealer = derivation.derive(init.passphrase)?;
-        let text = toml::to_string(&derivation).expect("numbers and short strings");
-        self.write(KDF, text.as_bytes())?;
-        self.write_trees(&trees, &sealer, rng)?;
-        self.write(TLS_NAMES, names_to_text(init.tls_names).as_bytes())?;
-        self.write("config.toml", init.config.initial().as_bytes())?;
-        if init.keep_passphrase {
-            self.write("passphrase", init.passphrase.expose())?;
-        }
-        self.write(MARKER, FORMAT.as_bytes())
-    }
-
-    fn write_trees(
-        &self,
-        trees: &Trees,
-        sealer: &Sealer,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(), DataError> {
-        let made: [(&str, &str, &Made); 6] = [
-            ("ca/root.pem", "root", &trees.root),
-            ("ca/devices.pem", "devices", &trees.devices),
-            ("ca/servers.pem", "servers", &trees.servers),
-            ("ca/server.pem", "server", &trees.server),
-            ("tls/root.pem", "tls-root", &trees.tls_root),
-            ("tls/server.pem", "tls", &trees.tls),
-        ];
-        for (path, name, made) in made {
-            self.write(path, to_pem(&made.certificate).as_bytes())?;
-            self.write(&key_path(name), &sealer.seal(name, &made.key.pkcs8, rng)?)?;
-        }
-        self.write(&key_path("audit"), &sealer.seal("audit", &trees.audit.pkcs8, rng)?)
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DataError> {
-        write_new(&self.building.join(name), bytes)
-    }
-
-    /// Where the store is to be made before [`Self::publish`].
-    #[must_use]
-    pub fn path(&self) -> &Path {
-        &self.building
-    }
-
-    /// Puts the directory in its place.
-    ///
-    /// # Errors
-    /// [`DataError::NotEmpty`] if something appeared there meanwhile; the system's.
-    pub fn publish(self) -> Result<PathBuf, DataError> {
-        sync_dir(&self.building)?;
-        fs::rename(&self.building, &self.target).map_err(|source| match source.kind() {
-            io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
-                DataError::NotEmpty(self.target.clone())
-            }
-            _ => DataError::Io { path: self.target.clone(), source },
-        })?;
-        let target = self.target.clone();
-        if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            sync_dir(parent)?;
-        }
-        Ok(target)
-    }
-}
-
-impl Drop for NewDataDir {
-    fn drop(&mut self) {
-        // After publishing there is nothing left under this name.
-        let _gone = fs::remove_dir_all(&self.building);
     }
 }
 
@@ -256,7 +150,8 @@ pub struct Keys {
 }
 
 impl DataDir {
-    /// Checks the marker and reads the settings. Keys stay closed.
+    /// Checks the marker, that the directory is its owner's alone, and reads the settings. Keys
+    /// stay closed.
     ///
     /// # Errors
     /// [`DataError`].
@@ -279,6 +174,8 @@ impl DataDir {
         if found != FORMAT {
             return Err(DataError::UnknownFormat { dir: path.to_owned(), found });
         }
+        let dir = fs::metadata(path).map_err(io_error(path))?;
+        check_access(path, dir.mode(), dir.uid(), rustix::process::geteuid().as_raw())?;
         let config_path = path.join("config.toml");
         let config = Config::parse(&read_text(&config_path)?)
             .map_err(|detail| DataError::Config { path: config_path, detail })?;
@@ -325,7 +222,10 @@ impl DataDir {
         read_text(&self.path.join(name))
     }
 
-    /// Opens the keys. Replaces an HTTPS certificate that is about to expire.
+    /// Opens the keys and checks that they are those of the certificates.
+    ///
+    /// With `renew`, which is the randomness for it, replaces an HTTPS certificate that is about to
+    /// expire or is not that of the HTTPS key; without, writes nothing.
     ///
     /// # Errors
     /// [`SealError::WrongPassphrase`]; [`DataError::Damaged`].
@@ -334,7 +234,7 @@ impl DataDir {
         passphrase: &Secret,
         provider: &Provider,
         now: UnixTime,
-        rng: &mut dyn CryptoRng,
+        renew: Option<&mut dyn CryptoRng>,
     ) -> Result<Keys, DataError> {
         let kdf_path = self.path.join(KDF);
         let derivation: Derivation = toml::from_str(&read_text(&kdf_path)?)
@@ -343,18 +243,22 @@ impl DataDir {
         let root = self.certificate("ca/root.pem")?;
         let server = self.certificate("ca/server.pem")?;
         let server_id = self.server_id(&server, &root, provider, now)?;
+        let device_issuer = self.certificate("ca/devices.pem")?;
         let authority = Authority {
-            device_issuer: self.certificate("ca/devices.pem")?,
-            device_issuer_key: self.key(&sealer, "devices", provider)?,
+            device_issuer_key: self.certified_key(&sealer, "devices", &device_issuer, provider)?,
+            device_issuer,
             server_issuer: self.certificate("ca/servers.pem")?,
-            server_key: self.key(&sealer, "server", provider)?,
+            server_key: self.certified_key(&sealer, "server", &server, provider)?,
             audit_key: self.key(&sealer, "audit", provider)?,
             provider: provider.clone(),
             root,
             server,
             server_id,
         };
-        let tls = self.tls(&sealer, &mut Maker { provider, rng, now })?;
+        let tls = match renew {
+            Some(rng) => self.live_tls(&sealer, &mut Maker { provider, rng, now })?,
+            None => self.stored_tls(&sealer)?,
+        };
         Ok(Keys { authority, tls })
     }
 
@@ -372,18 +276,29 @@ impl DataDir {
         Ok(leaf.identity().id().to_owned())
     }
 
-    fn tls(&self, sealer: &Sealer, maker: &mut Maker<'_>) -> Result<(Vec<u8>, Secret), DataError> {
-        let certificate = self.certificate("tls/server.pem")?;
+    fn stored_tls(&self, sealer: &Sealer) -> Result<(Vec<u8>, Secret), DataError> {
+        Ok((self.certificate("tls/server.pem")?, self.secret(sealer, "tls")?))
+    }
+
+    /// The HTTPS certificate and key, made anew if they are of no use.
+    fn live_tls(
+        &self,
+        sealer: &Sealer,
+        maker: &mut Maker<'_>,
+    ) -> Result<(Vec<u8>, Secret), DataError> {
+        let (certificate, secret) = self.stored_tls(sealer)?;
         let not_after = countersign_pki::not_after(&certificate)?;
-        if not_after > maker.now.plus(TLS_RENEW_BEFORE) {
-            return Ok((certificate, self.secret(sealer, "tls")?));
+        let key = self.load(&secret, "tls", maker.provider)?;
+        let matches = certified_point(maker.provider.suite, &certificate)? == key.public_key();
+        if matches && not_after > maker.now.plus(TLS_RENEW_BEFORE) {
+            return Ok((certificate, secret));
         }
         let names = names_from_text(&self.certificate_pem(TLS_NAMES)?);
         let root_key = self.key(sealer, "tls-root", maker.provider)?;
         let made = maker.tls(&self.certificate("tls/root.pem")?, &*root_key, &names)?;
         let sealed = sealer.seal("tls", &made.key.pkcs8, maker.rng)?;
-        // Certificate and key are two files: the key goes first, and a crash in between shows at
-        // the next start as a key that does not match, which renews again.
+        // Two files: a crash in between leaves a key that is not the certificate's, which the next
+        // start sees above and renews again.
         replace(&self.path.join(key_path("tls")), &sealed)?;
         replace(&self.path.join("tls/server.pem"), to_pem(&made.certificate).as_bytes())?;
         Ok((made.certificate, made.key.pkcs8))
@@ -410,12 +325,54 @@ impl DataDir {
         name: &str,
         provider: &Provider,
     ) -> Result<Arc<dyn SecureElement>, DataError> {
-        let secret = self.secret(sealer, name)?;
-        provider.signature.load_pkcs8(&secret).map_err(|error| DataError::Damaged {
-            path: self.path.join(key_path(name)),
-            detail: error.to_string(),
-        })
+        self.load(&self.secret(sealer, name)?, name, provider)
     }
+
+    fn load(
+        &self,
+        secret: &Secret,
+        name: &str,
+        provider: &Provider,
+    ) -> Result<Arc<dyn SecureElement>, DataError> {
+        provider
+            .signature
+            .load_pkcs8(secret)
+            .map_err(|error| self.damaged_key(name, error.to_string()))
+    }
+
+    /// The key that `certificate` certifies.
+    fn certified_key(
+        &self,
+        sealer: &Sealer,
+        name: &str,
+        certificate: &[u8],
+        provider: &Provider,
+    ) -> Result<Arc<dyn SecureElement>, DataError> {
+        let key = self.key(sealer, name, provider)?;
+        if certified_point(provider.suite, certificate)? == key.public_key() {
+            Ok(key)
+        } else {
+            let detail = format!("this is not the key of ca/{name}.pem");
+            Err(self.damaged_key(name, detail))
+        }
+    }
+
+    fn damaged_key(&self, name: &str, detail: String) -> DataError {
+        DataError::Damaged { path: self.path.join(key_path(name)), detail }
+    }
+}
+
+/// The directory must be its owner's alone, and the owner the one who runs this: files that
+/// another user makes in it (root, say) could shut its owner out.
+fn check_access(path: &Path, mode: u32, owner: u32, user: u32) -> Result<(), DataError> {
+    if owner != user {
+        return Err(DataError::OtherOwner { dir: path.to_owned(), owner });
+    }
+    let mode = mode & 0o777;
+    if mode & OTHERS != 0 {
+        return Err(DataError::Exposed { dir: path.to_owned(), mode });
+    }
+    Ok(())
 }
 
 fn key_path(name: &str) -> String {
@@ -440,58 +397,5 @@ pub fn parse_tls_name(text: &str) -> TlsName {
     text.parse().map_or_else(|_| TlsName::Dns(text.to_owned()), TlsName::Ip)
 }
 
-fn io_error(path: &Path) -> impl FnOnce(io::Error) -> DataError + '_ {
-    |source| DataError::Io { path: path.to_owned(), source }
-}
-
-fn is_occupied(path: &Path) -> Result<bool, DataError> {
-    match fs::read_dir(path) {
-        Ok(mut entries) => Ok(entries.next().is_some()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
-        Err(error) if error.kind() == io::ErrorKind::NotADirectory => Ok(true),
-        Err(error) => Err(io_error(path)(error)),
-    }
-}
-
-fn make_dir(path: &Path) -> Result<(), DataError> {
-    DirBuilder::new().recursive(true).mode(0o700).create(path).map_err(io_error(path))
-}
-
-fn write_new(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    let write = || {
-        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-        file.write_all(bytes)?;
-        file.sync_all()
-    };
-    write().map_err(io_error(path))
-}
-
-fn replace(path: &Path, bytes: &[u8]) -> Result<(), DataError> {
-    let new = path.with_extension("new");
-    match fs::remove_file(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(io_error(&new)(error)),
-        _ => {}
-    }
-    write_new(&new, bytes)?;
-    fs::rename(&new, path).map_err(io_error(path))
-}
-
-fn sync_dir(path: &Path) -> Result<(), DataError> {
-    File::open(path).and_then(|dir| dir.sync_all()).map_err(io_error(path))
-}
-
-fn read_bytes(path: &Path) -> Result<Vec<u8>, DataError> {
-    let read = || {
-        let len = fs::metadata(path)?.len();
-        if len > FILE_MAX {
-            return Err(io::Error::other("the file is larger than any of ours"));
-        }
-        fs::read(path)
-    };
-    read().map_err(io_error(path))
-}
-
-fn read_text(path: &Path) -> Result<String, DataError> {
-    String::from_utf8(read_bytes(path)?)
-        .map_err(|_| DataError::Damaged { path: path.to_owned(), detail: "not text".into() })
-}
+#[cfg(test)]
+mod tests;

@@ -7,6 +7,7 @@ use std::time::Duration;
 use countersign_channel::{
     Challenges, Error, ServerChannel, ServerConfig, ServerEvent, SharedChallenges,
 };
+use countersign_crypto::UnixTime;
 use countersign_net::{Connection, NetError, Next};
 use countersign_pki::{BoundedLeafCache, PkiError};
 use countersign_service::{Answer, KnownReader, ReadSession, Service};
@@ -19,6 +20,8 @@ use crate::http::metrics::{CONNECTIONS, HANDSHAKES, READ_SECONDS, READS};
 pub const CONNECTIONS_MAX: usize = 4096;
 /// How long an authenticated reader may be silent between reads.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How old a connection may become: its keys, and what the handshake proved, do not last for ever.
+pub const SESSION_MAX: Duration = Duration::from_secs(3600);
 /// How long the system may refuse to accept before it is tried again.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -88,10 +91,35 @@ impl Gateway {
         let service = &self.service;
         let channel = ServerChannel::new(self.config.clone(), &octets, service.now());
         let connection = Connection::new(channel, stream, service.clock(), service.rng());
-        let mut contact =
-            Contact { service, connection, reader: None, session: None, connected: false };
+        let patience = Patience::from(service.now());
+        let (reader, session, connected) = (None, None, false);
+        let mut contact = Contact { service, connection, patience, reader, session, connected };
         let ended = contact.run().await;
         contact.end(peer, ended).await;
+    }
+}
+
+/// Until when a connection is kept.
+struct Patience {
+    idle_after: UnixTime,
+    session_until: UnixTime,
+}
+
+impl Patience {
+    fn from(now: UnixTime) -> Self {
+        Self { idle_after: now.plus(IDLE_TIMEOUT), session_until: now.plus(SESSION_MAX) }
+    }
+
+    fn heard(&mut self, now: UnixTime) {
+        self.idle_after = now.plus(IDLE_TIMEOUT);
+    }
+
+    fn until(&self) -> UnixTime {
+        self.idle_after.min(self.session_until)
+    }
+
+    fn is_over(&self, now: UnixTime) -> bool {
+        now >= self.until()
     }
 }
 
@@ -99,6 +127,7 @@ impl Gateway {
 struct Contact<'a> {
     service: &'a Arc<Service>,
     connection: Connection<ServerChannel, TcpStream>,
+    patience: Patience,
     reader: Option<KnownReader>,
     session: Option<ReadSession>,
     connected: bool,
@@ -106,10 +135,10 @@ struct Contact<'a> {
 
 impl Contact<'_> {
     async fn run(&mut self) -> Result<(), NetError<Error>> {
-        let mut idle_after = self.service.now().plus(IDLE_TIMEOUT);
         loop {
+            let kept_until = self.patience.until();
             let session_due = self.session.as_ref().and_then(ReadSession::poll_timeout);
-            let due = session_due.map_or(idle_after, |due| due.min(idle_after));
+            let due = session_due.map_or(kept_until, |due| due.min(kept_until));
             match self.connection.next(Some(due)).await? {
                 Next::Event(ServerEvent::LookUp(id)) => {
                     let found = self.service.look_up(&id).await;
@@ -124,12 +153,16 @@ impl Contact<'_> {
                     metrics::counter!(HANDSHAKES, "outcome" => "accepted").increment(1);
                     if let Some(reader) = &self.reader {
                         tracing::info!(reader = reader.id, "a reader connected");
-                        let session = ReadSession::new(self.service.clone(), reader.id.clone());
+                        let session = ReadSession::new(self.service.clone(), reader.clone());
                         self.session = Some(session);
                     }
                 }
                 Next::Event(ServerEvent::Data(message)) => {
-                    idle_after = self.service.now().plus(IDLE_TIMEOUT);
+                    let now = self.service.now();
+                    if self.patience.is_over(now) {
+                        return self.close().await; // one that never pauses is closed too
+                    }
+                    self.patience.heard(now);
                     let Some(session) = &mut self.session else { return Ok(()) };
                     let (answer, handled) = session.handle(&message).await;
                     self.send(&answer)?;
@@ -140,7 +173,9 @@ impl Contact<'_> {
                 }
                 Next::Event(ServerEvent::Closed) => return self.close().await,
                 Next::Ended => return Ok(()),
-                Next::Deadline if self.service.now() >= idle_after => return self.close().await,
+                Next::Deadline if self.patience.is_over(self.service.now()) => {
+                    return self.close().await;
+                }
                 Next::Deadline => {
                     let Some(session) = &mut self.session else { return Ok(()) };
                     let answer = session.handle_timeout().await;
@@ -194,11 +229,35 @@ impl Contact<'_> {
         if !self.connected {
             metrics::counter!(HANDSHAKES, "outcome" => outcome).increment(1);
         }
-        let incident = self.service.refused_contact(&who, error).await;
+        let incident = self.service.refused_contact(&who, self.connected, error).await;
         tracing::warn!(%peer, check = outcome, incident, "a device connection was refused");
         self.connection.machine().refuse(error, &incident);
         if let Err(error) = self.connection.flush().await {
             tracing::debug!(%peer, %error, "the alert could not be sent");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_silent_connection_ends_soon_and_a_busy_one_in_the_end() {
+        let start = UnixTime::from_secs(1000);
+        let mut patience = Patience::from(start);
+        let mut now = start.plus(IDLE_TIMEOUT).minus(Duration::from_millis(1));
+        assert!(!patience.is_over(now));
+        patience.heard(now);
+        assert!(!patience.is_over(start.plus(IDLE_TIMEOUT)));
+        assert!(patience.is_over(now.plus(IDLE_TIMEOUT)));
+        let second = Duration::from_secs(1);
+        while now < start.plus(SESSION_MAX).minus(second) {
+            patience.heard(now);
+            now = now.plus(second);
+            assert!(!patience.is_over(now));
+        }
+        patience.heard(now);
+        assert!(patience.is_over(start.plus(SESSION_MAX)));
     }
 }

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_service::Service;
-use countersign_store::ChainOutcome;
+use countersign_store::{ChainOutcome, Checkpoint};
 use tokio::sync::watch;
 
 use crate::audit_file::append_checkpoint;
-use crate::http::metrics::{UPKEEP_PERIOD, upkeep as upkeep_once};
+use crate::http::metrics::{CHECKPOINTS_LOST, UPKEEP_PERIOD, upkeep as upkeep_once};
 
 /// How often the audit's waiting rows are linked.
 const CHAIN_EVERY: Duration = Duration::from_millis(500);
@@ -51,9 +51,7 @@ async fn chain_all(service: &Service, holder: &str, checkpoints: &Path) {
     loop {
         match service.chain_audit(holder).await {
             Ok(ChainOutcome::Linked { rows, checkpoint }) => {
-                if let Err(error) = append_checkpoint(checkpoints, &checkpoint) {
-                    tracing::error!(%error, "an audit checkpoint could not be written");
-                }
+                write_out(service, checkpoints, checkpoint).await;
                 if rows < countersign_store::MAX_CHAIN_ROWS {
                     return;
                 }
@@ -64,6 +62,20 @@ async fn chain_all(service: &Service, holder: &str, checkpoints: &Path) {
                 return;
             }
         }
+    }
+}
+
+/// Writes a checkpoint to the file outside the store; a failure shows in health and metrics.
+async fn write_out(service: &Service, path: &Path, checkpoint: Checkpoint) {
+    let path = path.to_owned();
+    let writing = tokio::task::spawn_blocking(move || {
+        append_checkpoint(&path, &checkpoint).map_err(|error| error.to_string())
+    });
+    let written = writing.await.unwrap_or_else(|failed| Err(failed.to_string()));
+    service.note_checkpoint(written.is_ok());
+    if let Err(error) = written {
+        metrics::counter!(CHECKPOINTS_LOST).increment(1);
+        tracing::error!(error, "an audit checkpoint could not be written");
     }
 }
 

@@ -10,8 +10,10 @@ mod audit_file;
 mod ca;
 mod config;
 mod data_dir;
+mod descriptors;
 mod gateway;
 pub mod http;
+mod https;
 mod jobs;
 mod seal;
 
@@ -36,7 +38,8 @@ use tokio::task::JoinHandle;
 pub use audit_file::{append_checkpoint, read_checkpoints};
 pub use config::{Config, Readers, Sam};
 pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
-pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT};
+pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT, SESSION_MAX};
+pub use https::HTTP_CONNECTIONS_MAX;
 pub use seal::SealError;
 
 /// HTTPS port unless chosen otherwise (interfaces.md).
@@ -49,7 +52,10 @@ const GRACE: Duration = Duration::from_secs(5);
 /// Time and randomness of the machine.
 #[must_use]
 pub fn ambient() -> Ambient {
-    Ambient { clock: Arc::new(SystemClock), rng: Arc::new(|| Box::new(SystemRng::default())) }
+    Ambient {
+        clock: Arc::new(SystemClock::default()),
+        rng: Arc::new(|| Box::new(SystemRng::default())),
+    }
 }
 
 /// Why a server did not start.
@@ -87,6 +93,9 @@ impl StartError {
         match self {
             Self::Data(error) => error.check(),
             Self::Store(StoreError::Unreachable { .. }) => "database-unreachable",
+            Self::Store(StoreError::NotOurs) => "database-not-ours",
+            Self::Store(StoreError::TooNew { .. }) => "database-too-new",
+            Self::Store(StoreError::TlsUnsupported) => "database-tls",
             Self::Store(_) => "database",
             Self::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
                 "port-in-use"
@@ -120,7 +129,8 @@ pub async fn open_store(data: &DataDir, database: Option<&str>) -> Result<Store,
     }
 }
 
-/// The use cases over a data directory, without sockets.
+/// The use cases over a data directory, without sockets. The directory's keys are opened, its
+/// files stay as they are.
 ///
 /// # Errors
 /// [`StartError`].
@@ -132,8 +142,18 @@ pub async fn open_service(
 ) -> Result<(Arc<Service>, Keys), StartError> {
     let ambient = ambient();
     let provider = countersign_crypto::aws_lc::provider();
-    let now = ambient.clock.now();
-    let keys = data.open_keys(passphrase, &provider, now, &mut *(ambient.rng)())?;
+    let keys = data.open_keys(passphrase, &provider, ambient.clock.now(), None)?;
+    let service = service_over(data, &keys, database, sams, ambient).await?;
+    Ok((service, keys))
+}
+
+async fn service_over(
+    data: &DataDir,
+    keys: &Keys,
+    database: Option<&str>,
+    sams: &[Sam],
+    ambient: Ambient,
+) -> Result<Arc<Service>, StartError> {
     let store = open_store(data, database).await?;
     let connectors = sams.iter().map(|sam| Arc::new(SerialSam(sam.clone())) as _).collect();
     let pool = SamPool::start(connectors, SamConfig::default(), &ambient);
@@ -145,7 +165,7 @@ pub async fn open_service(
         ..Policy::default()
     };
     let authority = keys.authority.clone();
-    Ok((Arc::new(Service::new(store, authority, pool, policy, ambient)), keys))
+    Ok(Arc::new(Service::new(store, authority, pool, policy, ambient)))
 }
 
 /// A SAM module on a serial port.
@@ -215,13 +235,20 @@ impl Server {
         if options.plain_http && !options.listen.is_loopback() {
             return Err(StartError::PlainHttp(options.listen));
         }
+        descriptors::warn_if_few();
         // Ports first: a second `serve` must fail before it touches the database.
         let http_listener = listen(options.listen, options.https_port)?;
         let gateway_listener = listen(options.listen, options.gateway_port)?;
         let (https, gateway) = (local(&http_listener)?, local(&gateway_listener)?);
         let sams: Vec<Sam> = data.config.sams.iter().chain(&options.sams).cloned().collect();
         let database = options.database.as_deref();
-        let (service, keys) = open_service(data, passphrase, database, &sams).await?;
+        let ambient = ambient();
+        let provider = countersign_crypto::aws_lc::provider();
+        let mut rng = (ambient.rng)();
+        let now = ambient.clock.now();
+        let keys = data.open_keys(passphrase, &provider, now, Some(&mut *rng))?;
+        drop(rng); // it is not held across an await
+        let service = service_over(data, &keys, database, &sams, ambient).await?;
 
         let (stop, stopped) = watch::channel(false);
         let metrics = http::metrics::install();
@@ -233,7 +260,13 @@ impl Server {
         let tls = if options.plain_http { None } else { Some(tls_config(&keys.tls)?) };
         let holder = format!("{}/{}", service.authority().server_id, std::process::id());
         let tasks = vec![
-            tokio::spawn(serve_http(http_listener, router, tls, http_handle.clone())),
+            tokio::spawn(https::serve(
+                http_listener,
+                router,
+                tls,
+                http_handle.clone(),
+                https::Limits::default(),
+            )),
             tokio::spawn(devices.serve(gateway_listener, stopped.clone())),
             tokio::spawn(jobs::chain(
                 service.clone(),
@@ -313,26 +346,4 @@ fn tls_config((certificate, key): &(Vec<u8>, Secret)) -> Result<RustlsConfig, St
         )?;
     config.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
     Ok(RustlsConfig::from_config(Arc::new(config)))
-}
-
-async fn serve_http(
-    listener: TcpListener,
-    router: axum::Router,
-    tls: Option<RustlsConfig>,
-    handle: axum_server::Handle<SocketAddr>,
-) {
-    let service = router.into_make_service();
-    let served = match tls {
-        Some(tls) => match axum_server::from_tcp_rustls(listener, tls) {
-            Ok(server) => server.handle(handle).serve(service).await,
-            Err(error) => Err(error),
-        },
-        None => match axum_server::from_tcp(listener) {
-            Ok(server) => server.handle(handle).serve(service).await,
-            Err(error) => Err(error),
-        },
-    };
-    if let Err(error) = served {
-        tracing::error!(%error, "the HTTP server failed");
-    }
 }

@@ -3,10 +3,8 @@
 use countersign_store::{Operator, Role};
 use zeroize::Zeroizing;
 
+use crate::operators::is_token_shaped;
 use crate::{Service, ServiceError};
-
-/// Longest token accepted, in bytes; real ones are shorter.
-const TOKEN_MAX: usize = 128;
 
 /// What an API call may need (interfaces.md, Operators).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +92,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Unauthenticated`] or [`ServiceError::Forbidden`].
     pub async fn authorise(&self, token: &str, scope: Scope) -> Result<Actor, ServiceError> {
-        if token.len() > TOKEN_MAX {
+        if !is_token_shaped(token) {
             return Err(ServiceError::Unauthenticated);
         }
         let token = Zeroizing::new(token.as_bytes().to_vec());
@@ -106,7 +104,12 @@ impl Service {
             .await?
             .ok_or(ServiceError::Unauthenticated)?;
         let actor = Actor::Operator(owner.operator);
-        actor.require(scope)?;
-        Ok(actor)
+        match actor.require(scope) {
+            Ok(()) => Ok(actor),
+            Err(error) => {
+                self.refused_operator(&actor, "api.refuse", scope.name(), &error).await;
+                Err(error)
+            }
+        }
     }
 }

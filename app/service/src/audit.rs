@@ -1,3 +1,5 @@
+use std::sync::atomic::Ordering;
+
 use countersign_store::{
     AuditReport, AuditRow, ChainOutcome, Checkpoint, Page, chain_audit, release_chain, verify_audit,
 };
@@ -22,6 +24,18 @@ impl Service {
             countersign_store::MAX_CHAIN_ROWS,
         )
         .await?)
+    }
+
+    /// Notes whether the latest checkpoint could be written outside the store, for health checks.
+    pub fn note_checkpoint(&self, written: bool) {
+        self.checkpoint_lost.store(!written, Ordering::Relaxed);
+    }
+
+    /// Whether the latest checkpoint of this process is outside the store too; true before the
+    /// first one.
+    #[must_use]
+    pub fn checkpoint_written(&self) -> bool {
+        !self.checkpoint_lost.load(Ordering::Relaxed)
     }
 
     /// Lets another process chain at once, when this one stops.

@@ -48,6 +48,12 @@ impl ServiceError {
         Self::Refused { check, detail: detail.into() }
     }
 
+    /// Whether a rule refused what was asked, rather than the environment or a fault failed it.
+    /// An absent token is neither: it is noise.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        matches!(self, Self::Refused { .. } | Self::NotFound { .. } | Self::Forbidden { .. })
+    }
+
     /// Stable name of the failed check.
     #[must_use]
     pub const fn check(&self) -> &'static str {

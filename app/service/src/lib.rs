@@ -11,15 +11,16 @@
 mod access;
 mod audit;
 mod authority;
-mod contacts;
 mod error;
 mod operators;
 mod read_session;
 mod readers;
 mod reads;
+mod refusals;
 mod sam;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use countersign_crypto::{CryptoRng, UnixTime};
@@ -72,7 +73,8 @@ pub struct Service {
     sams: SamPool,
     policy: Policy,
     ambient: Ambient,
-    contacts: contacts::Contacts,
+    refusals: refusals::Refusals,
+    checkpoint_lost: AtomicBool,
 }
 
 impl Service {
@@ -85,8 +87,9 @@ impl Service {
         policy: Policy,
         ambient: Ambient,
     ) -> Self {
-        let contacts = contacts::Contacts::default();
-        Self { store, authority, sams, policy, ambient, contacts }
+        let refusals = refusals::Refusals::default();
+        let checkpoint_lost = AtomicBool::new(false);
+        Self { store, authority, sams, policy, ambient, refusals, checkpoint_lost }
     }
 
     /// The store, for health checks and metrics.

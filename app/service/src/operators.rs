@@ -9,6 +9,8 @@ use crate::{Actor, Service, ServiceError, done};
 const TOKEN_BYTES: usize = 32;
 /// What every token starts with, so that scanners can find lost ones.
 const TOKEN_PREFIX: &str = "cst_";
+/// Length of every token in characters: the prefix, and the random bytes in base64.
+const TOKEN_LEN: usize = TOKEN_PREFIX.len() + (TOKEN_BYTES * 8).div_ceil(6);
 /// Longest operator name or token label, in characters.
 const NAME_MAX: usize = 64;
 
@@ -18,6 +20,11 @@ pub struct NewToken {
     pub id: String,
     /// The token itself; only its hash is kept.
     pub secret: Zeroizing<String>,
+}
+
+/// Whether a text can be a token at all: what cannot is refused without asking the database.
+pub(crate) fn is_token_shaped(text: &str) -> bool {
+    text.len() == TOKEN_LEN && text.starts_with(TOKEN_PREFIX)
 }
 
 fn check_name(name: &str) -> Result<(), ServiceError> {

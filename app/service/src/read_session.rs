@@ -2,14 +2,15 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_crypto::UnixTime;
-use countersign_idcard::message::{INCIDENT_MAX, Refused, ServerMessage};
+use countersign_idcard::message::{INCIDENT_MAX, Refused, ServerMessage, Source};
 use countersign_idcard::sam::SamOperation;
 use countersign_idcard::server::{ServerEvent, ServerFlow};
 use countersign_idcard::{FlowError, ReadId, ShortText};
-use countersign_store::{BegunRead, IdKind};
+use countersign_store::IdKind;
 use zeroize::Zeroizing;
 
-use crate::{SamLease, SamUnavailable, Service, ServiceError};
+use crate::reads::UnderWay;
+use crate::{KnownReader, SamLease, SamUnavailable, Service, ServiceError};
 
 /// What a session has to say.
 #[derive(Default)]
@@ -35,14 +36,14 @@ pub struct ReadEnded {
 /// crash at any moment leaves a row that tells how far it came, and the reader tries again.
 pub struct ReadSession {
     service: Arc<Service>,
-    device_id: String,
+    reader: KnownReader,
     current: Option<Current>,
 }
 
 struct Current {
     flow: ServerFlow,
     incident: String,
-    begun: Option<BegunRead>,
+    read: Option<UnderWay>,
     lease: Option<SamLease>,
     sam_id: Option<String>,
     started: UnixTime,
@@ -54,10 +55,11 @@ fn short<const MAX: usize>(text: &str) -> ShortText<MAX> {
 }
 
 impl ReadSession {
-    /// For the reader with this id (`rdr_…`), after its handshake.
+    /// For this reader, after its handshake. Each read asks anew whether the certificate of that
+    /// handshake still holds.
     #[must_use]
-    pub const fn new(service: Arc<Service>, device_id: String) -> Self {
-        Self { service, device_id, current: None }
+    pub const fn new(service: Arc<Service>, reader: KnownReader) -> Self {
+        Self { service, reader, current: None }
     }
 
     /// When [`Self::handle_timeout`] is due.
@@ -79,7 +81,7 @@ impl ReadSession {
             self.current = Some(Current {
                 flow,
                 incident,
-                begun: None,
+                read: None,
                 lease: None,
                 sam_id: None,
                 started: now,
@@ -111,10 +113,10 @@ impl ReadSession {
         let Some(current) = &mut self.current else { return Answer::default() };
         let mut stored = Ok(());
         while let Some(event) = current.flow.poll_event() {
-            let context = Context { service: &self.service, device_id: &self.device_id };
+            let context = Context { service: &self.service, reader: &self.reader };
             match event {
-                ServerEvent::Begun { read_id, source: _ } => {
-                    context.begin(current, read_id).await;
+                ServerEvent::Begun { read_id, source } => {
+                    context.begin(current, read_id, source).await;
                 }
                 ServerEvent::Sam(operation) => context.operate(current, operation).await,
                 ServerEvent::Done { document_type } => {
@@ -125,28 +127,17 @@ impl ReadSession {
                 ServerEvent::Failed { check } => {
                     current.lease = None;
                     current.outcome = Some(check.name());
-                    if let Some(begun) = &current.begun {
-                        let sam_id = current.sam_id.clone();
-                        stored = self
-                            .service
-                            .fail_read(
-                                &self.device_id,
-                                begun,
-                                sam_id,
-                                check.name(),
-                                &current.incident,
-                            )
-                            .await;
-                    }
+                    stored = context.fail(current, check.name()).await;
                 }
             }
         }
         let mut messages: Vec<_> = std::iter::from_fn(|| current.flow.poll_transmit()).collect();
         if let Err(error) = stored {
             // Acknowledge only what is durable: the reader gets no result, and may try again.
-            tracing::warn!(reader = self.device_id, %error, "a read could not be recorded");
+            tracing::warn!(reader = self.reader.id, %error, "a read could not be recorded");
             current.outcome = Some(error.check());
-            let refused = Refused::new(short(error.check()), true, short(""));
+            let retry = matches!(error, ServiceError::Unavailable { .. });
+            let refused = Refused::new(short(error.check()), retry, short(""));
             messages = vec![ServerMessage::Refused(refused).encode()];
         }
         let took = self.service.now().since(current.started);
@@ -158,15 +149,15 @@ impl ReadSession {
 /// What the handlers of a flow's events work with.
 struct Context<'a> {
     service: &'a Service,
-    device_id: &'a str,
+    reader: &'a KnownReader,
 }
 
 impl Context<'_> {
-    async fn begin(&self, current: &mut Current, read_id: ReadId) {
-        match self.service.begin_read(self.device_id, read_id).await {
-            Ok(begun) => current.begun = Some(begun),
+    async fn begin(&self, current: &mut Current, read_id: ReadId, source: Source) {
+        match self.service.begin_read(self.reader, read_id).await {
+            Ok(begun) => current.read = Some(UnderWay { begun, source }),
             Err(error) => {
-                tracing::warn!(reader = self.device_id, %error, "a read was refused");
+                tracing::warn!(reader = self.reader.id, %error, "a read was refused");
                 let retry = matches!(error, ServiceError::Unavailable { .. });
                 current.outcome = Some(error.check());
                 current.flow.refuse(error.check(), retry, short(""));
@@ -193,7 +184,7 @@ impl Context<'_> {
         let result = lease.operate(operation).await;
         current.lease = Some(lease);
         if current.flow.sam_done(self.service.now(), result).is_err() {
-            tracing::error!(reader = self.device_id, "the SAM answered what was not asked");
+            tracing::error!(reader = self.reader.id, "the SAM answered what was not asked");
         }
     }
 
@@ -204,20 +195,23 @@ impl Context<'_> {
         };
         current.outcome = Some(check);
         current.flow.refuse(check, true, short(""));
-        if let Some(begun) = &current.begun {
-            let failed =
-                self.service.fail_read(self.device_id, begun, None, check, &current.incident).await;
-            if let Err(error) = failed {
-                tracing::warn!(reader = self.device_id, %error, "a read could not be recorded");
-            }
+        if let Err(error) = self.fail(current, check).await {
+            tracing::warn!(reader = self.reader.id, %error, "a read could not be recorded");
         }
     }
 
+    /// Records a failure; of a read that never began there is nothing to record.
+    async fn fail(&self, current: &Current, check: &str) -> Result<(), ServiceError> {
+        let Some(read) = &current.read else { return Ok(()) };
+        let sam_id = current.sam_id.clone();
+        self.service.fail_read(self.reader, read, sam_id, check, &current.incident).await
+    }
+
     async fn finish(&self, current: &Current, document_type: &str) -> Result<(), ServiceError> {
-        let Some(begun) = &current.begun else {
+        let Some(read) = &current.read else {
             return Err(ServiceError::Internal { detail: "a read ended before it began".into() });
         };
         let sam_id = current.sam_id.clone().unwrap_or_default();
-        self.service.finish_read(self.device_id, begun, sam_id, document_type).await
+        self.service.finish_read(self.reader, read, sam_id, document_type).await
     }
 }

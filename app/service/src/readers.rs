@@ -11,6 +11,9 @@ use crate::{Actor, Scope, Service, ServiceError, done};
 /// Longest reason for blocking a reader or revoking its certificate, in bytes.
 const REASON_MAX: usize = 200;
 
+/// The audit's subject while an enrolment request could not be read.
+const UNREAD_REQUEST: &str = "request";
+
 /// What a reader gets at enrolment.
 pub struct Enrolled {
     /// The reader.
@@ -55,8 +58,24 @@ impl Service {
         actor: &Actor,
         request: &[u8],
     ) -> Result<Enrolled, ServiceError> {
+        let mut subject = UNREAD_REQUEST.to_owned();
+        let enrolled = self.enrol(actor, request, &mut subject).await;
+        if let Err(error) = &enrolled {
+            self.refused_operator(actor, "reader.enrol", &subject, error).await;
+        }
+        enrolled
+    }
+
+    /// `subject` becomes the id in the request as soon as it is known.
+    async fn enrol(
+        &self,
+        actor: &Actor,
+        request: &[u8],
+        subject: &mut String,
+    ) -> Result<Enrolled, ServiceError> {
         actor.require(Scope::ReadersEnrol)?;
         let requested = parse_request(&self.authority.provider, request)?;
+        requested.identity().id().clone_into(subject);
         if requested.identity().role() != Role::Reader {
             let detail = "the request is not for a reader";
             return Err(ServiceError::refused("request-role", detail));
@@ -64,6 +83,7 @@ impl Service {
         let now = self.now();
         let prepared = self.authority.issuer()?.prepare(
             &requested,
+            Role::Reader,
             CertificateNumber::random(&mut *self.rng()),
             Validity::from(now, self.policy.certificate_validity),
         )?;
@@ -197,7 +217,8 @@ impl Service {
         self.change_reader(actor, id, "reader.unblock", unblock).await
     }
 
-    /// Revokes a reader's live certificate: it must enrol again.
+    /// Revokes a reader's live certificate: it must enrol again. Sessions of that certificate that
+    /// are open may not begin another read.
     ///
     /// # Errors
     /// `reason-length`; [`ServiceError::NotFound`] if there is no such reader or it has no live

@@ -4,19 +4,22 @@
 //! a lease that is dropped in between makes the module forget the card. A dead port is reopened
 //! with a growing pause.
 
+mod module;
+
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-use countersign_idcard::sam::{SamConfig, SamError, SamEvent, SamHost, SamOperation, SamResult};
-use countersign_net::{Connection, Next};
+use countersign_idcard::sam::{SamConfig, SamError, SamOperation, SamResult};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::runtime::Handle;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Ambient;
+use module::Module;
 
 /// How long a read waits for a free module.
 pub const LEASE_WAIT: Duration = Duration::from_secs(10);
@@ -25,9 +28,6 @@ pub const LEASE_WAIT: Duration = Duration::from_secs(10);
 pub const READY_WAIT: Duration = Duration::from_secs(2);
 /// Reads that may wait at once; one more is refused.
 pub const QUEUE_MAX: usize = 256;
-/// The pause before a dead port is opened again, at first and at most.
-const REOPEN_FIRST: Duration = Duration::from_millis(200);
-const REOPEN_MAX: Duration = Duration::from_secs(10);
 
 /// A byte stream to a module.
 pub trait SamPort: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -70,34 +70,101 @@ pub enum SamUnavailable {
 }
 
 struct Request {
+    /// Of the lease that asks. The module may have been reopened since.
+    generation: u64,
     operation: SamOperation,
     reply: oneshot::Sender<Result<SamResult, SamError>>,
 }
 
-#[derive(Default)]
-struct State {
-    health: Vec<SamHealth>,
-    /// Indices of modules that are ready and not leased, longest idle first.
-    idle: VecDeque<usize>,
-    waiting: usize,
+/// What the pool knows of one module.
+struct Slot {
+    health: SamHealth,
+    /// Counts how often the module became ready: a lease holds for one of these only.
+    generation: u64,
 }
 
-struct Shared {
-    state: Mutex<State>,
-    freed: Notify,
+#[derive(Default)]
+struct State {
+    slots: Vec<Slot>,
+    /// Indices of modules that are ready and not leased, longest idle first. Empty while a live
+    /// waiter is queued.
+    idle: VecDeque<usize>,
+    /// Reads that wait, in the order in which they came.
+    waiters: VecDeque<oneshot::Sender<Place>>,
+    /// When a module that was ready was lost last.
+    lost_at: Option<Instant>,
 }
+
+#[derive(Default)]
+struct Shared(Mutex<State>);
 
 impl Shared {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Every change is one assignment or push, so a poisoned lock holds nothing half-done.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn free(&self, index: usize) {
+    /// The module answers: from now on leases of an earlier generation are stale.
+    fn ready(self: &Arc<Self>, index: usize, sam_id: String) -> u64 {
+        let generation = {
+            let slot = &mut self.lock().slots[index];
+            slot.generation += 1;
+            slot.health.sam_id = Some(sam_id);
+            slot.health.ready = true;
+            slot.health.failure = None;
+            slot.generation
+        };
+        self.free(index, generation);
+        generation
+    }
+
+    /// The module does not answer. Nobody is given it until it is ready again.
+    fn lost(&self, index: usize, failure: String) {
         let mut state = self.lock();
-        if state.health[index].ready && !state.idle.contains(&index) {
-            state.idle.push_back(index);
-            self.freed.notify_one();
+        state.idle.retain(|idle| *idle != index);
+        let health = &mut state.slots[index].health;
+        health.failure = Some(failure);
+        if std::mem::take(&mut health.ready) {
+            state.lost_at = Some(Instant::now());
+        }
+    }
+
+    /// Gives the module to the read that has waited longest, or notes that it is idle. What
+    /// belongs to an earlier generation, or to a module that is lost, is nobody's to give.
+    fn free(self: &Arc<Self>, index: usize, generation: u64) {
+        loop {
+            let waiter = {
+                let mut state = self.lock();
+                let slot = &state.slots[index];
+                if slot.generation != generation || !slot.health.ready {
+                    return;
+                }
+                match state.waiters.pop_front() {
+                    Some(waiter) => waiter,
+                    None => return state.idle.push_back(index),
+                }
+            };
+            let place = Place { shared: self.clone(), index, generation, held: true };
+            match waiter.send(place) {
+                Ok(()) => return,
+                Err(mut gone) => gone.held = false, // we still hold it: to the next one
+            }
+        }
+    }
+}
+
+/// The right to use one module, for one of its generations. Its drop gives the module on.
+struct Place {
+    shared: Arc<Shared>,
+    index: usize,
+    generation: u64,
+    held: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.held {
+            self.shared.free(self.index, self.generation);
         }
     }
 }
@@ -116,14 +183,13 @@ impl SamPool {
         config: SamConfig,
         ambient: &Ambient,
     ) -> Self {
-        let health = |connector: &Arc<dyn SamConnector>| SamHealth {
-            port: connector.name().to_owned(),
-            sam_id: None,
-            ready: false,
-            failure: None,
+        let slot = |connector: &Arc<dyn SamConnector>| {
+            let port = connector.name().to_owned();
+            let health = SamHealth { port, sam_id: None, ready: false, failure: None };
+            Slot { health, generation: 0 }
         };
-        let state = State { health: connectors.iter().map(health).collect(), ..State::default() };
-        let shared = Arc::new(Shared { state: Mutex::new(state), freed: Notify::new() });
+        let state = State { slots: connectors.iter().map(slot).collect(), ..State::default() };
+        let shared = Arc::new(Shared(Mutex::new(state)));
         let start = |(index, connector)| {
             let (sender, requests) = mpsc::channel(1);
             let module = Module { index, connector, config, ambient: ambient.clone(), requests };
@@ -137,71 +203,74 @@ impl SamPool {
     /// How each module is.
     #[must_use]
     pub fn health(&self) -> Vec<SamHealth> {
-        self.shared.lock().health.clone()
+        self.shared.lock().slots.iter().map(|slot| slot.health.clone()).collect()
     }
 
-    /// Leases the longest idle module, waiting up to [`LEASE_WAIT`].
+    /// Leases the longest idle module, waiting up to [`LEASE_WAIT`]. Who came first is served
+    /// first.
     ///
     /// # Errors
     /// [`SamUnavailable`].
     pub async fn lease(&self) -> Result<SamLease, SamUnavailable> {
-        {
-            let mut state = self.shared.lock();
-            if state.waiting >= QUEUE_MAX {
-                return Err(SamUnavailable::Busy);
-            }
-            state.waiting += 1;
-        }
-        let _waiting = Waiting(&self.shared);
+        let mut given = match self.take_or_queue()? {
+            Ok(place) => return Ok(self.leased(place)),
+            Err(given) => given,
+        };
         let until = Instant::now() + LEASE_WAIT;
         let mut ready_until = Instant::now() + READY_WAIT;
         loop {
-            let freed = self.shared.freed.notified();
-            let any_ready = {
-                let mut state = self.shared.lock();
-                if let Some(index) = state.idle.pop_front() {
-                    return Ok(self.leased(index));
-                }
-                state.health.iter().any(|health| health.ready)
-            };
-            if any_ready {
-                ready_until = Instant::now() + READY_WAIT;
+            match timeout_at(until.min(ready_until), &mut given).await {
+                Ok(Ok(place)) => return Ok(self.leased(place)),
+                // The queue drops no waiter that still waits.
+                Ok(Err(_)) => return Err(SamUnavailable::NoneReady),
+                Err(_elapsed) => {}
             }
-            if timeout_at(until.min(ready_until), freed).await.is_err() {
-                let any_ready = self.shared.lock().health.iter().any(|health| health.ready);
-                if !any_ready {
+            let now = Instant::now();
+            let state = self.shared.lock();
+            if state.slots.iter().any(|slot| slot.health.ready) {
+                ready_until = now + READY_WAIT;
+            } else {
+                let lost_for = state.lost_at.map_or(READY_WAIT, |at| now.duration_since(at));
+                if lost_for >= READY_WAIT {
                     return Err(SamUnavailable::NoneReady);
                 }
-                if Instant::now() >= until {
-                    return Err(SamUnavailable::Busy);
-                }
+                ready_until = now + (READY_WAIT - lost_for);
+            }
+            if now >= until {
+                return Err(SamUnavailable::Busy);
             }
         }
     }
 
-    fn leased(&self, index: usize) -> SamLease {
-        SamLease {
-            shared: self.shared.clone(),
-            requests: self.modules[index].clone(),
-            index,
-            in_use: false,
+    /// An idle module, or a place at the end of the queue.
+    fn take_or_queue(&self) -> Result<Result<Place, oneshot::Receiver<Place>>, SamUnavailable> {
+        let mut state = self.shared.lock();
+        if let Some(index) = state.idle.pop_front() {
+            let generation = state.slots[index].generation;
+            return Ok(Ok(Place { shared: self.shared.clone(), index, generation, held: true }));
         }
+        state.waiters.retain(|waiter| !waiter.is_closed());
+        if state.waiters.len() >= QUEUE_MAX {
+            return Err(SamUnavailable::Busy);
+        }
+        let (waiter, given) = oneshot::channel();
+        state.waiters.push_back(waiter);
+        Ok(Err(given))
     }
-}
 
-struct Waiting<'a>(&'a Shared);
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.lock().waiting -= 1;
+    fn leased(&self, place: Place) -> SamLease {
+        let sam_id = self.shared.lock().slots[place.index].health.sam_id.clone();
+        let requests = self.modules[place.index].clone();
+        SamLease { requests, place: Arc::new(place), sam_id, in_use: false }
     }
 }
 
 /// One module, for one read.
 pub struct SamLease {
-    shared: Arc<Shared>,
     requests: mpsc::Sender<Request>,
-    index: usize,
+    /// Shared with the task that makes the module forget its card; the last one gives it on.
+    place: Arc<Place>,
+    sam_id: Option<String>,
     /// The module holds a card that it must forget if the lease is dropped.
     in_use: bool,
 }
@@ -210,21 +279,23 @@ impl SamLease {
     /// The module's id, as the trade writes it.
     #[must_use]
     pub fn sam_id(&self) -> Option<String> {
-        self.shared.lock().health[self.index].sam_id.clone()
+        self.sam_id.clone()
     }
 
     /// Lets the module do one operation.
     ///
     /// # Errors
-    /// [`SamError`]; after a fatal one the module is being reopened.
+    /// [`SamError`]; after a fatal one the module is being reopened, and this lease gets
+    /// [`SamError::Gone`] from then on.
     pub async fn operate(&mut self, operation: SamOperation) -> Result<SamResult, SamError> {
         self.in_use = true;
-        let (reply, answer) = oneshot::channel();
-        let request = Request { operation, reply };
-        self.requests.send(request).await.map_err(|_| SamError::Gone)?;
-        let result = answer.await.map_err(|_| SamError::Gone)?;
-        // After a result the module has forgotten the card by itself; after an error it has too.
-        self.in_use = matches!(result, Ok(SamResult::Challenge(_) | SamResult::Proof(_)));
+        let result = ask(&self.requests, self.place.generation, operation).await;
+        // After a plaintext or an error the module has forgotten the card by itself; an operation
+        // out of turn changed nothing.
+        self.in_use = matches!(
+            result,
+            Ok(SamResult::Challenge(_) | SamResult::Proof(_)) | Err(SamError::NotReady)
+        );
         result
     }
 }
@@ -232,116 +303,26 @@ impl SamLease {
 impl Drop for SamLease {
     fn drop(&mut self) {
         if !self.in_use {
-            self.shared.free(self.index);
             return;
         }
-        let (shared, requests, index) = (self.shared.clone(), self.requests.clone(), self.index);
-        tokio::spawn(async move {
-            let (reply, answer) = oneshot::channel();
-            let cancel = Request { operation: SamOperation::Cancel, reply };
-            if requests.send(cancel).await.is_ok() {
-                let _forgotten = answer.await;
-            }
-            shared.free(index);
-        });
-    }
-}
-
-/// One module's task.
-struct Module {
-    index: usize,
-    connector: Arc<dyn SamConnector>,
-    config: SamConfig,
-    ambient: Ambient,
-    requests: mpsc::Receiver<Request>,
-}
-
-impl Module {
-    async fn run(mut self, shared: Arc<Shared>) {
-        let mut pause = REOPEN_FIRST;
-        loop {
-            let failure = match self.serve(&shared, &mut pause).await {
-                Ok(()) => return, // the pool is gone
-                Err(failure) => failure,
-            };
-            tracing::warn!(port = self.connector.name(), failure, "SAM module not ready");
-            {
-                let mut state = shared.lock();
-                state.idle.retain(|index| *index != self.index);
-                let health = &mut state.health[self.index];
-                health.ready = false;
-                health.failure = Some(failure);
-            }
-            tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(REOPEN_MAX);
-            // What was asked of the dead port is answered, not left waiting.
-            while let Ok(request) = self.requests.try_recv() {
-                let _gone = request.reply.send(Err(SamError::Gone));
-            }
-        }
-    }
-
-    /// Opens the port and serves until it dies.
-    async fn serve(&mut self, shared: &Shared, pause: &mut Duration) -> Result<(), String> {
-        let port = self.connector.open().map_err(|error| error.to_string())?;
-        let (clock, rng) = (self.ambient.clock.clone(), (self.ambient.rng)());
-        let mut connection = Connection::new(SamHost::new(self.config), port, clock, rng);
-        let (host, now, _) = connection.parts();
-        host.start(now).map_err(|error| error.to_string())?;
-        let ready = event(&mut connection).await.map_err(|error| error.to_string())?;
-        let SamEvent::Ready(id) = ready else {
-            return Err(format!("unexpected event at the start: {ready:?}"));
-        };
-        *pause = REOPEN_FIRST;
-        {
-            let mut state = shared.lock();
-            let health = &mut state.health[self.index];
-            health.sam_id = Some(id.to_string());
-            health.ready = true;
-            health.failure = None;
-        }
-        shared.free(self.index);
-        tracing::info!(port = self.connector.name(), sam = %id, "SAM module ready");
-        loop {
-            // Between requests the port is watched, so that an unplugged module shows at once.
-            let request = tokio::select! {
-                request = self.requests.recv() => request,
-                ended = event(&mut connection) => {
-                    return Err(ended.map_or_else(|error| error.to_string(), |event| {
-                        format!("unexpected event while idle: {event:?}")
-                    }));
-                }
-            };
-            let Some(Request { operation, reply }) = request else { return Ok(()) };
-            let result = operate(&mut connection, operation).await;
-            let fatal = result.as_ref().err().filter(|error| error.is_fatal()).copied();
-            let _reader_gone = reply.send(result);
-            if let Some(error) = fatal {
-                return Err(error.to_string());
-            }
+        let (requests, place) = (self.requests.clone(), self.place.clone());
+        // Without a runtime the program is ending, and the module is reset at its next start.
+        if let Ok(runtime) = Handle::try_current() {
+            runtime.spawn(async move {
+                let _forgotten = ask(&requests, place.generation, SamOperation::Cancel).await;
+                drop(place);
+            });
         }
     }
 }
 
-type SamConnection = Connection<SamHost, Box<dyn SamPort>>;
-
-async fn operate(
-    connection: &mut SamConnection,
+async fn ask(
+    requests: &mpsc::Sender<Request>,
+    generation: u64,
     operation: SamOperation,
 ) -> Result<SamResult, SamError> {
-    let (host, now, _) = connection.parts();
-    host.operate(now, operation)?;
-    match event(connection).await? {
-        SamEvent::Done(result) => Ok(result),
-        SamEvent::Failed(error) => Err(error),
-        SamEvent::Ready(_) | SamEvent::Bridge(_) => Err(SamError::NotReady),
-    }
-}
-
-async fn event(connection: &mut SamConnection) -> Result<SamEvent, SamError> {
-    match connection.next(None).await {
-        Ok(Next::Event(SamEvent::Failed(error))) if error.is_fatal() => Err(error),
-        Ok(Next::Event(event)) => Ok(event),
-        Ok(Next::Ended | Next::Deadline) | Err(_) => Err(SamError::Gone),
-    }
+    let (reply, answer) = oneshot::channel();
+    let request = Request { generation, operation, reply };
+    requests.send(request).await.map_err(|_| SamError::Gone)?;
+    answer.await.map_err(|_| SamError::Gone)?
 }

@@ -129,7 +129,7 @@ async fn make_data_dir(path: &Path, passphrase: &Secret) -> Fallible<String> {
     let data = DataDir::open(new.path())?;
     let (service, _keys) = open_service(&data, passphrase, None, &[]).await?;
     let added = service.add_operator(&Actor::Console, "admin", &[Role::Admin]).await;
-    // The store's threads end before the directory is renamed.
+    // Committed rows are on the disk; the directory may be renamed while files close.
     drop(Arc::into_inner(service));
     let (_operator, token) = added?;
     new.publish()?;

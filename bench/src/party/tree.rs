@@ -70,7 +70,7 @@ impl Tree {
             let requested = parse_request(&provider, &csr)?;
             let number = CertificateNumber::random(&mut rng);
             let certificate = Issuer::from_certificate(suite, issuer)?
-                .prepare(&requested, number.clone(), validity)?
+                .prepare(&requested, role, number.clone(), validity)?
                 .sign(&*key.key, &mut rng)?;
             Ok(Party { key: own, certificate, number })
         };

@@ -41,8 +41,15 @@ impl Link {
         Ok(())
     }
 
-    /// The next frame of the awaited kind; an alert from the peer becomes the error it is.
+    /// The next frame of the awaited kind.
     pub(crate) fn next(&mut self, awaited: Kind) -> Result<Option<Frame>, Error> {
+        self.frames.next(&[awaited])
+    }
+
+    /// The next frame of the awaited kind; an alert from the peer becomes the error it is. Only a
+    /// server sends alerts, so only a reader calls this. Alerts are not authenticated: like a
+    /// connection reset, anyone on the path can send one.
+    pub(crate) fn next_or_alert(&mut self, awaited: Kind) -> Result<Option<Frame>, Error> {
         let Some(frame) = self.frames.next(&[awaited, Kind::Alert])? else {
             return Ok(None);
         };
@@ -69,8 +76,10 @@ impl Link {
         self.outbox.pop_front()
     }
 
-    /// Replaces whatever was queued by the alert, if the error is for the peer's ears.
+    /// Replaces whatever was queued by the alert, if the error is for the peer's ears: after a
+    /// fatal error nothing else may leave.
     pub(crate) fn send_alert(&mut self, error: &Error, incident: &str) {
+        self.outbox.clear();
         if let Some(code) = error.alert() {
             let body = alert::encode(code, incident);
             self.send(Kind::Alert, &[&body]);
@@ -109,9 +118,9 @@ impl Open {
 
     pub(crate) fn close(&mut self, link: &mut Link) -> Result<(), Error> {
         if !self.closing {
-            self.closing = true;
             let frame = self.sealing.seal_close(link.mode())?;
             link.send_frame(frame);
+            self.closing = true;
         }
         Ok(())
     }

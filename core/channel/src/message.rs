@@ -3,7 +3,7 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
-use countersign_pki::{CertificateNumber, ID_MAX};
+use countersign_pki::{CertificateNumber, Identity, Role};
 use tls_codec::{TlsByteVecU8, TlsByteVecU16};
 use tls_codec::{TlsDeserializeBytes, TlsSerializeBytes, TlsSize};
 
@@ -148,8 +148,11 @@ impl ReaderId {
         let malformed = Error::Malformed("reader id");
         let value = wire.value.as_slice();
         match IdKind::from_code(wire.kind)? {
+            // The same alphabet as in certificates: nothing else ever reaches a directory.
             IdKind::Serial => match core::str::from_utf8(value) {
-                Ok(text) if (1..=ID_MAX).contains(&text.len()) => Ok(Self::Serial(text.into())),
+                Ok(text) if Identity::new(Role::Reader, text).is_ok() => {
+                    Ok(Self::Serial(text.into()))
+                }
                 _ => Err(malformed),
             },
             IdKind::CertificateNumber => CertificateNumber::from_bytes(value)

@@ -137,12 +137,15 @@ impl ReaderChannel {
         rng: &mut dyn CryptoRng,
         bytes: &[u8],
     ) -> Result<(), Error> {
+        if matches!(self.state, State::Dead) {
+            return Err(Error::Dead);
+        }
         self.link.receive(bytes);
         loop {
             match core::mem::replace(&mut self.state, State::Dead) {
                 State::Dead => return Err(Error::Dead),
                 State::ExpectChallenge(expect) => {
-                    let Some(frame) = self.link.next(Kind::Challenge)? else {
+                    let Some(frame) = self.link.next_or_alert(Kind::Challenge)? else {
                         self.state = State::ExpectChallenge(expect);
                         return Ok(());
                     };
@@ -150,7 +153,7 @@ impl ReaderChannel {
                     self.state = State::ExpectServerProof(next);
                 }
                 State::ExpectServerProof(expect) => {
-                    let Some(frame) = self.link.next(Kind::ServerProof)? else {
+                    let Some(frame) = self.link.next_or_alert(Kind::ServerProof)? else {
                         self.state = State::ExpectServerProof(expect);
                         return Ok(());
                     };
@@ -160,7 +163,7 @@ impl ReaderChannel {
                     self.events.push_back(ReaderEvent::Connected);
                 }
                 State::Open(mut open) => {
-                    let Some(frame) = self.link.next(Kind::Record)? else {
+                    let Some(frame) = self.link.next_or_alert(Kind::Record)? else {
                         self.state = State::Open(open);
                         return Ok(());
                     };

@@ -4,7 +4,7 @@ use alloc::boxed::Box;
 use alloc::vec::Vec;
 
 use countersign_crypto::{AEAD_NONCE_LEN, AEAD_TAG_LEN, AeadKey};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::Error;
 use crate::wire::{self, HEADER_LEN, Kind, Mode};
@@ -22,26 +22,21 @@ const CLOSE: u8 = 1;
 /// Key and counter of one direction.
 pub(crate) struct DirectionKeys {
     key: Box<dyn AeadKey>,
-    iv: [u8; AEAD_NONCE_LEN],
+    iv: Zeroizing<[u8; AEAD_NONCE_LEN]>,
     sequence: u64,
 }
 
-impl Drop for DirectionKeys {
-    fn drop(&mut self) {
-        self.iv.zeroize();
-    }
-}
-
 impl DirectionKeys {
-    pub(crate) fn new(key: Box<dyn AeadKey>, iv: [u8; AEAD_NONCE_LEN]) -> Self {
+    pub(crate) fn new(key: Box<dyn AeadKey>, iv: Zeroizing<[u8; AEAD_NONCE_LEN]>) -> Self {
         Self { key, iv, sequence: 0 }
     }
 
-    fn nonce(&self) -> Result<[u8; AEAD_NONCE_LEN], Error> {
-        if self.sequence >= RECORDS_PER_KEY_MAX {
+    /// The nonce of the next record, if that is below `limit`.
+    fn nonce(&self, limit: u64) -> Result<[u8; AEAD_NONCE_LEN], Error> {
+        if self.sequence >= limit {
             return Err(Error::KeyExhausted);
         }
-        let mut nonce = self.iv;
+        let mut nonce = *self.iv;
         for (byte, counter) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
             *byte ^= counter;
         }
@@ -49,10 +44,12 @@ impl DirectionKeys {
     }
 
     fn seal(&mut self, mode: Mode, content: u8, data: &[u8]) -> Result<Vec<u8>, Error> {
-        let nonce = self.nonce()?;
-        let mut body = Vec::with_capacity(1 + data.len() + AEAD_TAG_LEN);
-        body.push(content);
+        // The last record of a key is kept for the close: a full session can still end properly.
+        let limit = RECORDS_PER_KEY_MAX - u64::from(content == DATA);
+        let nonce = self.nonce(limit)?;
+        let mut body = Zeroizing::new(Vec::with_capacity(1 + data.len() + AEAD_TAG_LEN));
         body.extend_from_slice(data);
+        body.push(content);
         let head = wire::header(mode, Kind::Record, body.len() + AEAD_TAG_LEN);
         self.key.seal(&nonce, &head, &mut body).map_err(Error::Local)?;
         self.sequence += 1;
@@ -75,24 +72,78 @@ impl DirectionKeys {
 
     /// Opens a record frame. A failed open does not advance the counter (G12).
     pub(crate) fn open(&mut self, raw: &[u8]) -> Result<Content, Error> {
-        let nonce = self.nonce()?;
+        let nonce = self.nonce(RECORDS_PER_KEY_MAX)?;
         let (head, body) = raw.split_at(HEADER_LEN);
         let mut body = Zeroizing::new(body.to_vec());
         self.key.open(&nonce, head, &mut body).map_err(|_| Error::Authentication("record"))?;
         self.sequence += 1;
-        match body.first() {
-            Some(&DATA) => {
-                body.remove(0);
-                Ok(Content::Data(body))
-            }
-            Some(&CLOSE) if body.len() == 1 => Ok(Content::Close),
+        // The content type comes last, so that the data need not be moved.
+        match body.pop() {
+            Some(DATA) => Ok(Content::Data(body)),
+            Some(CLOSE) if body.is_empty() => Ok(Content::Close),
             _ => Err(Error::Malformed("record content")),
         }
     }
 }
 
 /// What a record holds.
+#[derive(Debug)]
 pub(crate) enum Content {
     Data(Zeroizing<Vec<u8>>),
     Close,
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use countersign_crypto::{Secret, rust_crypto};
+
+    use super::*;
+
+    fn pair() -> (DirectionKeys, DirectionKeys) {
+        let keys = || {
+            let key = rust_crypto::provider().aead.key(&Secret::copied_from(&[1; 16]));
+            DirectionKeys::new(key.expect("a key"), Zeroizing::new([2; AEAD_NONCE_LEN]))
+        };
+        (keys(), keys())
+    }
+
+    /// G12: a key ends at its limit, and the session can still be closed.
+    #[test]
+    fn a_key_protects_so_many_records_and_the_close() {
+        let (mut sealing, mut opening) = pair();
+        sealing.sequence = RECORDS_PER_KEY_MAX - 2;
+        opening.sequence = sealing.sequence;
+        let last = sealing.seal_data(Mode::C1, b"last").expect("below the limit");
+        assert!(matches!(opening.open(&last), Ok(Content::Data(_))));
+        assert_eq!(sealing.seal_data(Mode::C1, b"more"), Err(Error::KeyExhausted));
+        let close = sealing.seal_close(Mode::C1).expect("the place that is kept for it");
+        assert!(matches!(opening.open(&close), Ok(Content::Close)));
+        assert_eq!(sealing.seal_close(Mode::C1), Err(Error::KeyExhausted));
+        assert!(matches!(opening.open(&close), Err(Error::KeyExhausted)));
+    }
+
+    #[test]
+    fn a_failed_open_changes_nothing() {
+        let (mut sealing, mut opening) = pair();
+        let good = sealing.seal_data(Mode::C1, b"data").expect("sealed");
+        for at in 0..good.len() {
+            let mut bad = good.clone();
+            bad[at] ^= 1;
+            assert!(opening.open(&bad).is_err(), "byte {at}");
+        }
+        assert!(opening.open(&good[..HEADER_LEN]).is_err());
+        assert!(matches!(opening.open(&good), Ok(Content::Data(data)) if *data == b"data"));
+    }
+
+    #[test]
+    fn nonces_differ_by_sequence() {
+        let (mut sealing, _) = pair();
+        let first = sealing.seal_data(Mode::C1, b"same").expect("sealed");
+        let second = sealing.seal_data(Mode::C1, b"same").expect("sealed");
+        assert_ne!(first, second);
+        assert_eq!(
+            sealing.seal_data(Mode::C1, &[0; RECORD_MAX + 1]),
+            Err(Error::Misuse("more than a record holds"))
+        );
+    }
 }

@@ -6,6 +6,8 @@ use countersign_crypto::{
     AEAD_KEY_LEN, AEAD_NONCE_LEN, AeadKey, CryptoError, HASH_LEN, Provider, Secret,
 };
 
+use zeroize::Zeroizing;
+
 use crate::Error;
 use crate::record::DirectionKeys;
 use crate::transcript::{CONTEXT, Role, Transcript};
@@ -72,8 +74,9 @@ impl SessionKeys {
         let key = |label: &[u8], len| expand(provider, &prk, transcript, label, len);
         let direction = |key_label: &[u8], iv_label: &[u8]| -> Result<DirectionKeys, Error> {
             let aead = provider.aead.key(&key(key_label, AEAD_KEY_LEN)?).map_err(Error::Local)?;
-            let iv = key(iv_label, AEAD_NONCE_LEN)?;
-            let iv = iv.expose().try_into().map_err(|_| Error::Local(CryptoError::Failed))?;
+            let derived = key(iv_label, AEAD_NONCE_LEN)?;
+            let mut iv = Zeroizing::new([0; AEAD_NONCE_LEN]);
+            iv.copy_from_slice(derived.expose());
             Ok(DirectionKeys::new(aead, iv))
         };
         Ok(Self {
@@ -139,5 +142,98 @@ impl Exporter {
         let label_len = (label.len() as u64).to_be_bytes();
         let info: [&[u8]; 5] = [CONTEXT, b" export", &label_len, label.as_bytes(), context];
         self.provider.kdf.expand(&self.secret, &info, len).map_err(Error::Local)
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use countersign_crypto::rust_crypto;
+
+    use super::*;
+    use crate::wire::{Kind, Mode};
+
+    fn transcript(bytes: &[u8]) -> Transcript {
+        let provider = rust_crypto::provider();
+        Transcript::new(&provider, Mode::C1).append(&*provider.hash, bytes)
+    }
+
+    fn keys(transcript: &Transcript, r3: &[u8], shared: &[u8]) -> SessionKeys {
+        let secret = Secret::copied_from;
+        SessionKeys::derive(&rust_crypto::provider(), transcript, &secret(r3), &secret(shared))
+            .expect("keys")
+    }
+
+    /// What two parties with these inputs would put on the wire.
+    fn outputs(transcript: &Transcript, r3: &[u8], shared: &[u8]) -> Vec<Vec<u8>> {
+        let provider = rust_crypto::provider();
+        let keys = keys(transcript, r3, shared);
+        let mut outputs = vec![
+            keys.finished(&provider, Role::Reader, transcript).to_vec(),
+            keys.finished(&provider, Role::Server, transcript).to_vec(),
+        ];
+        let (mut to_server, mut to_reader, exporter) = keys.into_parts(&provider);
+        outputs.push(to_server.seal_data(Mode::C1, b"data").expect("sealed"));
+        outputs.push(to_reader.seal_data(Mode::C1, b"data").expect("sealed"));
+        outputs.push(exporter.export("x", b"", 32).expect("exported").expose().to_vec());
+        outputs
+    }
+
+    /// Every purpose, role and direction has a key of its own (G9).
+    #[test]
+    fn purposes_roles_and_directions_differ() {
+        let outputs = outputs(&transcript(b"t"), &[1; 32], &[2; 32]);
+        for (at, one) in outputs.iter().enumerate() {
+            assert!(outputs[at + 1..].iter().all(|other| other != one), "output {at}");
+        }
+    }
+
+    /// Every input reaches every output (G2, G3, G6): transcript, R3, exchange.
+    #[test]
+    fn every_input_changes_every_output() {
+        let base = outputs(&transcript(b"t"), &[1; 32], &[2; 32]);
+        for changed in [
+            outputs(&transcript(b"u"), &[1; 32], &[2; 32]),
+            outputs(&transcript(b"t"), &[3; 32], &[2; 32]),
+            outputs(&transcript(b"t"), &[1; 32], &[4; 32]),
+        ] {
+            for (at, (one, other)) in base.iter().zip(&changed).enumerate() {
+                assert_ne!(one, other, "output {at}");
+            }
+        }
+    }
+
+    /// A server's confirmation is not a reader's, whatever the key (reflection, G9).
+    #[test]
+    fn the_finished_mac_has_its_role_in_it() {
+        let provider = rust_crypto::provider();
+        let transcript = transcript(b"t");
+        let mut keys = keys(&transcript, &[1; 32], &[2; 32]);
+        keys.finished_reader = Secret::copied_from(keys.finished_server.expose());
+        let fin = keys.finished(&provider, Role::Server, &transcript);
+        let same = keys.verify_finished(&provider, Role::Server, &transcript, &fin);
+        assert_eq!(same, Ok(()));
+        let reflected = keys.verify_finished(&provider, Role::Reader, &transcript, &fin);
+        assert_eq!(reflected, Err(Error::Authentication("finished")));
+    }
+
+    /// Signatures name role and signed id; parts of a transcript cannot be moved across borders.
+    #[test]
+    fn signatures_and_transcripts_are_unambiguous() {
+        let one = transcript(b"t");
+        assert_ne!(one.to_be_signed(Role::Reader, b""), one.to_be_signed(Role::Server, b""));
+        assert_ne!(one.to_be_signed(Role::Reader, b"a"), one.to_be_signed(Role::Reader, b"b"));
+        assert!(one.to_be_signed(Role::Reader, b"a").starts_with(b"Countersign v1 signature"));
+        let provider = rust_crypto::provider();
+        let hash = &*provider.hash;
+        let split = |first: &[u8], second: &[u8]| {
+            let fresh = Transcript::new(&provider, Mode::C1);
+            *fresh.append(hash, first).append(hash, second).hash()
+        };
+        assert_ne!(split(b"ab", b"c"), split(b"a", b"bc"));
+        assert_ne!(split(b"", b"abc"), split(b"abc", b""));
+        // The mode is the first thing in the transcript, and in every frame.
+        let plain = provider.hash.hash(&[CONTEXT, b" transcript", &[2]]);
+        assert_ne!(*Transcript::new(&provider, Mode::C1).hash(), plain);
+        assert_eq!(crate::wire::header(Mode::C1, Kind::Record, 1)[3], 1);
     }
 }

@@ -10,7 +10,8 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use countersign_crypto::{
-    AEAD_NONCE_LEN, CryptoError, CryptoRng, HASH_LEN, Provider, Secret, SecureElement, UnixTime,
+    AEAD_NONCE_LEN, AEAD_TAG_LEN, CryptoError, CryptoRng, HASH_LEN, Provider, Secret,
+    SecureElement, UnixTime,
 };
 use countersign_pki::{CertificateNumber, Leaf, LeafCache, PkiError, Role as PkiRole, TrustStore};
 use tls_codec::{DeserializeBytes, TlsByteVecU8};
@@ -159,6 +160,9 @@ impl ServerChannel {
         rng: &mut dyn CryptoRng,
         bytes: &[u8],
     ) -> Result<(), Error> {
+        if matches!(self.state, State::Dead) {
+            return Err(Error::Dead);
+        }
         self.link.receive(bytes);
         self.advance(now, rng)
     }
@@ -226,6 +230,11 @@ impl ServerChannel {
         rng: &mut dyn CryptoRng,
         found: Result<DirectoryEntry, LookupRefusal>,
     ) -> Result<(), Error> {
+        // A directory may be slow; what comes after it is the dear part.
+        self.handle_timeout(now)?;
+        if !matches!(self.state, State::ExpectReader(_) | State::Dead) {
+            return Err(Error::Misuse("no reader was asked for")); // and the session goes on
+        }
         match core::mem::replace(&mut self.state, State::Dead) {
             State::ExpectReader(expect) => {
                 let mut cx = Cx { config: &self.config, address: &self.address, now, rng };
@@ -233,8 +242,7 @@ impl ServerChannel {
                 self.state = State::ExpectFinished(Box::new(next));
                 self.advance(now, rng)
             }
-            State::Dead => Err(Error::Dead),
-            _ => Err(Error::Misuse("no reader was asked for")),
+            _ => Err(Error::Dead),
         }
     }
 
@@ -427,35 +435,43 @@ impl ExpectReader {
         link: &mut Link,
         found: Result<DirectoryEntry, LookupRefusal>,
     ) -> Result<ExpectFinished, Error> {
-        let entry = found.map_err(|refusal| match refusal {
-            LookupRefusal::Unknown => Error::Refused(Refusal::UnknownReader),
-            LookupRefusal::Revoked => Error::Certificate(PkiError::Revoked),
-            LookupRefusal::Blocked => Error::Refused(Refusal::ReaderBlocked),
-            LookupRefusal::Unavailable => Error::Refused(Refusal::Busy),
-        })?;
-        let provider = &cx.config.provider;
-        let id = |kind| ReaderId::of(kind, &entry.serial, &entry.certificate_number);
-        let mismatch = Error::Refused(Refusal::ReaderIdMismatch);
-        if id(self.sent_id.kind()) != self.sent_id {
-            return Err(mismatch); // the directory answered for another id
+        if found == Err(LookupRefusal::Unavailable) {
+            return Err(Refusal::Busy.into());
         }
         let certificate = self.proof.certificate.as_slice();
         let cache = Some(&*cx.config.leaf_cache);
         let leaf = cx.config.trust.verify(certificate, PkiRole::Reader, cx.now, cache)?;
-        if leaf.identity().id() != entry.serial || *leaf.number() != entry.certificate_number {
-            return Err(mismatch);
-        }
-        // C4: mapped first, then verified over the other kind of id.
-        let signed_id = id(self.signed_kind);
+
+        // C4: mapped first, then verified over the other kind of id. Where the directory has no
+        // entry, or one that is not this certificate's, the certificate's own ids stand in: so that
+        // only who has a reader's key learns what the directory says of it.
+        let own = DirectoryEntry {
+            serial: leaf.identity().id().into(),
+            certificate_number: leaf.number().clone(),
+        };
+        let mapped = found.as_ref().unwrap_or(&own);
+        let id = |kind| ReaderId::of(kind, &mapped.serial, &mapped.certificate_number);
+        let matches = *mapped == own && id(self.sent_id.kind()) == self.sent_id;
+        let signer = if matches { mapped } else { &own };
+        let signed_id = ReaderId::of(self.signed_kind, &signer.serial, &signer.certificate_number);
         let message = self.transcript.to_be_signed(Role::Reader, signed_id.as_bytes());
         leaf.key()
             .verify(&message, &self.signature)
             .map_err(|_| Error::Authentication("reader-signature"))?;
-        // only a proven reader burns a challenge
+        match found {
+            _ if !matches => return Err(Refusal::ReaderIdMismatch.into()),
+            Ok(_) => {}
+            Err(LookupRefusal::Unknown) => return Err(Refusal::UnknownReader.into()),
+            Err(LookupRefusal::Revoked) => return Err(PkiError::Revoked.into()),
+            Err(LookupRefusal::Blocked) => return Err(Refusal::ReaderBlocked.into()),
+            Err(LookupRefusal::Unavailable) => return Err(Refusal::Busy.into()),
+        }
+        // Only a proven reader burns a challenge.
         cx.config.challenges.consume(cx.now, &self.issued)?;
 
         // Only from here on: key generation, the private key.
-        let transcript = self.transcript.append(&*provider.hash, &self.signature_field);
+        let hash = &*cx.config.provider.hash;
+        let transcript = self.transcript.append(hash, &self.signature_field);
         let r1 = self.proof.challenge.r1();
         let reader_share = self.proof.share.as_slice();
         answer(cx, link, transcript, &r1, reader_share, leaf)
@@ -510,9 +526,11 @@ fn seal_r3(
     r3: &Secret,
 ) -> Result<Vec<u8>, Error> {
     let key = schedule::sealing_key(provider, before_m3, shared)?;
-    let mut sealed = r3.expose().to_vec();
+    // At its final size from the start: growing would leave a copy of R3 behind.
+    let mut sealed = Zeroizing::new(Vec::with_capacity(r3.len() + AEAD_TAG_LEN));
+    sealed.extend_from_slice(r3.expose());
     key.seal(&[0; AEAD_NONCE_LEN], before_m3.hash(), &mut sealed).map_err(Error::Local)?;
-    Ok(sealed)
+    Ok(core::mem::take(&mut sealed))
 }
 
 impl ExpectFinished {

@@ -71,11 +71,12 @@ impl Kdf for HkdfSha256 {
     fn extract(&self, salt: &[u8], input_key: &[u8]) -> Secret {
         // HKDF-Extract is HMAC(salt, ikm); aws-lc's own `Prk` cannot be taken out again.
         let key = hmac::Key::new(hmac::HMAC_SHA256, salt);
-        Secret::copied_from(hmac::sign(&key, input_key).as_ref())
+        Secret::try_filled(HASH_LEN, |out| hmac::sign_to_buffer(&key, input_key, out).map(drop))
+            .expect("an HMAC-SHA-256 has 32 bytes")
     }
 
     fn expand(&self, prk: &Secret, info: &[&[u8]], len: usize) -> Result<Secret, CryptoError> {
-        if prk.len() < HASH_LEN {
+        if prk.len() != HASH_LEN {
             return Err(CryptoError::TooLong);
         }
         let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, prk.expose());

@@ -76,10 +76,10 @@ pub trait Kdf: Send + Sync {
     /// HKDF-Extract: a pseudorandom key of [`HASH_LEN`] bytes.
     fn extract(&self, salt: &[u8], input_key: &[u8]) -> Secret;
 
-    /// HKDF-Expand of `prk` (at least [`HASH_LEN`] bytes) to `len` bytes.
+    /// HKDF-Expand of `prk` ([`HASH_LEN`] bytes) to `len` bytes.
     ///
     /// # Errors
-    /// [`CryptoError::TooLong`] if `len` exceeds 255 hash lengths or `prk` is too short.
+    /// [`CryptoError::TooLong`] if `len` exceeds 255 hash lengths or `prk` has another length.
     fn expand(&self, prk: &Secret, info: &[&[u8]], len: usize) -> Result<Secret, CryptoError>;
 }
 

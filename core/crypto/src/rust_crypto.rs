@@ -70,6 +70,9 @@ impl Kdf for HkdfSha256 {
     }
 
     fn expand(&self, prk: &Secret, info: &[&[u8]], len: usize) -> Result<Secret, CryptoError> {
+        if prk.len() != HASH_LEN {
+            return Err(CryptoError::TooLong);
+        }
         let hkdf =
             hkdf::Hkdf::<Sha256>::from_prk(prk.expose()).map_err(|_| CryptoError::TooLong)?;
         Secret::try_filled(len, |out| {

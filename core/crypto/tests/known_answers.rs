@@ -61,8 +61,10 @@ fn hkdf_of_rfc_5869() {
         assert!(provider.kdf.expand(&prk, &[], 255 * 32).is_ok());
         let long = provider.kdf.expand(&prk, &[], 255 * 32 + 1).err();
         assert_eq!(long, Some(CryptoError::TooLong));
-        let short = Secret::copied_from(&[1; 31]);
-        assert_eq!(provider.kdf.expand(&short, &[], 32).err(), Some(CryptoError::TooLong));
+        for len in [0, 31, 33, 65] {
+            let wrong = Secret::copied_from(&vec![1; len]);
+            assert_eq!(provider.kdf.expand(&wrong, &[], 32).err(), Some(CryptoError::TooLong));
+        }
     }
 }
 

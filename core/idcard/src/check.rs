@@ -43,7 +43,19 @@ pub enum Check {
     SamFailed,
 }
 
+/// The checks that depend on a secret, and the one name under which they all leave the server.
+const SECRET_DEPENDENT: [Check; 2] = [Check::CardAuthentication, Check::Decryption];
+const SECRET_DEPENDENT_NAME: &str = "authentication";
+
 impl Check {
+    /// What may leave the server of a stored [`name`](Self::name): as [`Self::public_name`], and
+    /// a name that is no check of this crate as it is.
+    #[must_use]
+    pub fn publish(name: &str) -> &str {
+        let secret = SECRET_DEPENDENT.iter().any(|check| check.name() == name);
+        if secret { SECRET_DEPENDENT_NAME } else { name }
+    }
+
     /// The stable name, in detail.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -70,14 +82,14 @@ impl Check {
 
     /// True if the failure depends on a secret: then an incident id goes with it.
     #[must_use]
-    pub const fn is_secret_dependent(self) -> bool {
-        matches!(self, Self::CardAuthentication | Self::Decryption)
+    pub fn is_secret_dependent(self) -> bool {
+        SECRET_DEPENDENT.contains(&self)
     }
 
     /// The name that may leave the server.
     #[must_use]
-    pub const fn public_name(self) -> &'static str {
-        if self.is_secret_dependent() { "authentication" } else { self.name() }
+    pub fn public_name(self) -> &'static str {
+        if self.is_secret_dependent() { SECRET_DEPENDENT_NAME } else { self.name() }
     }
 
     /// True if the same read may succeed when tried again, perhaps with another SAM module.

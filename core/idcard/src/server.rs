@@ -22,6 +22,9 @@ use crate::{
 /// How long the reader may take for each of its turns, unless configured otherwise. A turn
 /// includes reading a few files from a slow card.
 pub const READER_TURN_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the reader may take from its first turn to its last packet, unless configured
+/// otherwise: a reader that is never late in any one turn must not hold a SAM without end.
+pub const READER_TOTAL_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// The server's policy for reads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -30,11 +33,17 @@ pub struct ReadPolicy {
     pub cache_plaintext: bool,
     /// How long the reader may take for each of its turns.
     pub reader_turn: Duration,
+    /// How long the reader may take from its first turn to its last packet.
+    pub reader_total: Duration,
 }
 
 impl Default for ReadPolicy {
     fn default() -> Self {
-        Self { cache_plaintext: false, reader_turn: READER_TURN_TIMEOUT }
+        Self {
+            cache_plaintext: false,
+            reader_turn: READER_TURN_TIMEOUT,
+            reader_total: READER_TOTAL_TIMEOUT,
+        }
     }
 }
 
@@ -110,6 +119,9 @@ pub struct ServerFlow {
     incident: ShortText<INCIDENT_MAX>,
     /// When the reader's turn ends; `None` while it is the SAM's turn.
     deadline: Option<UnixTime>,
+    /// When all of the reader's turns must be over; known from its first turn on, so that waiting
+    /// for a SAM does not count.
+    latest: Option<UnixTime>,
     sam_in_use: bool,
     state: State,
     transmits: VecDeque<Zeroizing<Vec<u8>>>,
@@ -131,6 +143,7 @@ impl ServerFlow {
             policy,
             incident,
             deadline: Some(now.plus(policy.reader_turn)),
+            latest: None,
             sam_in_use: false,
             state: State::ExpectBegin,
             transmits: VecDeque::new(),
@@ -223,7 +236,8 @@ impl ServerFlow {
         }
     }
 
-    /// Ends the read for a reason of the owner's own, such as no SAM being free.
+    /// Ends the read for a reason of the owner's own, such as no SAM being free. What was not taken
+    /// with [`poll_transmit`](Self::poll_transmit) yet is not said any more.
     ///
     /// `check` is a stable name; one that is too long or not visible ASCII becomes `"refused"`.
     pub fn refuse(&mut self, check: &str, retry: bool, incident: ShortText<INCIDENT_MAX>) {
@@ -233,6 +247,7 @@ impl ServerFlow {
         let check =
             ShortText::new(check).or_else(|| ShortText::new("refused")).expect("a short constant");
         self.state = State::Over;
+        self.transmits.clear(); // a turn that the reader was not given yet
         self.send(&ServerMessage::Refused(Refused::new(check, retry, incident)));
         self.release();
     }
@@ -293,7 +308,7 @@ impl ServerFlow {
         match packets.push(packet).map_err(|error| self.die(error.into()))? {
             None => {
                 self.state = State::ExpectPackets { packets, begin };
-                self.deadline = Some(now.plus(self.policy.reader_turn));
+                self.await_reader(now);
             }
             Some(data) => match begin {
                 None => self.sam(State::AwaitPlaintext, SamOperation::Decrypt(data)),
@@ -318,8 +333,13 @@ impl ServerFlow {
     /// The reader's turn.
     fn turn(&mut self, now: UnixTime, next: State, message: &ServerMessage) {
         self.state = next;
-        self.deadline = Some(now.plus(self.policy.reader_turn));
+        self.await_reader(now);
         self.send(message);
+    }
+
+    fn await_reader(&mut self, now: UnixTime) {
+        let latest = *self.latest.get_or_insert(now.plus(self.policy.reader_total));
+        self.deadline = Some(now.plus(self.policy.reader_turn).min(latest));
     }
 
     /// The SAM's turn.

@@ -34,6 +34,9 @@ pub enum PkiError {
     /// The request's self-signature does not verify: possession of the key is not proven.
     #[error("the request does not prove possession of its key")]
     BadProofOfPossession,
+    /// The trust store holds as many issuing certificates as it may.
+    #[error("the trust store is full")]
+    TooManyIssuers,
     /// The signing key failed, or is not the issuer's key.
     #[error("the issuing key could not sign")]
     SigningFailed,
@@ -54,6 +57,7 @@ impl PkiError {
             Self::Revoked => "certificate-revoked",
             Self::BadIdentity => "serial-format",
             Self::BadProofOfPossession => "request-proof",
+            Self::TooManyIssuers => "trust-store-full",
             Self::SigningFailed => "signing",
         }
     }

@@ -26,7 +26,7 @@ use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::Time;
 
 use crate::keys::{Algorithms, SignerInfo};
-use crate::{Identity, PkiError, Requested};
+use crate::{Identity, PkiError, Requested, Role};
 
 const ID_KP_SERVER_AUTH: der::asn1::ObjectIdentifier =
     der::asn1::ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
@@ -50,9 +50,15 @@ impl CertificateNumber {
     /// From content octets.
     ///
     /// # Errors
-    /// [`PkiError::Malformed`] unless 1 to 20 octets.
+    /// [`PkiError::Malformed`] unless 1 to 20 octets of a positive number in its shortest form, so
+    /// that a number has one representation.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, PkiError> {
-        if bytes.is_empty() || bytes.len() > 20 {
+        let shortest_positive = match bytes {
+            [0, second, ..] => *second >= 0x80,
+            [first, ..] => (1..0x80).contains(first),
+            [] => false,
+        };
+        if !shortest_positive || bytes.len() > 20 {
             return Err(PkiError::Malformed);
         }
         Ok(Self(bytes.to_vec()))
@@ -111,6 +117,9 @@ enum Kind {
     Intermediate,
     Device(Identity),
     Tls(Vec<TlsName>),
+    /// Whatever a test wants to see refused.
+    #[cfg(test)]
+    Raw(Vec<Extension>),
 }
 
 struct Profile {
@@ -134,12 +143,18 @@ impl BuilderProfile for Profile {
         issuer_key: SubjectPublicKeyInfoRef<'_>,
         tbs: &TbsCertificate,
     ) -> x509_cert::builder::Result<Vec<Extension>> {
+        #[cfg(test)]
+        if let Kind::Raw(extensions) = &self.kind {
+            return Ok(extensions.clone());
+        }
         let mut extensions: Vec<Extension> = Vec::new();
         let subject = tbs.subject();
         let (ca, path_len, usage) = match &self.kind {
             Kind::Root => (true, None, KeyUsages::KeyCertSign | KeyUsages::CRLSign),
             Kind::Intermediate => (true, Some(0), KeyUsages::KeyCertSign | KeyUsages::CRLSign),
             Kind::Device(_) | Kind::Tls(_) => (false, None, KeyUsages::DigitalSignature.into()),
+            #[cfg(test)]
+            Kind::Raw(_) => return Ok(extensions),
         };
         extensions.push(SubjectKeyIdentifier::try_from(key)?.to_extension(subject, &extensions)?);
         if self.issuer.is_some() {
@@ -151,6 +166,8 @@ impl BuilderProfile for Profile {
         extensions.push(KeyUsage(usage).to_extension(subject, &extensions)?);
         let names = match &self.kind {
             Kind::Root | Kind::Intermediate => return Ok(extensions),
+            #[cfg(test)]
+            Kind::Raw(_) => return Ok(extensions),
             Kind::Device(identity) => {
                 vec![GeneralName::UniformResourceIdentifier(Ia5String::new(&identity.to_uri())?)]
             }
@@ -193,17 +210,22 @@ impl Issuer {
         Ok(Self { suite, name: tbs.subject().clone(), point })
     }
 
-    /// Prepares a device's or server's leaf from a verified request.
+    /// Prepares a leaf for `role` from a verified request.
     ///
     /// # Errors
-    /// [`PkiError::Malformed`] if the validity cannot be encoded.
+    /// [`PkiError::WrongRole`] if the request names another role; [`PkiError::Malformed`] if the
+    /// validity cannot be encoded.
     pub fn prepare(
         &self,
         request: &Requested,
+        role: Role,
         number: CertificateNumber,
         validity: Validity,
     ) -> Result<Prepared, PkiError> {
         let identity = request.identity().clone();
+        if identity.role() != role {
+            return Err(PkiError::WrongRole);
+        }
         let subject = format!("CN={},OU={},O=Countersign", identity.id(), identity.role().as_str());
         self.prepare_kind(Kind::Device(identity), &subject, request.point(), number, validity)
     }
@@ -239,6 +261,18 @@ impl Issuer {
         }
         let subject = "CN=Countersign HTTPS,O=Countersign";
         self.prepare_kind(Kind::Tls(names), subject, point, number, validity)
+    }
+
+    /// A certificate with exactly these extensions.
+    #[cfg(test)]
+    pub(crate) fn prepare_raw(
+        &self,
+        extensions: Vec<Extension>,
+        point: &[u8],
+        number: CertificateNumber,
+        validity: Validity,
+    ) -> Result<Prepared, PkiError> {
+        self.prepare_kind(Kind::Raw(extensions), "CN=Raw", point, number, validity)
     }
 
     fn prepare_kind(

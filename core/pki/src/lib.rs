@@ -34,4 +34,6 @@ pub use verify::{
 };
 
 #[cfg(test)]
+mod profile_tests;
+#[cfg(test)]
 mod tests;

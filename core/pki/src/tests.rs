@@ -10,21 +10,21 @@ use super::*;
 
 const DAY: Duration = Duration::from_secs(86_400);
 
-fn now() -> UnixTime {
+pub(crate) fn now() -> UnixTime {
     UnixTime::from_secs(1_800_000_000)
 }
 
-struct World {
-    provider: Provider,
-    rng: ChaCha20Rng,
-    root: Vec<u8>,
-    devices_key: SoftwareKey,
-    devices: Vec<u8>,
-    servers: Vec<u8>,
+pub(crate) struct World {
+    pub(crate) provider: Provider,
+    pub(crate) rng: ChaCha20Rng,
+    pub(crate) root: Vec<u8>,
+    pub(crate) devices_key: SoftwareKey,
+    pub(crate) devices: Vec<u8>,
+    pub(crate) servers: Vec<u8>,
 }
 
 impl World {
-    fn new(provider: Provider, seed: u64) -> Self {
+    pub(crate) fn new(provider: Provider, seed: u64) -> Self {
         let mut rng = ChaCha20Rng::seed_from_u64(seed);
         let root_key = provider.signature.generate(&mut rng).unwrap();
         let validity = Validity::from(now(), 3650 * DAY);
@@ -49,7 +49,7 @@ impl World {
         Self { provider, rng, root, devices_key, devices, servers }
     }
 
-    fn trust(&self) -> TrustStore {
+    pub(crate) fn trust(&self) -> TrustStore {
         let mut trust = TrustStore::new(self.provider.clone());
         trust.trust(&self.root, &self.devices, Role::Reader, now()).unwrap();
         trust.trust(&self.root, &self.servers, Role::Server, now()).unwrap();
@@ -64,18 +64,18 @@ impl World {
         let number = CertificateNumber::random(&mut self.rng);
         Issuer::from_certificate(self.provider.suite, &self.devices)
             .unwrap()
-            .prepare(&requested, number, validity)
+            .prepare(&requested, role, number, validity)
             .unwrap()
             .sign(&*self.devices_key.key, &mut self.rng)
             .unwrap()
     }
 }
 
-fn reader(world: &mut World) -> Vec<u8> {
+pub(crate) fn reader(world: &mut World) -> Vec<u8> {
     world.leaf(Role::Reader, "RD-1", Validity::from(now(), 30 * DAY))
 }
 
-fn refused(result: Result<std::sync::Arc<Leaf>, PkiError>) -> PkiError {
+pub(crate) fn refused(result: Result<std::sync::Arc<Leaf>, PkiError>) -> PkiError {
     result.err().expect("must be refused")
 }
 
@@ -239,4 +239,56 @@ fn the_servers_cache_is_bounded_and_forgets_the_oldest() {
     assert!(cache.find(leaf.hash()).is_some(), "exactly full");
     cache.put(&std::sync::Arc::new(leaf.with_hash(LEAVES_MAX)));
     assert!(cache.find(leaf.hash()).is_none(), "the oldest made room");
+}
+
+/// A cache that outlived the trust under which it was filled vouches for nobody.
+#[test]
+fn a_cached_leaf_needs_its_issuer_to_be_trusted_still() {
+    let mut world = World::new(aws_lc::provider(), 11);
+    let der = reader(&mut world);
+    let cache = OneLeaf::default();
+    world.trust().verify(&der, Role::Reader, now(), Some(&cache)).unwrap();
+    let mut others = TrustStore::new(world.provider.clone());
+    let error = refused(others.verify(&der, Role::Reader, now(), Some(&cache)));
+    assert_eq!(error, PkiError::UnknownIssuer);
+    // The same certificate, trusted for servers only.
+    others.trust(&world.root, &world.devices, Role::Server, now()).unwrap();
+    let error = refused(others.verify(&der, Role::Reader, now(), Some(&cache)));
+    assert_eq!(error, PkiError::UnknownIssuer);
+    others.trust(&world.root, &world.devices, Role::Reader, now()).unwrap();
+    assert!(others.verify(&der, Role::Reader, now(), Some(&cache)).is_ok());
+}
+
+#[test]
+fn certificate_numbers_are_positive_and_have_one_form() {
+    for good in [&[1][..], &[0x7f], &[0, 0x80], &[0x40; 20]] {
+        assert!(CertificateNumber::from_bytes(good).is_ok(), "{good:?}");
+    }
+    for bad in [&[][..], &[0], &[0x80], &[0, 1], &[0, 0], &[1; 21]] {
+        assert_eq!(CertificateNumber::from_bytes(bad), Err(PkiError::Malformed), "{bad:?}");
+    }
+}
+
+#[test]
+fn a_trust_store_is_bounded() {
+    let world = World::new(rust_crypto::provider(), 12);
+    let mut trust = world.trust();
+    let add =
+        |trust: &mut TrustStore| trust.trust(&world.root, &world.devices, Role::Reader, now());
+    (0..6).for_each(|_| add(&mut trust).unwrap());
+    assert_eq!(add(&mut trust), Err(PkiError::TooManyIssuers));
+}
+
+#[test]
+fn an_issuer_prepares_for_the_role_it_was_asked_for() {
+    let mut world = World::new(rust_crypto::provider(), 13);
+    let identity = Identity::new(Role::Reader, "RD-1").unwrap();
+    let key = world.provider.signature.generate(&mut world.rng).unwrap();
+    let csr = request(&world.provider, &identity, &*key.key, &mut world.rng).unwrap();
+    let requested = parse_request(&world.provider, &csr).unwrap();
+    let issuer = Issuer::from_certificate(world.provider.suite, &world.devices).unwrap();
+    let number = CertificateNumber::random(&mut world.rng);
+    let validity = Validity::from(now(), DAY);
+    let error = issuer.prepare(&requested, Role::Server, number, validity).err();
+    assert_eq!(error, Some(PkiError::WrongRole));
 }

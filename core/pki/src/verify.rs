@@ -21,6 +21,7 @@ const ISSUERS_MAX: usize = 8;
 
 /// A provisioned issuing certificate: it was verified against the root when it was loaded.
 pub struct IssuerCertificate {
+    hash: Digest,
     subject: Vec<u8>,
     key_id: Vec<u8>,
     key: Arc<dyn VerifyingKey>,
@@ -46,6 +47,8 @@ pub struct Leaf {
     not_before: UnixTime,
     not_after: UnixTime,
     hash: Digest,
+    /// Which issuing certificate vouched for it.
+    issuer: Digest,
 }
 
 impl Leaf {
@@ -67,7 +70,8 @@ impl Leaf {
         &*self.key
     }
 
-    /// Hash over the certificate's DER.
+    /// Hash over the certificate's DER: a cache's key. It identifies bytes, not a holder: an ECDSA
+    /// signature has a second form, so ban by [`Self::number`].
     #[must_use]
     pub const fn hash(&self) -> &Digest {
         &self.hash
@@ -80,8 +84,8 @@ impl Leaf {
         hash[..8].copy_from_slice(&(number as u64).to_be_bytes());
         let (identity, number, key) =
             (self.identity.clone(), self.number.clone(), self.key.clone());
-        let (not_before, not_after) = (self.not_before, self.not_after);
-        Self { identity, number, key, not_before, not_after, hash }
+        let (not_before, not_after, issuer) = (self.not_before, self.not_after, self.issuer);
+        Self { identity, number, key, not_before, not_after, hash, issuer }
     }
 
     fn check_time(&self, now: UnixTime) -> Result<(), PkiError> {
@@ -106,7 +110,7 @@ impl TrustStore {
     /// Trusts `issuer` (DER), which `root` (DER) must have issued, to certify subjects in `role`.
     ///
     /// # Errors
-    /// What is wrong with either certificate; [`PkiError::Malformed`] if the store is full.
+    /// What is wrong with either certificate; [`PkiError::TooManyIssuers`].
     pub fn trust(
         &mut self,
         root: &[u8],
@@ -115,11 +119,13 @@ impl TrustStore {
         now: UnixTime,
     ) -> Result<(), PkiError> {
         if self.issuers.len() >= ISSUERS_MAX {
-            return Err(PkiError::Malformed);
+            return Err(PkiError::TooManyIssuers);
         }
         let root_parsed = Parsed::new(&self.provider, root)?;
         let root_key = root_parsed.key(&self.provider)?;
-        root_parsed.check_ca()?;
+        if root_parsed.check_ca()?.path_len_constraint == Some(0) {
+            return Err(PkiError::WrongRole); // RFC 5280 §6.1.4: no intermediate below it
+        }
         root_key
             .verify(root_parsed.tbs, &root_parsed.signature)
             .map_err(|_| PkiError::BadSignature)?;
@@ -133,6 +139,7 @@ impl TrustStore {
         root_key.verify(parsed.tbs, &parsed.signature).map_err(|_| PkiError::BadSignature)?;
         check_time(parsed.not_before, parsed.not_after, now)?;
         self.issuers.push(IssuerCertificate {
+            hash: self.provider.hash.hash(&[issuer]),
             key: parsed.key(&self.provider)?,
             key_id: parsed.extension::<SubjectKeyIdentifier>()?.0.as_bytes().to_vec(),
             subject: parsed.subject,
@@ -178,6 +185,12 @@ impl TrustStore {
         if leaf.identity.role() != role {
             return Err(PkiError::WrongRole);
         }
+        // A cache may have outlived the trust under which it was filled.
+        let vouches =
+            |issuer: &IssuerCertificate| issuer.hash == leaf.issuer && issuer.role == role;
+        if !self.issuers.iter().any(vouches) {
+            return Err(PkiError::UnknownIssuer);
+        }
         leaf.check_time(now)?;
         if self.revoked.contains(&leaf.number) {
             return Err(PkiError::Revoked);
@@ -199,15 +212,14 @@ impl TrustStore {
         }
         let authority: AuthorityKeyIdentifier = parsed.extension()?;
         let key_id = authority.key_identifier.ok_or(PkiError::Malformed)?;
-        let issuer = self
+        let mut named = self
             .issuers
             .iter()
-            .find(|issuer| issuer.subject == parsed.issuer && issuer.key_id == key_id.as_bytes())
-            .ok_or(PkiError::UnknownIssuer)?;
+            .filter(|issuer| issuer.subject == parsed.issuer && issuer.key_id == key_id.as_bytes())
+            .peekable();
+        named.peek().ok_or(PkiError::UnknownIssuer)?;
         // A device CA cannot make servers, nor the other way round.
-        if issuer.role != role {
-            return Err(PkiError::WrongRole);
-        }
+        let issuer = named.find(|issuer| issuer.role == role).ok_or(PkiError::WrongRole)?;
         check_time(parsed.not_before, parsed.not_after, now)?;
         check_time(issuer.not_before, issuer.not_after, now)?;
         let key = parsed.key(&self.provider)?;
@@ -219,6 +231,7 @@ impl TrustStore {
             not_before: parsed.not_before.max(issuer.not_before),
             not_after: parsed.not_after.min(issuer.not_after),
             hash,
+            issuer: issuer.hash,
         })
     }
 }
@@ -325,11 +338,15 @@ impl<'a> Parsed<'a> {
         if self.extensions.iter().any(unknown) { Err(PkiError::Malformed) } else { Ok(()) }
     }
 
-    fn check_ca(&self) -> Result<(), PkiError> {
+    fn check_ca(&self) -> Result<BasicConstraints, PkiError> {
         self.check_critical()?;
         let constraints: BasicConstraints = self.extension()?;
         let usage: KeyUsage = self.extension()?;
-        if constraints.ca && usage.key_cert_sign() { Ok(()) } else { Err(PkiError::WrongRole) }
+        if constraints.ca && usage.key_cert_sign() {
+            Ok(constraints)
+        } else {
+            Err(PkiError::WrongRole)
+        }
     }
 
     fn check_leaf(&self) -> Result<Identity, PkiError> {

@@ -121,16 +121,19 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<M, S> {
 
     /// Sends what the machine wants to send, in one write.
     ///
+    /// Not cancel-safe: a dropped future may have sent part of a message.
+    ///
     /// # Errors
     /// [`NetError::Io`] or [`NetError::WriteTimeout`].
     pub async fn flush(&mut self) -> Result<(), NetError<M::Error>> {
-        let mut flight = Zeroizing::new(Vec::new());
-        while let Some(bytes) = self.machine.poll_transmit() {
-            flight.extend_from_slice(bytes.as_ref());
-        }
-        if flight.is_empty() {
+        let parts: Vec<M::Transmit> = std::iter::from_fn(|| self.machine.poll_transmit()).collect();
+        if parts.is_empty() {
             return Ok(());
         }
+        // At its final size from the start: growing would leave unwiped copies.
+        let len = parts.iter().map(|part| part.as_ref().len()).sum();
+        let mut flight = Zeroizing::new(Vec::with_capacity(len));
+        parts.iter().for_each(|part| flight.extend_from_slice(part.as_ref()));
         let write = async {
             self.stream.write_all(&flight).await?;
             self.stream.flush().await
@@ -140,6 +143,8 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<M, S> {
     }
 
     /// Moves bytes until the machine reports something, the stream ends or `deadline` passes.
+    ///
+    /// Cancel-safe only while the machine has nothing to send.
     ///
     /// # Errors
     /// [`NetError`]; what the machine still wants to send (an alert) is left for [`Self::flush`].
@@ -156,6 +161,7 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<M, S> {
             let machine_due = self.machine.poll_timeout();
             if machine_due.is_some_and(|due| now >= due) {
                 self.machine.handle_timeout(now).map_err(NetError::Machine)?;
+                tokio::task::yield_now().await; // a machine that keeps its timer starves nobody
                 continue;
             }
             if deadline.is_some_and(|due| now >= due) {

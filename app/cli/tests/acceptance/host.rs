@@ -1,9 +1,11 @@
 //! A machine with the command on it: a temporary directory, and processes that end with the test.
 
+use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
 use countersign_device::Api;
@@ -52,7 +54,7 @@ pub(crate) struct Process {
 
 impl Process {
     pub(crate) fn start(mut command: Command) -> Result<Self, Failed> {
-        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
         let stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
         Ok(Self { child, stdout })
     }
@@ -103,7 +105,14 @@ impl Host {
 
     /// Runs the command in this machine's directory.
     pub(crate) fn run(&self, words: &[&str]) -> Result<Ended, Failed> {
-        let output = command().args(words).current_dir(self.dir.path()).output()?;
+        self.run_with(words, &[])
+    }
+
+    /// The same with these environment variables.
+    pub(crate) fn run_with(&self, words: &[&str], env: &[(&str, &str)]) -> Result<Ended, Failed> {
+        let mut command = command();
+        command.args(words).envs(env.iter().copied()).current_dir(self.dir.path());
+        let output = command.output()?;
         Ok(Ended {
             code: output.status.code().unwrap_or(-1),
             stdout: String::from_utf8(output.stdout)?,
@@ -113,7 +122,7 @@ impl Host {
 
     pub(crate) fn spawn(&self, words: &[&str]) -> Result<Process, Failed> {
         let mut command = command();
-        command.args(words).current_dir(self.dir.path());
+        command.args(words).current_dir(self.dir.path()).stderr(Stdio::null());
         Process::start(command)
     }
 
@@ -138,19 +147,30 @@ impl Host {
 
     /// `serve` on these ports.
     pub(crate) fn serve(&self, ports: &Ports) -> Result<Process, Failed> {
+        self.serve_as(ports, |command| {
+            command.stderr(Stdio::null());
+        })
+    }
+
+    /// The same with all it can log in the file `log`.
+    pub(crate) fn serve_logged(&self, ports: &Ports, log: &str) -> Result<Process, Failed> {
+        let log = File::create(self.path(log))?;
+        self.serve_as(ports, |command| {
+            command.env("COUNTERSIGN_LOG", "trace").stderr(log);
+        })
+    }
+
+    fn serve_as(
+        &self,
+        ports: &Ports,
+        change: impl FnOnce(&mut Command),
+    ) -> Result<Process, Failed> {
         let (https, gateway) = (ports.https.to_string(), ports.gateway.to_string());
-        let mut server = self.spawn(&[
-            "--json",
-            "serve",
-            "--data",
-            "data",
-            "--sam",
-            "sam",
-            "--https-port",
-            &https,
-            "--gateway-port",
-            &gateway,
-        ])?;
+        let mut command = command();
+        command.args(["--json", "serve", "--data", "data", "--sam", "sam"]);
+        command.args(["--https-port", &https, "--gateway-port", &gateway]);
+        change(command.current_dir(self.dir.path()));
+        let mut server = Process::start(command)?;
         server.first_json()?;
         Ok(server)
     }
@@ -192,10 +212,20 @@ pub(crate) struct Ports {
 }
 
 impl Ports {
+    /// Below the range from which the system takes ports for outgoing connections, so that none
+    /// of those sits on a server's port while it is away; each call takes its own.
     pub(crate) fn pick() -> Result<Self, Failed> {
-        let (first, second) =
-            (TcpListener::bind("127.0.0.1:0")?, TcpListener::bind("127.0.0.1:0")?);
-        Ok(Self { https: first.local_addr()?.port(), gateway: second.local_addr()?.port() })
+        static NEXT: AtomicU16 = AtomicU16::new(0);
+        let first = u16::try_from(std::process::id() % 10_000)?;
+        for _ in 0..1000 {
+            let at = NEXT.fetch_add(2, Ordering::Relaxed);
+            let https = 20_000 + (first + at) % 12_000;
+            let free = |port| TcpListener::bind(("127.0.0.1", port)).is_ok();
+            if free(https) && free(https + 1) {
+                return Ok(Self { https, gateway: https + 1 });
+            }
+        }
+        Err("no two free ports".into())
     }
 
     pub(crate) fn api(&self) -> String {

@@ -5,6 +5,7 @@ mod certificates;
 mod crash;
 mod host;
 mod read;
+mod setup;
 mod words;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -18,7 +19,9 @@ type Check = fn(&Database) -> Result<(), Failed>;
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    let alone: [(&str, Alone); 9] = [
+    let alone: [(&str, Alone); 11] = [
+        ("a_killed_init_loses_no_token", setup::a_killed_init_loses_no_token),
+        ("no_token_is_lost", setup::no_token_is_lost),
         ("demo_prints_one_json_object", words::demo_prints_one_json_object),
         ("every_command_has_help_and_an_example", words::every_command_has_help_and_an_example),
         ("wrong_words_are_usage_errors", words::wrong_words_are_usage_errors),
@@ -42,6 +45,10 @@ fn main() {
             run(&Database::Postgres(postgres.fresh_database()?))
         }));
     }
+    let name = "a_used_database_is_gone_on_with::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        setup::a_used_database_is_gone_on_with(&Database::Postgres(postgres.fresh_database()?))
+    }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(postgres);
     conclusion.exit();

@@ -1,6 +1,8 @@
 //! What the command says: one JSON value, help, and refusals with their exit codes.
 
+use std::fs::Permissions;
 use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 
 use libtest_mimic::Failed;
 use serde_json::Value;
@@ -107,6 +109,20 @@ pub(crate) fn wrong_directories_are_refused() -> Result<(), Failed> {
     std::fs::write(host.path("data/config.toml"), "[readers]\nplaintext_cash = true\n")?;
     let ended = expect(&host, &["serve", "--data", "data"], REFUSED, "config")?;
     assert!(ended.stdout.contains("plaintext_cash"), "{}", ended.stdout);
+    std::fs::write(host.path("data/config.toml"), "database = \"postgres://a:s3cret@h/b\n")?;
+    let ended = expect(&host, &["serve", "--data", "data"], REFUSED, "config")?;
+    assert!(
+        !ended.stdout.contains("s3cret") && ended.stdout.contains("line 1"),
+        "{}",
+        ended.stdout
+    );
+    std::fs::write(host.path("data/config.toml"), "")?;
+    let mode = |mode| std::fs::set_permissions(host.data(), Permissions::from_mode(mode));
+    mode(0o750)?;
+    for words in [&["serve"][..], &["operator", "list"], &["ca", "export", "root"]] {
+        expect(&host, &[words, &["--data", "data"]].concat(), REFUSED, "data-permissions")?;
+    }
+    mode(0o700)?;
     std::fs::write(host.path("data/COUNTERSIGN"), "countersign data directory, format 99\n")?;
     expect(&host, &["serve", "--data", "data"], REFUSED, "data-format")?;
     Ok(())
@@ -129,12 +145,22 @@ pub(crate) fn wrong_surroundings_are_named() -> Result<(), Failed> {
         let ended = expect(&host, &serve, ENVIRONMENT, "database-unreachable")?;
         assert!(!ended.stdout.contains("s3cret"), "no password in an error");
     }
+    let tls = "postgres://nobody@127.0.0.1/none?sslmode=require";
+    let serve = [&["serve", "--data", "data", "--database", tls], &ports[..]].concat();
+    expect(&host, &serve, ENVIRONMENT, "database-tls")?;
     let open = [&["serve", "--data", "data", "--listen", "0.0.0.0", "--plain-http"], &ports[..]];
     expect(&host, &open.concat(), REFUSED, "plain-http")?;
     expect(&host, &["audit", "show", "--data", "data", "inc_none"], REFUSED, "not-found")?;
     std::fs::write(host.path("file"), "mine")?;
     expect(&host, &["emulator", "sam", "--link", "file"], REFUSED, "link-taken")?;
     assert_eq!(std::fs::read_to_string(host.path("file"))?, "mine");
+    // A database of a newer program, and one that is not ours.
+    let store = rusqlite::Connection::open(host.data().join("store.sqlite"))?;
+    store.execute_batch("UPDATE countersign_schema SET version = 1000")?;
+    let serve = [&["serve", "--data", "data"], &ports[..]].concat();
+    expect(&host, &serve, ENVIRONMENT, "database-too-new")?;
+    store.execute_batch("PRAGMA application_id = 7")?;
+    expect(&host, &serve, ENVIRONMENT, "database-not-ours")?;
     Ok(())
 }
 
@@ -168,11 +194,26 @@ pub(crate) fn wrong_clients_are_refused() -> Result<(), Failed> {
     std::fs::copy(other.path("ca.pem"), host.path("other.pem"))?;
     let foreign_ca = enroll("b", "RD-B", "other.pem", "admin.token");
     expect(&host, &foreign_ca, ENVIRONMENT, "server-unreachable")?;
+    std::fs::write(host.path("junk.pem"), "no certificate")?;
+    expect(&host, &enroll("b", "RD-B", "junk.pem", "admin.token"), USAGE, "ca-file")?;
+    for url in ["http://192.0.2.1", "http://127.0.0.1:80@192.0.2.1", "https://me@127.0.0.1"] {
+        let mut words = enroll("b", "RD-B", "ca.pem", "admin.token");
+        let at = words.iter().position(|word| *word == api).ok_or("no URL")?;
+        words[at] = url;
+        expect(&host, &words, USAGE, "server-url")?;
+    }
     expect(&host, &enroll("c", "RD C", "ca.pem", "admin.token"), REFUSED, "serial-format")?;
     assert!(!exists(&host.path("c")), "nothing is made for a refused serial number");
 
+    // A proxy that the environment names gets nothing.
+    let proxy = TcpListener::bind("127.0.0.1:0")?;
+    proxy.set_nonblocking(true)?;
+    let proxy_url = format!("http://{}", proxy.local_addr()?);
+    let names = ["ALL_PROXY", "HTTPS_PROXY", "HTTP_PROXY", "all_proxy", "https_proxy"];
+    let env = names.map(|name| (name, &*proxy_url));
+    host.run_with(&enroll("first", "RD-1", "ca.pem", "admin.token"), &env)?.ok()?;
+    assert!(proxy.accept().is_err(), "the proxy was asked");
     // The same serial number with another key.
-    host.run(&enroll("first", "RD-1", "ca.pem", "admin.token"))?.ok()?;
     expect(&host, &enroll("second", "RD-1", "ca.pem", "admin.token"), REFUSED, "serial-taken")?;
     // A device directory of another device.
     expect(&host, &enroll("first", "RD-2", "ca.pem", "admin.token"), REFUSED, "device-other")?;

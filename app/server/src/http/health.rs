@@ -5,14 +5,51 @@ use std::time::Duration;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use countersign_service::SamHealth;
+use countersign_crypto::UnixTime;
+use countersign_service::{SamHealth, Service};
 use serde::Serialize;
+use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::Api;
 
 /// How long the store may take to answer before it counts as unreachable.
 const STORE_WAIT: Duration = Duration::from_secs(5);
+
+/// How long the store's answer counts: whoever asks for health without a token must not keep the
+/// store busy.
+const PULSE_PERIOD: Duration = Duration::from_secs(1);
+
+/// The store's latest answer to a ping, and when it was asked. Who asks meanwhile waits for it.
+#[derive(Default)]
+pub(super) struct Pulse(Mutex<Option<(UnixTime, bool)>>);
+
+impl Pulse {
+    async fn reachable(&self, service: &Service) -> bool {
+        let mut latest = self.0.lock().await;
+        let now = service.now();
+        if let Some((asked, reachable)) = *latest
+            && asked <= now
+            && now.since(asked) < PULSE_PERIOD
+        {
+            return reachable;
+        }
+        let reachable = ping(service).await;
+        *latest = Some((service.now(), reachable));
+        reachable
+    }
+}
+
+async fn ping(service: &Service) -> bool {
+    match tokio::time::timeout(STORE_WAIT, service.store().ping()).await {
+        Ok(Ok(())) => true,
+        Ok(Err(error)) => {
+            tracing::warn!(%error, "health: the store does not answer");
+            false
+        }
+        Err(_elapsed) => false,
+    }
+}
 
 /// How the server is.
 #[derive(Serialize, ToSchema)]
@@ -22,6 +59,8 @@ pub(super) struct Health {
     status: Condition,
     /// The database.
     store: StoreHealth,
+    /// The audit.
+    audit: AuditHealth,
     /// The SAM modules attached to this server.
     sams: Vec<SamModule>,
 }
@@ -32,7 +71,7 @@ pub(super) struct Health {
 enum Condition {
     /// All parts work.
     Ok,
-    /// A SAM module is not ready; the API works.
+    /// A SAM module is not ready, or the audit's checkpoints cannot be written; the API works.
     Degraded,
     /// The database does not answer: nothing works.
     Unavailable,
@@ -42,10 +81,18 @@ enum Condition {
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct StoreHealth {
-    /// Whether it answered just now.
+    /// Whether it answered within the last second.
     reachable: bool,
     /// `sqlite`, `sqlite-memory` or `postgresql`.
     backend: &'static str,
+}
+
+/// How the audit is.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct AuditHealth {
+    /// Whether this server's latest checkpoint is in the file outside the database too.
+    checkpoint_written: bool,
 }
 
 /// How a SAM module is.
@@ -88,23 +135,17 @@ impl From<SamHealth> for SamModule {
         (status = 503, description = "The database does not answer", body = Health),
     ))]
 pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<Health>) {
-    let store = api.service.store();
-    let reachable = match tokio::time::timeout(STORE_WAIT, store.ping()).await {
-        Ok(Ok(())) => true,
-        Ok(Err(error)) => {
-            tracing::warn!(%error, "health: the store does not answer");
-            false
-        }
-        Err(_elapsed) => false,
-    };
-    let sams: Vec<SamModule> = api.service.sams().health().into_iter().map(Into::into).collect();
+    let service = &api.service;
+    let reachable = api.pulse.reachable(service).await;
+    let audit = AuditHealth { checkpoint_written: service.checkpoint_written() };
+    let sams: Vec<SamModule> = service.sams().health().into_iter().map(Into::into).collect();
     let (code, status) = if !reachable {
         (StatusCode::SERVICE_UNAVAILABLE, Condition::Unavailable)
-    } else if sams.iter().any(|sam| sam.state != SamState::Ready) {
+    } else if !audit.checkpoint_written || sams.iter().any(|sam| sam.state != SamState::Ready) {
         (StatusCode::OK, Condition::Degraded)
     } else {
         (StatusCode::OK, Condition::Ok)
     };
-    let store = StoreHealth { reachable, backend: store.backend_name() };
-    (code, Json(Health { status, store, sams }))
+    let store = StoreHealth { reachable, backend: service.store().backend_name() };
+    (code, Json(Health { status, store, audit, sams }))
 }

@@ -38,6 +38,9 @@ pub const READS: &str = "countersign_reads_total";
 /// How long reads took, in seconds, a histogram of the device gateway.
 pub const READ_SECONDS: &str = "countersign_read_seconds";
 
+/// Audit checkpoints that could not be written outside the store, counted by the chaining job.
+pub const CHECKPOINTS_LOST: &str = "countersign_audit_checkpoints_lost_total";
+
 /// Upper bounds of the histograms' buckets, in seconds.
 const BUCKETS: [f64; 14] =
     [0.0005, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0];
@@ -77,6 +80,8 @@ fn describe() {
     describe_counter!(HANDSHAKES, "Device handshakes by outcome");
     describe_gauge!(CONNECTIONS, "Open device connections");
     describe_counter!(READS, "Reads by outcome");
+    describe_counter!(CHECKPOINTS_LOST, "Audit checkpoints not written outside the store");
+    counter!(CHECKPOINTS_LOST).absolute(0); // shows before the first one is lost
     describe_histogram!(READ_SECONDS, Unit::Seconds, "Time from a read's begin to its end");
 }
 

@@ -43,6 +43,8 @@ pub const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 struct Api {
     service: Arc<Service>,
     metrics: PrometheusHandle,
+    /// The store's latest answer, for health checks.
+    pulse: Arc<health::Pulse>,
     /// The rendered OpenAPI document.
     openapi: Bytes,
 }
@@ -53,7 +55,8 @@ struct Api {
 /// Never in a build whose tests passed: two handlers on one method and path would.
 pub fn router(service: Arc<Service>, metrics: PrometheusHandle) -> Router {
     let (router, document) = routes().split_for_parts();
-    let api = Api { service, metrics, openapi: openapi::render(document) };
+    let openapi = openapi::render(document);
+    let api = Api { service, metrics, pulse: Arc::default(), openapi };
     router
         .fallback(async || Problem::unknown_path())
         .method_not_allowed_fallback(async || Problem::wrong_method())

@@ -4,6 +4,7 @@ use std::fmt::Write;
 
 use axum::Json;
 use axum::extract::State;
+use countersign_idcard::Check;
 use countersign_store as store;
 use countersign_store::ReadState;
 use serde::Serialize;
@@ -27,7 +28,8 @@ pub(super) struct Read {
     client_read_id: String,
     /// Where it stands.
     state: Progress,
-    /// The check that failed the latest attempt.
+    /// The check that failed the latest attempt; `authentication` for all that depend on a
+    /// secret, of which the audit has the detail.
     #[schema(required)]
     failed_check: Option<String>,
     /// The SAM that worked on it.
@@ -70,7 +72,7 @@ impl From<store::Read> for Read {
                 ReadState::Done => Progress::Done,
                 ReadState::Failed => Progress::Failed,
             },
-            failed_check: read.failed_check,
+            failed_check: read.failed_check.map(|check| Check::publish(&check).to_owned()),
             sam_id: read.sam_id,
             document_type: read.document_type,
             attempts: read.attempts,

@@ -61,8 +61,7 @@ async fn foreign_expired_revoked_blocked_and_unknown_readers_are_refused_by_name
     let error = stage.reader(foreign).0.read(ReadOptions::default()).await.unwrap_err();
     assert_eq!(alert(&error), (AlertCode::Certificate, true));
 
-    let mut unknown = elsewhere.enroll("RD-7").await.config;
-    unknown.trust = known.config.trust.clone();
+    let unknown = stage.unlisted("RD-7");
     let error = stage.reader(unknown).0.read(ReadOptions::default()).await.unwrap_err();
     assert_eq!(alert(&error), (AlertCode::UnknownReader, true));
 

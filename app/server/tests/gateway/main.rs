@@ -5,4 +5,6 @@
 
 mod faults;
 mod hostile;
+mod sessions;
 mod stage;
+mod upkeep;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_channel::{IdKind, ReaderConfig};
-use countersign_crypto::{Provider, Secret, UnixTime, aws_lc};
+use countersign_crypto::{Provider, Secret, SecureElement, UnixTime, aws_lc};
 use countersign_device::Reader;
 use countersign_emulator::{
     CardHandle, CardImage, EmulatedCard, EmulatedSam, Faults, SamPty, Scheme, sample,
@@ -41,7 +41,7 @@ pub(crate) struct Enrolled {
 }
 
 pub(crate) fn now() -> UnixTime {
-    SystemClock.now()
+    SystemClock::default().now()
 }
 
 impl Stage {
@@ -102,7 +102,7 @@ impl Stage {
     fn config(
         &self,
         serial: &str,
-        key: Arc<dyn countersign_crypto::SecureElement>,
+        key: Arc<dyn SecureElement>,
         certificate: Vec<u8>,
         number: CertificateNumber,
     ) -> ReaderConfig {
@@ -122,26 +122,41 @@ impl Stage {
         }
     }
 
-    /// A reader whose certificate is of our CA and in the store, but ran out yesterday.
-    pub(crate) async fn enroll_expired(&self, serial: &str) -> Enrolled {
-        let keys = self
-            .data()
-            .open_keys(&self.passphrase, &self.provider, now(), &mut SystemRng::default())
-            .unwrap();
+    /// A reader with a certificate of our CA of which the directory knows nothing.
+    pub(crate) fn unlisted(&self, serial: &str) -> ReaderConfig {
+        let validity = Validity { not_before: now().minus(DAY), not_after: now().plus(DAY) };
+        let (key, certificate, number) = self.issue(serial, validity);
+        self.config(serial, key, certificate, number)
+    }
+
+    /// A key and its certificate, signed past the use cases.
+    fn issue(
+        &self,
+        serial: &str,
+        validity: Validity,
+    ) -> (Arc<dyn SecureElement>, Vec<u8>, CertificateNumber) {
+        let keys = self.data().open_keys(&self.passphrase, &self.provider, now(), None).unwrap();
         let mut rng = SystemRng::default();
         let key = self.provider.signature.generate(&mut rng).unwrap().key;
         let identity = Identity::new(Role::Reader, serial).unwrap();
         let csr = request(&self.provider, &identity, &*key, &mut rng).unwrap();
         let requested = parse_request(&self.provider, &csr).unwrap();
         let number = CertificateNumber::random(&mut rng);
-        let validity = Validity { not_before: now().minus(10 * DAY), not_after: now().minus(DAY) };
         let authority = keys.authority;
         let certificate = Issuer::from_certificate(self.provider.suite, &authority.device_issuer)
             .unwrap()
-            .prepare(&requested, number.clone(), validity)
+            .prepare(&requested, Role::Reader, number.clone(), validity)
             .unwrap()
             .sign(&*authority.device_issuer_key, &mut rng)
             .unwrap();
+        (key, certificate, number)
+    }
+
+    /// A reader whose certificate is of our CA and in the store, but ran out yesterday.
+    pub(crate) async fn enroll_expired(&self, serial: &str) -> Enrolled {
+        let validity = Validity { not_before: now().minus(10 * DAY), not_after: now().minus(DAY) };
+        let (key, certificate, number) = self.issue(serial, validity);
+        let mut rng = SystemRng::default();
         let device = Device {
             id: new_id(Id::Reader, now(), &mut rng),
             kind: DeviceKind::Reader,
@@ -186,7 +201,8 @@ impl Stage {
         field.insert(Arc::new(card(DocumentType::Citizen)));
         let rng = Box::new(|| Box::new(SystemRng::default()) as _);
         let gateway = gateway.to_string();
-        let reader = Reader::new(config, gateway, Box::new(link), Arc::new(SystemClock), rng);
+        let reader =
+            Reader::new(config, gateway, Box::new(link), Arc::new(SystemClock::default()), rng);
         (reader, field)
     }
 

@@ -8,6 +8,7 @@ mod logs;
 mod operation;
 mod readers;
 mod reads;
+mod refusals;
 mod scopes;
 mod totality;
 mod world;

@@ -3,6 +3,7 @@
 use std::pin::pin;
 use std::sync::{Arc, Mutex, mpsc};
 use std::task::{Context, Poll, Waker};
+use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
@@ -24,6 +25,7 @@ async fn health_needs_no_token() {
     let expected = json!({
         "status": "ok",
         "store": { "reachable": true, "backend": "sqlite-memory" },
+        "audit": { "checkpointWritten": true },
         "sams": [],
     });
     assert_eq!(answer.json(), expected);
@@ -80,6 +82,7 @@ async fn a_store_that_does_not_answer_makes_it_unavailable() {
     let expected = json!({
         "status": "unavailable",
         "store": { "reachable": false, "backend": "sqlite-memory" },
+        "audit": { "checkpointWritten": true },
         "sams": [],
     });
     assert_eq!(answer.json(), expected);
@@ -94,8 +97,36 @@ async fn a_store_that_does_not_answer_makes_it_unavailable() {
     for ping in waiting {
         ping.await.unwrap();
     }
+    world.advance(Duration::from_secs(1));
     assert_eq!(health(&world).await.status, StatusCode::OK);
     assert_eq!(world.get("/v1/readers").await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn health_asks_the_store_at_most_once_a_second() {
+    let world = World::new().await;
+    let asked = || world.service.store().stats().get("ping").map_or(0, |stats| stats.attempts);
+    for _ in 0..50 {
+        assert_eq!(health(&world).await.status, StatusCode::OK);
+    }
+    assert_eq!(asked(), 1);
+    world.advance(Duration::from_secs(1));
+    for _ in 0..50 {
+        assert_eq!(health(&world).await.status, StatusCode::OK);
+    }
+    assert_eq!(asked(), 2);
+}
+
+#[tokio::test]
+async fn a_checkpoint_that_could_not_be_written_shows() {
+    let world = World::new().await;
+    world.service.note_checkpoint(false);
+    let answer = health(&world).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.json()["status"], "degraded");
+    assert_eq!(answer.json()["audit"]["checkpointWritten"], false);
+    world.service.note_checkpoint(true);
+    assert_eq!(health(&world).await.json()["status"], "ok");
 }
 
 #[tokio::test]
@@ -132,6 +163,7 @@ async fn metrics_count_requests_by_route_and_transactions_by_name() {
         r#"countersign_http_request_seconds_bucket{method="POST",route="/v1/readers",le="#,
         r#"countersign_store_transactions_total{name="enrol_intend",outcome="commit"}"#,
         r#"countersign_store_attempts_total{name="authorise"}"#,
+        "countersign_audit_checkpoints_lost_total 0",
     ];
     for line in lines {
         assert!(answer.text.contains(line), "{line}\n{}", answer.text);

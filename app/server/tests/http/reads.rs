@@ -69,6 +69,25 @@ async fn a_read_shows_how_it_ended_and_nothing_of_the_card() {
     assert_eq!(list, json!({ "items": newest_first, "next": null }));
 }
 
+/// Which secret-dependent check it was is for the audit only.
+#[tokio::test]
+async fn checks_that_depend_on_a_secret_show_as_one() {
+    let world = World::new().await;
+    let reader = world.reader("RD-1", 1).await;
+    let shown = [
+        ("card-authentication", "authentication"),
+        ("decryption", "authentication"),
+        ("card-removed", "card-removed"),
+    ];
+    for (client, (stored, public)) in (1..).zip(shown) {
+        let end = ReadEnd::Failed { check: stored.into(), sam_id: None };
+        let id = read(&world, &reader, client, Some(end)).await;
+        let one = world.get(&format!("/v1/reads/{id}")).await.json();
+        assert_eq!(one["failedCheck"], public);
+        assert_eq!(world.get("/v1/reads").await.json()["items"][0]["failedCheck"], public);
+    }
+}
+
 #[tokio::test]
 async fn the_list_is_paged_and_filtered_by_reader() {
     let world = World::new().await;

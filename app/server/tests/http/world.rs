@@ -228,7 +228,7 @@ fn authority() -> Authority {
         parse_request(&provider, &csr(PkiRole::Server, SERVER_ID, &*server_key)).unwrap();
     let number = CertificateNumber::random(&mut rng);
     let server = Issuer::from_certificate(provider.suite, &server_issuer)
-        .and_then(|issuer| issuer.prepare(&requested, number, validity))
+        .and_then(|issuer| issuer.prepare(&requested, PkiRole::Server, number, validity))
         .and_then(|prepared| prepared.sign(&*issuer_key, &mut rng))
         .unwrap();
     Authority {

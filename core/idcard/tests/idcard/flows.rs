@@ -1,5 +1,7 @@
 //! The two flow machines on their own: every input out of turn, in every state.
 
+use std::time::Duration;
+
 use countersign_crypto::{Secret, UnixTime, rust_crypto};
 use countersign_idcard::cache::{CacheMode, ReaderCache};
 use countersign_idcard::card::{CardDone, CardError, CardWork};
@@ -8,7 +10,9 @@ use countersign_idcard::message::{
 };
 use countersign_idcard::reader::{ReadOptions, ReadStart, ReaderEvent, ReaderFlow};
 use countersign_idcard::sam::{SamError, SamOperation, SamResult};
-use countersign_idcard::server::{ReadPolicy, ServerEvent, ServerFlow};
+use countersign_idcard::server::{
+    READER_TOTAL_TIMEOUT, READER_TURN_TIMEOUT, ReadPolicy, ServerEvent, ServerFlow,
+};
 use countersign_idcard::{
     Check, Configuration, ENCRYPTED_BASE_LEN, EncryptedData, FlowError, PlainData, ShortText,
 };
@@ -245,6 +249,14 @@ fn the_owner_may_refuse_and_an_open_sam_is_freed() {
     assert!(flow.poll_event().is_none());
 
     let mut flow = server();
+    flow.handle(NOW, &reader_message(1).encode()).expect("in turn");
+    // The reader is not asked for packets first.
+    flow.refuse("certificate-revoked", false, none());
+    let sent = flow.poll_transmit().expect("a refusal");
+    assert!(matches!(ServerMessage::decode(&sent), Ok(ServerMessage::Refused(_))));
+    assert!(flow.poll_transmit().is_none());
+
+    let mut flow = server();
     flow.handle(NOW, &reader_message(0).encode()).expect("in turn");
     while flow.poll_event().is_some() {}
     flow.refuse("not a name", true, none());
@@ -266,6 +278,33 @@ fn a_server_waits_for_the_reader_only_so_long() {
     flow.handle_timeout(deadline);
     assert!(matches!(flow.poll_event(), Some(ServerEvent::Failed { check: Check::PeerTimeout })));
     assert!(flow.poll_transmit().is_some());
+}
+
+/// A reader that is in time with each turn still does not hold a SAM without end.
+#[test]
+fn all_of_a_readers_turns_have_one_limit() {
+    let turn = READER_TURN_TIMEOUT - Duration::from_secs(1);
+    let mut flow = server();
+    flow.handle(NOW, &reader_message(0).encode()).expect("in turn");
+    // Waiting for a SAM is not the reader's: the limit begins with its first turn.
+    let leased = NOW.plus(READER_TOTAL_TIMEOUT);
+    flow.sam_done(leased, sam_result(0)).expect("asked for");
+    assert_eq!(flow.poll_timeout(), Some(leased.plus(READER_TURN_TIMEOUT)));
+    let answered = leased.plus(turn);
+    flow.handle(answered, &reader_message(2).encode()).expect("in turn");
+    flow.sam_done(answered, sam_result(1)).expect("asked for");
+    let packet = answered.plus(turn);
+    flow.handle(packet, &reader_message(3).encode()).expect("in turn");
+    let latest = leased.plus(READER_TOTAL_TIMEOUT);
+    assert_eq!(flow.poll_timeout(), Some(latest), "not another whole turn");
+    while flow.poll_event().is_some() {} // the SAM did all that was asked
+    flow.handle_timeout(latest.minus(Duration::from_millis(1)));
+    assert!(!flow.is_over());
+    flow.handle_timeout(latest);
+    let events: Vec<_> = std::iter::from_fn(|| flow.poll_event()).collect();
+    let failed = |event: &_| matches!(event, ServerEvent::Failed { check: Check::PeerTimeout });
+    assert!(events.iter().any(failed), "{events:?}");
+    assert!(matches!(events.last(), Some(ServerEvent::Sam(SamOperation::Cancel))), "{events:?}");
 }
 
 proptest! {

@@ -160,9 +160,11 @@ fn check_names_fit_the_refusal_and_hide_what_depends_on_secrets() {
     ];
     let names: std::collections::BTreeSet<_> = checks.iter().map(|check| check.name()).collect();
     assert_eq!(names.len(), checks.len());
+    assert_eq!(Check::publish("sam-busy"), "sam-busy");
     for check in checks {
         assert!(ShortText::<48>::new(check.public_name()).is_some());
         assert_eq!(check.is_secret_dependent(), check.public_name() == "authentication");
+        assert_eq!(Check::publish(check.name()), check.public_name());
     }
 }
 

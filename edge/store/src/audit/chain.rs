@@ -45,7 +45,8 @@ struct Head {
 /// Position 0, before the first row.
 pub(super) const GENESIS: Digest = [0; HASH_LEN];
 
-/// Gives up being the elected chainer, so that another process need not wait for the lease to lapse.
+/// Gives up being the elected chainer, so that another process need not wait for the lease to
+/// lapse.
 ///
 /// # Errors
 /// What the database answers.

@@ -1,0 +1,142 @@
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt;
+use std::time::Duration;
+
+use countersign_crypto::Secret;
+use testkit::rng::seeded;
+
+use super::*;
+
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// The system's time, as the files have it.
+fn file_time(path: &Path) -> UnixTime {
+    UnixTime::from_secs(fs::metadata(path).unwrap().mtime().unsigned_abs())
+}
+
+fn build(target: &Path, now: UnixTime, seed: u64) -> NewDataDir {
+    let init = Init {
+        passphrase: &Secret::copied_from(b"passphrase"),
+        keep_passphrase: false,
+        server_id: "srv-test",
+        tls_names: &[parse_tls_name("localhost")],
+        config: &Config::default(),
+    };
+    let provider = countersign_crypto::aws_lc::provider();
+    NewDataDir::build(target, &init, &provider, now, &mut seeded(seed)).unwrap()
+}
+
+/// A directory with everything but a store, and when it was made.
+struct Made {
+    _parent: tempfile::TempDir,
+    path: PathBuf,
+    now: UnixTime,
+}
+
+impl Made {
+    fn new(seed: u64) -> Self {
+        let parent = tempfile::tempdir().unwrap();
+        let (path, now) = (parent.path().join("data"), file_time(parent.path()));
+        build(&path, now, seed).publish().unwrap();
+        Self { _parent: parent, path, now }
+    }
+
+    fn keys(&self, now: UnixTime, renew: Option<&mut dyn CryptoRng>) -> Result<Keys, DataError> {
+        let passphrase = Secret::copied_from(b"passphrase");
+        let provider = countersign_crypto::aws_lc::provider();
+        DataDir::open(&self.path)?.open_keys(&passphrase, &provider, now, renew)
+    }
+
+    fn file(&self, name: &str) -> Vec<u8> {
+        fs::read(self.path.join(name)).unwrap()
+    }
+
+    /// Seals the key `from` as the key `to`, as a careless restore of a backup would.
+    fn key_as(&self, from: &str, to: &str) {
+        let derivation: Derivation =
+            toml::from_str(&fs::read_to_string(self.path.join(KDF)).unwrap()).unwrap();
+        let sealer = derivation.derive(&Secret::copied_from(b"passphrase")).unwrap();
+        let secret = sealer.open(from, &self.file(&key_path(from))).unwrap();
+        let sealed = sealer.seal(to, &secret, &mut seeded(9)).unwrap();
+        replace(&self.path.join(key_path(to)), &sealed).unwrap();
+    }
+}
+
+fn tls_matches(keys: &Keys) -> bool {
+    let provider = countersign_crypto::aws_lc::provider();
+    let key = provider.signature.load_pkcs8(&keys.tls.1).unwrap();
+    certified_point(provider.suite, &keys.tls.0).unwrap() == key.public_key()
+}
+
+#[test]
+fn keys_that_are_not_the_certificates_are_damage() {
+    for name in ["server", "devices"] {
+        let made = Made::new(1);
+        assert!(made.keys(made.now, None).is_ok());
+        made.key_as("audit", name);
+        let error = made.keys(made.now, None).err().unwrap();
+        assert_eq!(error.check(), "data-damaged");
+        assert!(error.to_string().contains(&format!("ca/{name}.pem")), "{error}");
+    }
+}
+
+#[test]
+fn only_a_start_renews_the_https_certificate() {
+    let made = Made::new(2);
+    let (pem, soon) = (made.file("tls/server.pem"), made.now.plus(DAY * 380));
+    made.keys(made.now, Some(&mut seeded(3))).unwrap();
+    made.keys(soon, None).unwrap();
+    assert_eq!(made.file("tls/server.pem"), pem, "nothing is written before its time, or unasked");
+
+    let keys = made.keys(soon, Some(&mut seeded(3))).unwrap();
+    assert_ne!(made.file("tls/server.pem"), pem);
+    assert!(tls_matches(&keys) && tls_matches(&made.keys(soon, None).unwrap()));
+    let left = fs::read_dir(made.path.join("tls")).unwrap().count();
+    assert_eq!(left, 3, "root, server, names; no file of the replacing stays");
+}
+
+#[test]
+fn an_https_key_that_is_not_the_certificates_is_renewed() {
+    let made = Made::new(4);
+    made.key_as("audit", "tls"); // as after a crash between the two files of a renewal
+    assert!(!tls_matches(&made.keys(made.now, None).unwrap()), "local commands do not care");
+    assert!(tls_matches(&made.keys(made.now, Some(&mut seeded(5))).unwrap()));
+    assert!(tls_matches(&made.keys(made.now, None).unwrap()), "and it is kept");
+}
+
+#[test]
+fn a_directory_open_to_others_is_refused() {
+    let made = Made::new(6);
+    for mode in [0o701, 0o710, 0o755, 0o707] {
+        fs::set_permissions(&made.path, Permissions::from_mode(mode)).unwrap();
+        let error = DataDir::open(&made.path).err().unwrap();
+        assert_eq!(error.check(), "data-permissions");
+        assert!(error.to_string().contains("chmod 700"), "{error}");
+    }
+    fs::set_permissions(&made.path, Permissions::from_mode(0o700)).unwrap();
+    assert!(DataDir::open(&made.path).is_ok());
+    let error = check_access(&made.path, 0o40700, 1, 2).err().unwrap();
+    assert_eq!(error.check(), "data-owner");
+    assert!(check_access(&made.path, 0o40700, 2, 2).is_ok());
+}
+
+#[test]
+fn init_removes_only_what_an_init_left_behind() {
+    let parent = tempfile::tempdir().unwrap();
+    let path = |name: &str| parent.path().join(name);
+    let ours = ".data.init-0123456789abcdef";
+    let others = [".data.init-0123", ".data.init-0123456789abcdeX", ".more.init-0123456789abcdef"];
+    for name in others.iter().chain([&ours]) {
+        fs::create_dir(path(name)).unwrap();
+        fs::write(path(name).join("file"), "").unwrap();
+    }
+    let now = file_time(&path(ours));
+    drop(build(&path("data"), now.plus(DAY / 2), 7));
+    assert!(path(ours).exists(), "it may still be running");
+    drop(build(&path("data"), now.plus(DAY * 2), 8));
+    assert!(!path(ours).exists());
+    for name in others {
+        assert!(path(name).join("file").exists(), "{name}");
+    }
+    assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 3, "nothing was published");
+}
