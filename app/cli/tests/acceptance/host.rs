@@ -140,14 +140,24 @@ impl Host {
 
     /// An emulated SAM module at `sam`.
     pub(crate) fn sam(&self) -> Result<Process, Failed> {
-        let mut sam = self.spawn(&["--json", "emulator", "sam", "--link", "sam"])?;
+        self.sam_at("sam")
+    }
+
+    /// The same at another path.
+    pub(crate) fn sam_at(&self, link: &str) -> Result<Process, Failed> {
+        let mut sam = self.spawn(&["--json", "emulator", "sam", "--link", link])?;
         sam.first_json()?;
         Ok(sam)
     }
 
     /// `serve` on these ports.
     pub(crate) fn serve(&self, ports: &Ports) -> Result<Process, Failed> {
-        self.serve_as(ports, |command| {
+        self.serve_on("data", "sam", ports)
+    }
+
+    /// The same on another directory and module.
+    pub(crate) fn serve_on(&self, data: &str, sam: &str, ports: &Ports) -> Result<Process, Failed> {
+        self.serve_as(data, sam, ports, |command| {
             command.stderr(Stdio::null());
         })
     }
@@ -155,19 +165,21 @@ impl Host {
     /// The same with all it can log in the file `log`.
     pub(crate) fn serve_logged(&self, ports: &Ports, log: &str) -> Result<Process, Failed> {
         let log = File::create(self.path(log))?;
-        self.serve_as(ports, |command| {
+        self.serve_as("data", "sam", ports, |command| {
             command.env("COUNTERSIGN_LOG", "trace").stderr(log);
         })
     }
 
     fn serve_as(
         &self,
+        data: &str,
+        sam: &str,
         ports: &Ports,
         change: impl FnOnce(&mut Command),
     ) -> Result<Process, Failed> {
         let (https, gateway) = (ports.https.to_string(), ports.gateway.to_string());
         let mut command = command();
-        command.args(["--json", "serve", "--data", "data", "--sam", "sam"]);
+        command.args(["--json", "serve", "--data", data, "--sam", sam]);
         command.args(["--https-port", &https, "--gateway-port", &gateway]);
         change(command.current_dir(self.dir.path()));
         let mut server = Process::start(command)?;

@@ -6,6 +6,7 @@ mod crash;
 mod host;
 mod read;
 mod setup;
+mod several;
 mod words;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -19,7 +20,11 @@ type Check = fn(&Database) -> Result<(), Failed>;
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    let alone: [(&str, Alone); 11] = [
+    let alone: [(&str, Alone); 12] = [
+        (
+            "a_credential_opens_the_keys_and_plain_http_stays_at_home",
+            several::a_credential_opens_the_keys_and_plain_http_stays_at_home,
+        ),
         ("a_killed_init_loses_no_token", setup::a_killed_init_loses_no_token),
         ("no_token_is_lost", setup::no_token_is_lost),
         ("demo_prints_one_json_object", words::demo_prints_one_json_object),
@@ -48,6 +53,10 @@ fn main() {
     let name = "a_used_database_is_gone_on_with::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         setup::a_used_database_is_gone_on_with(&Database::Postgres(postgres.fresh_database()?))
+    }));
+    let name = "two_servers_behave_as_one::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        several::two_servers_behave_as_one(&Database::Postgres(postgres.fresh_database()?))
     }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(postgres);

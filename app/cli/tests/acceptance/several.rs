@@ -1,0 +1,96 @@
+//! Other ways to run it: several servers on one database, a systemd credential, plain HTTP.
+
+use std::process::Command;
+
+use countersign_device::Api;
+use libtest_mimic::Failed;
+use serde_json::Value;
+
+use crate::host::{Database, Host, Ports, wait_for};
+
+/// Many servers, one truth: what one decides, the other follows, and one audit has it all.
+pub(crate) fn two_servers_behave_as_one(database: &Database) -> Result<(), Failed> {
+    let host = Host::new()?;
+    host.init(database)?;
+    // The second server has the same CA and keys: a copy of the directory.
+    let mut copy = Command::new("cp");
+    let copied = copy.args(["-a", "data", "data-2"]).current_dir(host.path(".")).status()?;
+    assert!(copied.success());
+    let (one, two) = (Ports::pick()?, Ports::pick()?);
+    let _sam_one = host.sam_at("sam")?;
+    let _sam_two = host.sam_at("sam-2")?;
+    let first = host.serve_on("data", "sam", &one)?;
+    let second = host.serve_on("data-2", "sam-2", &two)?;
+
+    host.enroll(&one, "RD-1")?;
+    let read = |ports: &Ports| {
+        let gateway = ports.gateway();
+        let card = "emulated:citizen";
+        host.run(&[
+            "--json",
+            "device",
+            "reader",
+            "--device",
+            "RD-1",
+            "--gateway",
+            &gateway,
+            "--card",
+            card,
+        ])
+    };
+    read(&two)?.ok()?;
+    read(&one)?.ok()?;
+    let reads: Value = host.api(&two)?.get("/v1/reads")?;
+    let reads = reads["items"].as_array().ok_or("no reads")?;
+    assert_eq!(reads.len(), 2, "each server sees the other's read");
+
+    let id = reads[0]["readerId"].as_str().ok_or("no id")?;
+    let body = serde_json::json!({ "reason": "reported stolen" });
+    let _blocked: Value = host.api(&one)?.post(&format!("/v1/readers/{id}/block"), &body)?;
+    let refused = read(&two)?;
+    assert_eq!(refused.code, 1);
+    assert_eq!(refused.json()?["error"]["check"], "reader-blocked");
+
+    // Whichever of them chains the audit: if it dies, the other goes on.
+    first.kill()?;
+    let verify = || host.run(&["--json", "audit", "verify", "--data", "data-2"])?.json();
+    wait_for("the second server's chaining", || {
+        let report = verify()?;
+        assert_eq!(report["ok"], true, "{report}");
+        Ok((report["unchained"] == 0).then_some(()))
+    })?;
+    let api: Value =
+        host.api(&two)?.post(&format!("/v1/readers/{id}/unblock"), &serde_json::json!({}))?;
+    assert_eq!(api["status"], "enrolled");
+    read(&two)?.ok()?;
+    second.kill()
+}
+
+/// The passphrase as systemd hands it over, and the API without TLS on loopback.
+pub(crate) fn a_credential_opens_the_keys_and_plain_http_stays_at_home() -> Result<(), Failed> {
+    let host = Host::new()?;
+    std::fs::create_dir(host.path("credentials"))?;
+    std::fs::write(host.path("credentials/countersign-passphrase"), "from systemd\n")?;
+    let credentials = host.path("credentials").display().to_string();
+    let env = [("CREDENTIALS_DIRECTORY", credentials.as_str())];
+    let words = ["--json", "init", "--data", "data", "--admin-token-file", "admin.token"];
+    let made = host.run_with(&words, &env)?.ok()?.json()?;
+    assert_eq!(made["passphraseFile"], Value::Null);
+    assert!(!host.path("data/passphrase").exists());
+    let verify = ["audit", "verify", "--data", "data"];
+    assert_eq!(host.run(&verify)?.code, 2, "no passphrase, no keys");
+    host.run_with(&verify, &env)?.ok()?;
+
+    let mut command = crate::host::command();
+    command.args(["--json", "serve", "--data", "data", "--plain-http"]);
+    command.args(["--https-port", "0", "--gateway-port", "0"]);
+    command.envs(env).current_dir(host.path(".")).stderr(std::process::Stdio::null());
+    let mut server = crate::host::Process::start(command)?;
+    let url = server.first_json()?["api"].as_str().ok_or("no address")?.to_owned();
+    assert!(url.starts_with("http://127.0.0.1:"), "{url}");
+    let ca = host.run(&["ca", "export", "--data", "data", "tls-root"])?.ok()?.stdout;
+    let token = std::fs::read_to_string(host.path("admin.token"))?;
+    let readers: Value = Api::new(&url, &ca, &token)?.get("/v1/readers")?;
+    assert_eq!(readers["items"], serde_json::json!([]));
+    server.kill()
+}
