@@ -14,8 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_crypto::{
-    AEAD_NONCE_LEN, Aead, AeadKey, CryptoError, CryptoRng, Digest, EphemeralKey, Hash, Kdf,
-    KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme, SoftwareKey, VerifyingKey,
+    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, CryptoRng, Digest, EphemeralKey,
+    Hash, Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme, SoftwareKey,
+    VerifyingKey,
 };
 
 /// Declares the kinds of operations once: the public numbers and the shared counters.
@@ -205,24 +206,24 @@ impl Aead for Counted<Arc<dyn Aead>> {
 }
 
 impl AeadKey for Counted<Box<dyn AeadKey>> {
-    fn seal(
+    fn seal_in_place(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],
         aad: &[u8],
-        data: &mut Vec<u8>,
-    ) -> Result<(), CryptoError> {
+        data: &mut [u8],
+    ) -> Result<[u8; AEAD_TAG_LEN], CryptoError> {
         self.count(|c| &c.seal);
-        self.inner.seal(nonce, aad, data)
+        self.inner.seal_in_place(nonce, aad, data)
     }
 
-    fn open(
+    fn open_in_place(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],
         aad: &[u8],
-        data: &mut Vec<u8>,
-    ) -> Result<(), CryptoError> {
+        sealed: &mut [u8],
+    ) -> Result<usize, CryptoError> {
         self.count(|c| &c.open);
-        self.inner.open(nonce, aad, data)
+        self.inner.open_in_place(nonce, aad, sealed)
     }
 }
 

@@ -125,11 +125,11 @@ impl Open {
         Ok(())
     }
 
-    pub(crate) fn receive(&mut self, frame: &Frame) -> Result<Received, Error> {
+    pub(crate) fn receive(&mut self, frame: Frame) -> Result<Received, Error> {
         if self.peer_closed {
             return Err(Error::Unexpected);
         }
-        match self.opening.open(&frame.raw)? {
+        match self.opening.open(frame.raw)? {
             Content::Data(data) => Ok(Received::Data(data)),
             Content::Close => {
                 self.peer_closed = true;

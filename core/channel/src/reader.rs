@@ -167,7 +167,7 @@ impl ReaderChannel {
                         self.state = State::Open(open);
                         return Ok(());
                     };
-                    self.events.push_back(match open.receive(&frame)? {
+                    self.events.push_back(match open.receive(frame)? {
                         Received::Data(data) => ReaderEvent::Data(data),
                         Received::Closed => ReaderEvent::Closed,
                     });

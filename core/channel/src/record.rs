@@ -47,16 +47,18 @@ impl DirectionKeys {
         // The last record of a key is kept for the close: a full session can still end properly.
         let limit = RECORDS_PER_KEY_MAX - u64::from(content == DATA);
         let nonce = self.nonce(limit)?;
-        let mut body = Zeroizing::new(Vec::with_capacity(1 + data.len() + AEAD_TAG_LEN));
-        body.extend_from_slice(data);
-        body.push(content);
-        let head = wire::header(mode, Kind::Record, body.len() + AEAD_TAG_LEN);
-        self.key.seal(&nonce, &head, &mut body).map_err(Error::Local)?;
-        self.sequence += 1;
-        let mut frame = Vec::with_capacity(HEADER_LEN + body.len());
+        let head = wire::header(mode, Kind::Record, data.len() + 1 + AEAD_TAG_LEN);
+        let len = HEADER_LEN + data.len() + 1 + AEAD_TAG_LEN;
+        // At its final size from the start, and wiped if it cannot be sealed.
+        let mut frame = Zeroizing::new(Vec::with_capacity(len));
         frame.extend_from_slice(&head);
-        frame.append(&mut body);
-        Ok(frame)
+        frame.extend_from_slice(data);
+        frame.push(content);
+        let body = &mut frame[HEADER_LEN..];
+        let tag = self.key.seal_in_place(&nonce, &head, body).map_err(Error::Local)?;
+        frame.extend_from_slice(&tag);
+        self.sequence += 1;
+        Ok(core::mem::take(&mut frame))
     }
 
     pub(crate) fn seal_data(&mut self, mode: Mode, data: &[u8]) -> Result<Vec<u8>, Error> {
@@ -70,17 +72,23 @@ impl DirectionKeys {
         self.seal(mode, CLOSE, &[])
     }
 
-    /// Opens a record frame. A failed open does not advance the counter (G12).
-    pub(crate) fn open(&mut self, raw: &[u8]) -> Result<Content, Error> {
+    /// Opens a record frame in place. A failed open does not advance the counter (G12).
+    pub(crate) fn open(&mut self, raw: Vec<u8>) -> Result<Content, Error> {
         let nonce = self.nonce(RECORDS_PER_KEY_MAX)?;
-        let (head, body) = raw.split_at(HEADER_LEN);
-        let mut body = Zeroizing::new(body.to_vec());
-        self.key.open(&nonce, head, &mut body).map_err(|_| Error::Authentication("record"))?;
+        let mut frame = Zeroizing::new(raw);
+        let (head, body) = frame.split_at_mut(HEADER_LEN);
+        let len = self
+            .key
+            .open_in_place(&nonce, head, body)
+            .map_err(|_| Error::Authentication("record"))?;
         self.sequence += 1;
-        // The content type comes last, so that the data need not be moved.
-        match body.pop() {
-            Some(DATA) => Ok(Content::Data(body)),
-            Some(CLOSE) if body.is_empty() => Ok(Content::Close),
+        frame.truncate(HEADER_LEN + len);
+        // The content type comes last, so that taking it off moves nothing.
+        let content = if len == 0 { None } else { frame.pop() };
+        frame.drain(..HEADER_LEN);
+        match content {
+            Some(DATA) => Ok(Content::Data(frame)),
+            Some(CLOSE) if frame.is_empty() => Ok(Content::Close),
             _ => Err(Error::Malformed("record content")),
         }
     }
@@ -114,12 +122,12 @@ mod tests {
         sealing.sequence = RECORDS_PER_KEY_MAX - 2;
         opening.sequence = sealing.sequence;
         let last = sealing.seal_data(Mode::C1, b"last").expect("below the limit");
-        assert!(matches!(opening.open(&last), Ok(Content::Data(_))));
+        assert!(matches!(opening.open(last), Ok(Content::Data(_))));
         assert_eq!(sealing.seal_data(Mode::C1, b"more"), Err(Error::KeyExhausted));
         let close = sealing.seal_close(Mode::C1).expect("the place that is kept for it");
-        assert!(matches!(opening.open(&close), Ok(Content::Close)));
+        assert!(matches!(opening.open(close.clone()), Ok(Content::Close)));
         assert_eq!(sealing.seal_close(Mode::C1), Err(Error::KeyExhausted));
-        assert!(matches!(opening.open(&close), Err(Error::KeyExhausted)));
+        assert!(matches!(opening.open(close), Err(Error::KeyExhausted)));
     }
 
     #[test]
@@ -129,10 +137,10 @@ mod tests {
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            assert!(opening.open(&bad).is_err(), "byte {at}");
+            assert!(opening.open(bad).is_err(), "byte {at}");
         }
-        assert!(opening.open(&good[..HEADER_LEN]).is_err());
-        assert!(matches!(opening.open(&good), Ok(Content::Data(data)) if *data == b"data"));
+        assert!(opening.open(good[..HEADER_LEN].to_vec()).is_err());
+        assert!(matches!(opening.open(good), Ok(Content::Data(data)) if *data == b"data"));
     }
 
     #[test]

@@ -210,7 +210,7 @@ impl ServerChannel {
                         self.state = State::Open(open);
                         return Ok(());
                     };
-                    self.events.push_back(match open.receive(&frame)? {
+                    self.events.push_back(match open.receive(frame)? {
                         Received::Data(data) => ServerEvent::Data(data),
                         Received::Closed => ServerEvent::Closed,
                     });

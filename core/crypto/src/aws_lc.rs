@@ -98,29 +98,30 @@ impl Aead for AesGcm {
 struct AesGcmKey(LessSafeKey);
 
 impl AeadKey for AesGcmKey {
-    fn seal(
+    fn seal_in_place(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],
         aad: &[u8],
-        data: &mut Vec<u8>,
-    ) -> Result<(), CryptoError> {
-        self.0
-            .seal_in_place_append_tag(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data)
-            .map_err(|_| CryptoError::TooLong)
+        data: &mut [u8],
+    ) -> Result<[u8; AEAD_TAG_LEN], CryptoError> {
+        let nonce = Nonce::assume_unique_for_key(*nonce);
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), data)
+            .map_err(|_| CryptoError::TooLong)?;
+        tag.as_ref().try_into().map_err(|_| CryptoError::Failed)
     }
 
-    fn open(
+    fn open_in_place(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],
         aad: &[u8],
-        data: &mut Vec<u8>,
-    ) -> Result<(), CryptoError> {
-        let body = data.len().checked_sub(AEAD_TAG_LEN).ok_or(CryptoError::BadAuthentication)?;
+        sealed: &mut [u8],
+    ) -> Result<usize, CryptoError> {
         self.0
-            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), data)
-            .map_err(|_| CryptoError::BadAuthentication)?;
-        data.truncate(body);
-        Ok(())
+            .open_in_place(Nonce::assume_unique_for_key(*nonce), Aad::from(aad), sealed)
+            .map(|text| text.len())
+            .map_err(|_| CryptoError::BadAuthentication)
     }
 }
 

@@ -94,27 +94,58 @@ pub trait Aead: Send + Sync {
 
 /// A prepared AEAD key. The caller never uses a nonce twice.
 pub trait AeadKey: Send + Sync {
-    /// Encrypts in place and appends the tag.
+    /// Encrypts in place and gives the tag.
     ///
     /// # Errors
     /// [`CryptoError::TooLong`] if the data exceed the algorithm's limit.
+    fn seal_in_place(
+        &self,
+        nonce: &[u8; AEAD_NONCE_LEN],
+        aad: &[u8],
+        data: &mut [u8],
+    ) -> Result<[u8; AEAD_TAG_LEN], CryptoError>;
+
+    /// Checks the tag at the end of `sealed` and decrypts in place; gives the length of the text,
+    /// which lies at the beginning.
+    ///
+    /// # Errors
+    /// [`CryptoError::BadAuthentication`]; `sealed` is then unspecified and must not be used.
+    fn open_in_place(
+        &self,
+        nonce: &[u8; AEAD_NONCE_LEN],
+        aad: &[u8],
+        sealed: &mut [u8],
+    ) -> Result<usize, CryptoError>;
+
+    /// Encrypts in place and appends the tag.
+    ///
+    /// # Errors
+    /// As [`Self::seal_in_place`].
     fn seal(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],
         aad: &[u8],
         data: &mut Vec<u8>,
-    ) -> Result<(), CryptoError>;
+    ) -> Result<(), CryptoError> {
+        let tag = self.seal_in_place(nonce, aad, data)?;
+        data.extend_from_slice(&tag);
+        Ok(())
+    }
 
     /// Checks the tag at the end of `data`, removes it and decrypts in place.
     ///
     /// # Errors
-    /// [`CryptoError::BadAuthentication`]; `data` is then unspecified and must not be used.
+    /// As [`Self::open_in_place`].
     fn open(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],
         aad: &[u8],
         data: &mut Vec<u8>,
-    ) -> Result<(), CryptoError>;
+    ) -> Result<(), CryptoError> {
+        let len = self.open_in_place(nonce, aad, data)?;
+        data.truncate(len);
+        Ok(())
+    }
 }
 
 /// Ephemeral Diffie-Hellman.

@@ -93,34 +93,32 @@ impl Aead for AesGcm {
 struct AesGcmKey(Aes128Gcm);
 
 impl AeadKey for AesGcmKey {
-    fn seal(
+    fn seal_in_place(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],
         aad: &[u8],
-        data: &mut Vec<u8>,
-    ) -> Result<(), CryptoError> {
-        let tag = self
-            .0
-            .encrypt_inout_detached(&Nonce::from(*nonce), aad, data.as_mut_slice().into())
-            .map_err(|_| CryptoError::TooLong)?;
-        data.extend_from_slice(&tag);
-        Ok(())
+        data: &mut [u8],
+    ) -> Result<[u8; AEAD_TAG_LEN], CryptoError> {
+        self.0
+            .encrypt_inout_detached(&Nonce::from(*nonce), aad, data.into())
+            .map(Into::into)
+            .map_err(|_| CryptoError::TooLong)
     }
 
-    fn open(
+    fn open_in_place(
         &self,
         nonce: &[u8; AEAD_NONCE_LEN],
         aad: &[u8],
-        data: &mut Vec<u8>,
-    ) -> Result<(), CryptoError> {
-        let body = data.len().checked_sub(AEAD_TAG_LEN).ok_or(CryptoError::BadAuthentication)?;
-        let (text, tag) = data.split_at_mut(body);
-        let tag = Tag::try_from(&*tag).map_err(|_| CryptoError::BadAuthentication)?;
+        sealed: &mut [u8],
+    ) -> Result<usize, CryptoError> {
+        let refused = CryptoError::BadAuthentication;
+        let len = sealed.len().checked_sub(AEAD_TAG_LEN).ok_or(refused)?;
+        let (text, tag) = sealed.split_at_mut(len);
+        let tag = Tag::try_from(&*tag).map_err(|_| refused)?;
         self.0
             .decrypt_inout_detached(&Nonce::from(*nonce), aad, text.into(), &tag)
-            .map_err(|_| CryptoError::BadAuthentication)?;
-        data.truncate(body);
-        Ok(())
+            .map(|()| len)
+            .map_err(|_| refused)
     }
 }
 
