@@ -55,7 +55,11 @@ impl Gateway {
     ) {
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         loop {
-            let Ok(place) = places.clone().acquire_owned().await else { return };
+            let place = tokio::select! {
+                place = places.clone().acquire_owned() => place,
+                _ = stop.wait_for(|stop| *stop) => return,
+            };
+            let Ok(place) = place else { return };
             let accepted = tokio::select! {
                 accepted = listener.accept() => accepted,
                 _ = stop.wait_for(|stop| *stop) => return,
@@ -136,10 +140,11 @@ struct Contact<'a> {
 impl Contact<'_> {
     async fn run(&mut self) -> Result<(), NetError<Error>> {
         loop {
-            let kept_until = self.patience.until();
+            // A read has limits of its own and is not cut by the session's.
+            let reading = self.session.as_ref().is_some_and(ReadSession::is_reading);
             let session_due = self.session.as_ref().and_then(ReadSession::poll_timeout);
-            let due = session_due.map_or(kept_until, |due| due.min(kept_until));
-            match self.connection.next(Some(due)).await? {
+            let due = if reading { session_due } else { Some(self.patience.until()) };
+            match self.connection.next(due).await? {
                 Next::Event(ServerEvent::LookUp(id)) => {
                     let found = self.service.look_up(&id).await;
                     let entry = found.as_ref().map(|known| known.entry.clone());
@@ -159,7 +164,7 @@ impl Contact<'_> {
                 }
                 Next::Event(ServerEvent::Data(message)) => {
                     let now = self.service.now();
-                    if self.patience.is_over(now) {
+                    if !reading && self.patience.is_over(now) {
                         return self.close().await; // one that never pauses is closed too
                     }
                     self.patience.heard(now);
@@ -173,9 +178,7 @@ impl Contact<'_> {
                 }
                 Next::Event(ServerEvent::Closed) => return self.close().await,
                 Next::Ended => return Ok(()),
-                Next::Deadline if self.patience.is_over(self.service.now()) => {
-                    return self.close().await;
-                }
+                Next::Deadline if !reading => return self.close().await,
                 Next::Deadline => {
                     let Some(session) = &mut self.session else { return Ok(()) };
                     let answer = session.handle_timeout().await;

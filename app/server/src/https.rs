@@ -15,14 +15,14 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
 use crate::http::REQUEST_TIMEOUT;
+use crate::http::metrics::HTTP_TURNED_AWAY;
 
 /// HTTP connections at once; one more is closed at once.
 pub const HTTP_CONNECTIONS_MAX: usize = 1024;
 /// Requests at once on one HTTP/2 connection.
 const STREAMS_MAX: u32 = 64;
-/// How often a quiet HTTP/2 client is asked whether it is there, and how long it may take to say.
-const PING_EVERY: Duration = Duration::from_secs(20);
-const PING_WAIT: Duration = Duration::from_secs(10);
+/// How long a connection may live, however busy: who only keeps a place loses it in the end.
+const LIFE: Duration = Duration::from_secs(15 * 60);
 /// As many bytes as the HTTP library reads to tell HTTP/1 from HTTP/2 (the preface of RFC 9113,
 /// section 3.4). It sets that no time limit, so this file does.
 const OPENING: usize = 24;
@@ -35,15 +35,18 @@ pub(crate) struct Limits {
     /// For a request's head, from the connection's or the former answer's end on; also how long a
     /// connection may be idle between requests.
     pub(crate) head: Duration,
-    /// How long no byte may move in either direction.
+    /// How long no byte may move in either direction. There are no pings from here: their answers
+    /// would make an idle connection look alive.
     pub(crate) quiet: Duration,
+    /// How long a connection may live in all.
+    pub(crate) life: Duration,
 }
 
 impl Default for Limits {
     fn default() -> Self {
         let head = Duration::from_secs(10);
         // Longer than any request may take to be answered.
-        Self { connections: HTTP_CONNECTIONS_MAX, head, quiet: REQUEST_TIMEOUT + head }
+        Self { connections: HTTP_CONNECTIONS_MAX, head, quiet: REQUEST_TIMEOUT + head, life: LIFE }
     }
 }
 
@@ -88,12 +91,7 @@ where
     let mut server = axum_server::from_tcp(listener)?.handle(handle).acceptor(acceptor);
     let builder = server.http_builder();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
-    builder
-        .http2()
-        .timer(TokioTimer::new())
-        .keep_alive_interval(PING_EVERY)
-        .keep_alive_timeout(PING_WAIT)
-        .max_concurrent_streams(STREAMS_MAX);
+    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
     server.serve(router.into_make_service()).await
 }
 
@@ -124,7 +122,7 @@ where
 
     fn accept(&self, stream: I, service: S) -> Self::Future {
         let Ok(place) = self.places.clone().try_acquire_owned() else {
-            tracing::warn!(most = self.limits.connections, "an HTTP connection was turned away");
+            metrics::counter!(HTTP_TURNED_AWAY).increment(1); // a log line each would be a flood
             return Box::pin(std::future::ready(Err(io::ErrorKind::ConnectionRefused.into())));
         };
         let (accepted, limits) = (self.inner.accept(stream, service), self.limits);
@@ -143,12 +141,15 @@ struct Watched<S> {
     /// Bytes read, up to [`OPENING`].
     opening: usize,
     alarm: Pin<Box<Sleep>>,
+    /// Never put off.
+    end: Pin<Box<Sleep>>,
 }
 
 impl<S: Unpin> Watched<S> {
     fn new(stream: S, place: OwnedSemaphorePermit, limits: Limits) -> Self {
         let alarm = Box::pin(tokio::time::sleep(limits.head));
-        Self { stream, _place: place, limits, opening: 0, alarm }
+        let end = Box::pin(tokio::time::sleep(limits.life));
+        Self { stream, _place: place, limits, opening: 0, alarm, end }
     }
 
     /// Bytes moved. The opening has one limit as a whole, so that no trickle prolongs it.
@@ -165,7 +166,8 @@ impl<S: Unpin> Watched<S> {
 
     /// Turns waiting into an error once it has taken too long.
     fn watch<T>(&mut self, cx: &mut Context<'_>, poll: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if poll.is_pending() && self.alarm.as_mut().poll(cx).is_ready() {
+        let over = self.end.as_mut().poll(cx).is_ready();
+        if over || (poll.is_pending() && self.alarm.as_mut().poll(cx).is_ready()) {
             return Poll::Ready(Err(io::ErrorKind::TimedOut.into()));
         }
         poll
@@ -255,7 +257,7 @@ mod tests {
         };
         let router = axum::Router::new().route("/", get(async || "fine")).route("/slow", get(slow));
         let handle = axum_server::Handle::new();
-        let limits = Limits { connections, head: HEAD, quiet: QUIET };
+        let limits = Limits { connections, head: HEAD, quiet: QUIET, life: LIFE };
         tokio::spawn(serve(listener, router, None, handle.clone(), limits));
         (address, handle)
     }
@@ -293,6 +295,30 @@ mod tests {
         stream.write_all(b"GET / HTTP/1.1\r\nHost: a\r\n\r\n").await.unwrap();
         let answer = until_closed(&mut stream).await;
         assert!(answer.starts_with("HTTP/1.1 200 OK") && answer.ends_with("fine"), "{answer}");
+    }
+
+    /// A byte now and then keeps a connection from being quiet, but not from its end.
+    #[tokio::test(start_paused = true)]
+    async fn a_busy_connection_ends_too() {
+        let (mut client, server) = tokio::io::duplex(64);
+        let place = Arc::new(Semaphore::new(1)).try_acquire_owned().unwrap();
+        let mut watched = Watched::new(server, place, Limits::default());
+        let started = Instant::now();
+        let trickle = tokio::spawn(async move {
+            while client.write_all(b"x").await.is_ok() {
+                tokio::time::sleep(Duration::from_millis(100)).await;
+            }
+        });
+        let mut bytes = [0; 8];
+        let error = loop {
+            if let Err(error) = watched.read(&mut bytes).await {
+                break error;
+            }
+        };
+        assert_eq!(error.kind(), io::ErrorKind::TimedOut);
+        assert!(started.elapsed() >= LIFE, "{:?}", started.elapsed());
+        drop(watched);
+        trickle.await.unwrap();
     }
 
     #[tokio::test]

@@ -62,6 +62,12 @@ impl ReadSession {
         Self { service, reader, current: None }
     }
 
+    /// Whether a read is under way.
+    #[must_use]
+    pub fn is_reading(&self) -> bool {
+        self.current.as_ref().is_some_and(|current| !current.flow.is_over())
+    }
+
     /// When [`Self::handle_timeout`] is due.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<UnixTime> {

@@ -74,15 +74,22 @@ impl Bucket {
 }
 
 impl Refusals {
-    fn admit(&self, party: Party, now: UnixTime) -> Option<u64> {
+    fn bucket(&self, party: Party) -> MutexGuard<'_, Bucket> {
         let bucket = match party {
             Party::Stranger => &self.strangers,
             Party::Reader => &self.readers,
             Party::Operator => &self.operators,
         };
-        let mut bucket: MutexGuard<'_, Bucket> =
-            bucket.lock().unwrap_or_else(PoisonError::into_inner);
-        bucket.admit(now)
+        bucket.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn admit(&self, party: Party, now: UnixTime) -> Option<u64> {
+        self.bucket(party).admit(now)
+    }
+
+    /// A row that was admitted could not be written: it and what it counted are counted again.
+    fn take_back(&self, party: Party, suppressed: u64) {
+        self.bucket(party).suppressed += suppressed + 1;
     }
 }
 
@@ -156,6 +163,7 @@ impl Service {
         match written {
             Ok(()) => incident,
             Err(error) => {
+                self.refusals.take_back(refusal.party, suppressed);
                 tracing::warn!(%error, "a refusal could not be audited");
                 String::new()
             }
@@ -190,6 +198,16 @@ mod tests {
         assert_eq!(refusals.admit(Party::Stranger, at), None);
         at = at.plus(REFILL / 2);
         assert_eq!(refusals.admit(Party::Stranger, at), Some(1), "halves are not lost");
+    }
+
+    #[test]
+    fn a_row_that_could_not_be_written_is_counted_again() {
+        let refusals = Refusals::default();
+        exhausted(&refusals, Party::Stranger);
+        let at = NOW.plus(REFILL);
+        assert_eq!(refusals.admit(Party::Stranger, at), Some(1));
+        refusals.take_back(Party::Stranger, 1);
+        assert_eq!(refusals.admit(Party::Stranger, at.plus(REFILL)), Some(2));
     }
 
     #[test]

@@ -8,9 +8,15 @@ use countersign_crypto::UnixTime;
 use crate::value::check_texts;
 use crate::{StoreError, Tx};
 
+/// How far the clocks of two servers may lie apart.
+const CLOCKS_DIFFER: Duration = Duration::from_secs(300);
+
 impl Tx<'_> {
     /// Takes or renews the lease `name` for `holder` until `now + time`, if it is free, expired
     /// or the holder's own. Returns whether the holder has it.
+    ///
+    /// A lease that lasts longer than any could is from a clock that was ahead, and is taken too:
+    /// else nobody could have it until that time comes.
     ///
     /// # Errors
     /// [`StoreError::Refused`] `text-too-long`.
@@ -25,8 +31,15 @@ impl Tx<'_> {
         let changed = self.execute(
             "INSERT INTO leases (name, holder, until) VALUES (?1, ?2, ?3)
              ON CONFLICT (name) DO UPDATE SET holder = excluded.holder, until = excluded.until
-             WHERE leases.holder = excluded.holder OR leases.until <= ?4",
-            &[name.into(), holder.into(), now.plus(time).into(), now.into()],
+             WHERE leases.holder = excluded.holder OR leases.until <= ?4
+                OR leases.until > ?5",
+            &[
+                name.into(),
+                holder.into(),
+                now.plus(time).into(),
+                now.into(),
+                now.plus(time + CLOCKS_DIFFER).into(),
+            ],
         )?;
         Ok(changed == 1)
     }

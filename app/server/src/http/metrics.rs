@@ -29,6 +29,8 @@ const STORE_TRANSACTIONS: &str = "countersign_store_transactions_total";
 const STORE_SECONDS: &str = "countersign_store_seconds";
 const SAM_READY: &str = "countersign_sam_ready";
 
+/// HTTP connections closed at once, because there was no place.
+pub const HTTP_TURNED_AWAY: &str = "countersign_http_turned_away_total";
 /// Handshakes by `outcome`, counted by the device gateway.
 pub const HANDSHAKES: &str = "countersign_handshakes_total";
 /// Open device connections, a gauge of the device gateway.
@@ -72,6 +74,7 @@ fn start() -> PrometheusHandle {
 fn describe() {
     describe_counter!(HTTP_REQUESTS, "HTTP requests by method, route and status");
     describe_histogram!(HTTP_SECONDS, Unit::Seconds, "Time from request to answer");
+    describe_counter!(HTTP_TURNED_AWAY, "HTTP connections for which there was no place");
     describe_counter!(STORE_ATTEMPTS, "Times a transaction ran, by its name");
     describe_counter!(STORE_RETRIES, "Times a transaction ran again, by its name");
     describe_counter!(STORE_TRANSACTIONS, "Transactions by name and outcome");

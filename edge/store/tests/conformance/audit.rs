@@ -101,7 +101,7 @@ pub(crate) async fn rows_are_linked_and_verified(db: Db) {
 
 pub(crate) async fn one_chainer_at_a_time(db: Db) {
     let mut auditor = Auditor::new(1);
-    db.append(1, 4).await;
+    db.append(1, 6).await;
     let linked = auditor.chain(&db.store, at(0), "one", 1).await.unwrap();
     assert!(matches!(linked, ChainOutcome::Linked { rows: 1, .. }));
     let other = auditor.chain(&db.store, at(1), "two", 1).await.unwrap();
@@ -120,6 +120,20 @@ pub(crate) async fn one_chainer_at_a_time(db: Db) {
     let first = auditor.chain(&db.store, lapsed, "one", 1).await.unwrap();
     assert!(matches!(first, ChainOutcome::Linked { rows: 1, .. }));
     assert_eq!(auditor.verify(&db.store, &[]).await.first_bad, None);
+
+    // A chainer whose clock was years ahead died with the lease: nobody waits for those years.
+    let years = std::time::Duration::from_secs(10 * 365 * 86_400);
+    db.tx(|tx| tx.release_lease("audit-chain", "one")).await;
+    let ahead = lapsed.plus(years);
+    assert!(db.tx(move |tx| tx.take_lease("audit-chain", "ahead", ahead, LEASE_TIME)).await);
+    let next = auditor.chain(&db.store, lapsed, "next", 1).await.unwrap();
+    assert!(matches!(next, ChainOutcome::Linked { rows: 1, .. }), "{next:?}");
+    // One whose clock is ahead by a minute keeps it.
+    let minute = lapsed.plus(std::time::Duration::from_secs(60));
+    db.tx(|tx| tx.release_lease("audit-chain", "next")).await;
+    assert!(db.tx(move |tx| tx.take_lease("audit-chain", "ahead", minute, LEASE_TIME)).await);
+    let next = auditor.chain(&db.store, lapsed, "next", 1).await.unwrap();
+    assert_eq!(next, ChainOutcome::NotElected);
 }
 
 pub(crate) async fn racing_chainers_never_fork(db: Db) {
