@@ -107,8 +107,8 @@ impl DeviceDir {
     /// Opens the directory, or makes it with a fresh key, private to its owner. Making it again
     /// finds the same key, so that an enrolment that broke off can be repeated.
     ///
-    /// It is made beside its place and moved there whole: a crash leaves nothing there, and at most
-    /// `.NAME.new-…` beside it with a key that nobody has certified.
+    /// It is made beside its place (which must be writable) and moved there whole: a crash leaves
+    /// nothing there, and at most `.NAME.new-…` beside it with a key that nobody has certified.
     ///
     /// # Errors
     /// [`DeviceDirError::OtherDevice`]; [`DeviceDirError::NotOurs`] for a directory with other
@@ -141,6 +141,8 @@ impl DeviceDir {
         provider: &Provider,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, DeviceDirError> {
+        // A link to an empty directory stands for that directory.
+        let path = &fs::canonicalize(path).unwrap_or_else(|_absent| path.to_owned());
         let name = path.file_name().ok_or_else(|| {
             io_error(path)(io::Error::new(io::ErrorKind::InvalidInput, "names no directory"))
         })?;
@@ -401,6 +403,17 @@ mod tests {
         make(&path, 1).unwrap();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&path), mode(&path.join(KEY))), (0o700, 0o600));
+    }
+
+    #[test]
+    fn a_link_to_an_empty_directory_stands_for_it() {
+        let parent = tempfile::tempdir().unwrap();
+        let (real, link) = (parent.path().join("real"), parent.path().join("link"));
+        fs::create_dir(&real).unwrap();
+        symlink(&real, &link).unwrap();
+        make(&link, 1).unwrap();
+        assert_eq!(names(&real), [MARKER, "device.toml", "key.p8"]);
+        assert!(link.symlink_metadata().unwrap().is_symlink());
     }
 
     #[test]
