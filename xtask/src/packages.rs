@@ -9,7 +9,7 @@ use crate::child::{capture, run};
 
 /// What is needed, each for a reason: the C parts of AWS-LC and SQLite are compiled (gcc,
 /// libc6-dev), the tests talk to a real PostgreSQL.
-const NEEDED: [&str; 4] = ["gcc", "libc6-dev", "pkg-config", "postgresql"];
+const NEEDED: [&str; 5] = ["gcc", "libc6-dev", "openssl", "pkg-config", "postgresql"];
 
 /// Installs what is missing if we are root; otherwise says how.
 ///
@@ -66,7 +66,7 @@ mod tests {
             "installed gcc\nconfig-files postgresql\n\
              not-installed pkg-config\ninstalled libc6-dev\n",
         );
-        assert_eq!(missing(&installed), ["pkg-config", "postgresql"]);
+        assert_eq!(missing(&installed), ["openssl", "pkg-config", "postgresql"]);
         assert_eq!(missing(&parse("")), NEEDED);
     }
 }
