@@ -8,7 +8,7 @@ use anyhow::{Context, Result, bail};
 use crate::child::{capture, run};
 
 /// What is needed, each for a reason: the C parts of AWS-LC and SQLite are compiled (gcc,
-/// libc6-dev), the tests talk to a real PostgreSQL.
+/// libc6-dev), the tests talk to a real PostgreSQL and ask OpenSSL about our certificates.
 const NEEDED: [&str; 5] = ["gcc", "libc6-dev", "openssl", "pkg-config", "postgresql"];
 
 /// Installs what is missing if we are root; otherwise says how.
