@@ -150,10 +150,4 @@ impl Error {
             Self::Alert { .. } | Self::Truncated | Self::Dead => return None,
         })
     }
-
-    /// Whether the failure depends on a secret, so that outside only an incident id is shown.
-    #[must_use]
-    pub const fn is_secret_dependent(&self) -> bool {
-        matches!(self, Self::Authentication(_) | Self::Certificate(PkiError::BadSignature))
-    }
 }

@@ -29,8 +29,7 @@ pub use identity::{ID_MAX, Identity, Role};
 pub use issue::{CertificateNumber, Issuer, Prepared, TlsName, Validity, self_signed};
 pub use request::{Requested, parse_request, request};
 pub use verify::{
-    CERTIFICATE_MAX, IssuerCertificate, Leaf, LeafCache, TrustStore, certified_point, not_after,
-    number,
+    CERTIFICATE_MAX, Leaf, LeafCache, TrustStore, certified_point, not_after, number,
 };
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ pub const CERTIFICATE_MAX: usize = 2048;
 const ISSUERS_MAX: usize = 8;
 
 /// A provisioned issuing certificate: it was verified against the root when it was loaded.
-pub struct IssuerCertificate {
+struct IssuerCertificate {
     hash: Digest,
     subject: Vec<u8>,
     key_id: Vec<u8>,

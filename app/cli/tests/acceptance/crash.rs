@@ -4,7 +4,7 @@ use std::time::Duration;
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use crate::host::{Database, Host, Ports, wait_for};
+use crate::host::{Database, Host, Ports, reader_words, wait_for};
 
 /// Reads of one command; the server is killed several times while they run.
 const READS: usize = 120;
@@ -20,19 +20,7 @@ pub(crate) fn a_killed_server_loses_nothing(database: &Database) -> Result<(), F
     let mut server = host.serve(&ports)?;
     host.enroll(&ports, "RD-1")?;
     let (gateway, reads) = (ports.gateway(), READS.to_string());
-    let reader = host.spawn(&[
-        "--json",
-        "device",
-        "reader",
-        "--device",
-        "RD-1",
-        "--gateway",
-        &gateway,
-        "--card",
-        "emulated:citizen",
-        "--reads",
-        &reads,
-    ])?;
+    let reader = host.spawn(&reader_words(&gateway, "emulated:citizen", &reads))?;
 
     let mut done_before = BTreeMap::new();
     for kill in 0..KILLS {

@@ -267,3 +267,9 @@ pub(crate) fn wait_for<T>(
 pub(crate) fn exists(path: &Path) -> bool {
     path.symlink_metadata().is_ok()
 }
+
+/// The words of `device reader` for the reader `RD-1`.
+pub(crate) fn reader_words<'a>(gateway: &'a str, card: &'a str, reads: &'a str) -> Vec<&'a str> {
+    let program = ["--json", "device", "reader", "--device", "RD-1"];
+    [&program[..], &["--gateway", gateway, "--card", card, "--reads", reads]].concat()
+}

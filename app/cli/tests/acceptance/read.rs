@@ -3,7 +3,7 @@ use std::path::{Path, PathBuf};
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use crate::host::{Database, Host, Ports};
+use crate::host::{Database, Host, Ports, reader_words};
 
 /// The flow of the README: `serve`, `emulator sam` and `device reader` as processes of their own.
 pub(crate) fn three_processes_read_a_card(database: &Database) -> Result<(), Failed> {
@@ -19,19 +19,7 @@ pub(crate) fn three_processes_read_a_card(database: &Database) -> Result<(), Fai
     let mut personal = Vec::new();
     for document in ["citizen", "foreigner2017", "foreigner2023", "residencePermit"] {
         let card = format!("emulated:{document}");
-        let words = [
-            "--json",
-            "device",
-            "reader",
-            "--device",
-            "RD-1",
-            "--gateway",
-            &gateway,
-            "--card",
-            &card,
-            "--reads",
-            "2",
-        ];
+        let words = reader_words(&gateway, &card, "2");
         let read = host.run(&words)?.ok()?.json()?;
         let [first, second] = read["reads"].as_array().map_or(&[][..], Vec::as_slice) else {
             return Err(format!("not two reads: {read}").into());
@@ -65,17 +53,7 @@ pub(crate) fn three_processes_read_a_card(database: &Database) -> Result<(), Fai
     let id = reads[0]["readerId"].as_str().ok_or("no id")?;
     let body = serde_json::json!({ "reason": "reported stolen" });
     let _blocked: Value = api.post(&format!("/v1/readers/{id}/block"), &body)?;
-    let words = [
-        "--json",
-        "device",
-        "reader",
-        "--device",
-        "RD-1",
-        "--gateway",
-        &gateway,
-        "--card",
-        "emulated:citizen",
-    ];
+    let words = reader_words(&gateway, "emulated:citizen", "1");
     let refused = host.run(&words)?;
     assert_eq!(refused.code, 1);
     let error = refused.json()?["error"].clone();

@@ -6,7 +6,7 @@ use countersign_device::Api;
 use libtest_mimic::Failed;
 use serde_json::Value;
 
-use crate::host::{Database, Host, Ports, wait_for};
+use crate::host::{Database, Host, Ports, reader_words, wait_for};
 
 /// Many servers, one truth: what one decides, the other follows, and one audit has it all.
 pub(crate) fn two_servers_behave_as_one(database: &Database) -> Result<(), Failed> {
@@ -26,17 +26,7 @@ pub(crate) fn two_servers_behave_as_one(database: &Database) -> Result<(), Faile
     let read = |ports: &Ports| {
         let gateway = ports.gateway();
         let card = "emulated:citizen";
-        host.run(&[
-            "--json",
-            "device",
-            "reader",
-            "--device",
-            "RD-1",
-            "--gateway",
-            &gateway,
-            "--card",
-            card,
-        ])
+        host.run(&reader_words(&gateway, card, "1"))
     };
     read(&two)?.ok()?;
     read(&one)?.ok()?;
