@@ -14,9 +14,9 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use countersign_crypto::{
-    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, CryptoRng, Digest, EphemeralKey,
-    Hash, Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme, SoftwareKey,
-    VerifyingKey,
+    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, CryptoRng, DecryptionKey, Digest,
+    Domain, EncryptionScheme, ExchangeKey, Hash, Kdf, KeyExchange, Mac, Provider, Secret,
+    SecureElement, SignatureScheme, SoftwareDecryptionKey, SoftwareKey, VerifyingKey,
 };
 
 /// Declares the kinds of operations once: the public numbers and the shared counters.
@@ -79,14 +79,18 @@ operations! {
     sign,
     /// Signatures verified, bad ones too.
     verify,
+    /// Public-key encryptions.
+    encrypt,
+    /// Decryptions (a private-key operation).
+    decrypt,
 }
 
 impl Counts {
-    /// Operations with a private key: signatures and agreements. G11: none before the client is
-    /// authenticated.
+    /// Operations with a private key: signatures, agreements, decryptions. G11: none before the
+    /// client is authenticated.
     #[must_use]
     pub fn private_key(&self) -> u64 {
-        self.sign + self.agree
+        self.sign + self.agree + self.decrypt
     }
 
     /// Keys made, ephemeral or signing. G11: none before the client is authenticated.
@@ -123,6 +127,11 @@ impl CountingProvider {
             aead: self.wrap(&self.inner.aead),
             key_exchange: self.wrap(&self.inner.key_exchange),
             signature: self.wrap(&self.inner.signature),
+            encryption: self
+                .inner
+                .encryption
+                .as_ref()
+                .map(|inner| self.wrap(inner) as Arc<dyn EncryptionScheme>),
         }
     }
 
@@ -232,24 +241,32 @@ impl KeyExchange for Counted<Arc<dyn KeyExchange>> {
         self.inner.share_len()
     }
 
-    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn EphemeralKey>, CryptoError> {
+    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError> {
         self.count(|c| &c.exchange_generate);
         Ok(Box::new(self.share(self.inner.generate(rng)?)))
     }
 }
 
-impl EphemeralKey for Counted<Box<dyn EphemeralKey>> {
+impl ExchangeKey for Counted<Box<dyn ExchangeKey>> {
     fn share(&self) -> &[u8] {
         self.inner.share()
     }
 
-    fn agree(self: Box<Self>, peer_share: &[u8]) -> Result<Secret, CryptoError> {
+    fn agree(&self, peer_share: &[u8]) -> Result<Secret, CryptoError> {
         self.count(|c| &c.agree);
         self.inner.agree(peer_share)
     }
 }
 
 impl SignatureScheme for Counted<Arc<dyn SignatureScheme>> {
+    fn curve_oid(&self) -> &'static str {
+        self.inner.curve_oid()
+    }
+
+    fn signature_oid(&self) -> &'static str {
+        self.inner.signature_oid()
+    }
+
     fn generate(&self, rng: &mut dyn CryptoRng) -> Result<SoftwareKey, CryptoError> {
         self.count(|c| &c.key_generate);
         let SoftwareKey { key, pkcs8 } = self.inner.generate(rng)?;
@@ -272,16 +289,60 @@ impl SecureElement for Counted<Arc<dyn SecureElement>> {
         self.inner.public_key()
     }
 
-    fn sign(&self, rng: &mut dyn CryptoRng, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    fn sign_in(
+        &self,
+        rng: &mut dyn CryptoRng,
+        domain: Domain,
+        message: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
         self.count(|c| &c.sign);
-        self.inner.sign(rng, message)
+        self.inner.sign_in(rng, domain, message)
     }
 }
 
 impl VerifyingKey for Counted<Arc<dyn VerifyingKey>> {
-    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+    fn verify_in(
+        &self,
+        domain: Domain,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
         self.count(|c| &c.verify);
-        self.inner.verify(message, signature)
+        self.inner.verify_in(domain, message, signature)
+    }
+}
+
+impl EncryptionScheme for Counted<Arc<dyn EncryptionScheme>> {
+    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<SoftwareDecryptionKey, CryptoError> {
+        self.count(|c| &c.key_generate);
+        let SoftwareDecryptionKey { key, pkcs8 } = self.inner.generate(rng)?;
+        Ok(SoftwareDecryptionKey { key: Arc::new(self.share(key)), pkcs8 })
+    }
+
+    fn load_pkcs8(&self, der: &Secret) -> Result<Arc<dyn DecryptionKey>, CryptoError> {
+        self.count(|c| &c.key_load);
+        Ok(Arc::new(self.share(self.inner.load_pkcs8(der)?)))
+    }
+
+    fn encrypt(
+        &self,
+        rng: &mut dyn CryptoRng,
+        point: &[u8],
+        text: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
+        self.count(|c| &c.encrypt);
+        self.inner.encrypt(rng, point, text)
+    }
+}
+
+impl DecryptionKey for Counted<Arc<dyn DecryptionKey>> {
+    fn public_key(&self) -> &[u8] {
+        self.inner.public_key()
+    }
+
+    fn decrypt(&self, sealed: &[u8]) -> Result<Secret, CryptoError> {
+        self.count(|c| &c.decrypt);
+        self.inner.decrypt(sealed)
     }
 }
 

@@ -7,7 +7,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use countersign_crypto::{
-    AEAD_NONCE_LEN, CryptoRng, EphemeralKey, HASH_LEN, Provider, Secret, SecureElement, UnixTime,
+    AEAD_NONCE_LEN, CryptoRng, ExchangeKey, HASH_LEN, Provider, Secret, SecureElement, UnixTime,
 };
 use countersign_pki::{CERTIFICATE_MAX, CertificateNumber, Leaf, Role as PkiRole, TrustStore};
 use tls_codec::{DeserializeBytes, SerializeBytes, TlsByteVecU8};
@@ -82,13 +82,13 @@ enum State {
 /// (C1: "at once, doing nothing else first").
 struct ExpectChallenge {
     transcript: Transcript,
-    ephemeral: Box<dyn EphemeralKey>,
+    ephemeral: Box<dyn ExchangeKey>,
 }
 
 /// Waiting for M3.
 struct ExpectServerProof {
     transcript: Transcript,
-    ephemeral: Box<dyn EphemeralKey>,
+    ephemeral: Box<dyn ExchangeKey>,
 }
 
 impl ReaderChannel {

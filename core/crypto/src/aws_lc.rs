@@ -14,9 +14,9 @@ use rand_core::CryptoRng;
 
 use crate::rust_crypto::check_uncompressed;
 use crate::{
-    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Digest, EphemeralKey, HASH_LEN, Hash,
-    Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme, SoftwareKey, Suite,
-    VerifyingKey,
+    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Digest, Domain, ExchangeKey,
+    HASH_LEN, Hash, Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme,
+    SoftwareKey, Suite, VerifyingKey,
 };
 
 /// The suite [`Suite::X25519_P256_AES128GCM_SHA256`] on AWS-LC.
@@ -30,6 +30,7 @@ pub fn provider() -> Provider {
         aead: Arc::new(AesGcm),
         key_exchange: Arc::new(X25519),
         signature: Arc::new(P256),
+        encryption: None,
     }
 }
 
@@ -132,29 +133,28 @@ impl KeyExchange for X25519 {
         32
     }
 
-    fn generate(&self, _rng: &mut dyn CryptoRng) -> Result<Box<dyn EphemeralKey>, CryptoError> {
+    fn generate(&self, _rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError> {
         let secret =
-            agreement::EphemeralPrivateKey::generate(&agreement::X25519, &SystemRandom::new())
-                .map_err(|_| CryptoError::Failed)?;
+            agreement::PrivateKey::generate(&agreement::X25519).map_err(|_| CryptoError::Failed)?;
         let share = secret.compute_public_key().map_err(|_| CryptoError::Failed)?;
         Ok(Box::new(X25519Key { secret, share }))
     }
 }
 
 struct X25519Key {
-    secret: agreement::EphemeralPrivateKey,
+    secret: agreement::PrivateKey,
     share: agreement::PublicKey,
 }
 
-impl EphemeralKey for X25519Key {
+impl ExchangeKey for X25519Key {
     fn share(&self) -> &[u8] {
         self.share.as_ref()
     }
 
-    fn agree(self: Box<Self>, peer_share: &[u8]) -> Result<Secret, CryptoError> {
+    fn agree(&self, peer_share: &[u8]) -> Result<Secret, CryptoError> {
         let peer = agreement::UnparsedPublicKey::new(&agreement::X25519, peer_share);
         // AWS-LC refuses an all-zero result (RFC 7748 §6.1).
-        agreement::agree_ephemeral(self.secret, peer, CryptoError::InvalidKey, |shared| {
+        agreement::agree(&self.secret, peer, CryptoError::InvalidKey, |shared| {
             Ok(Secret::copied_from(shared))
         })
     }
@@ -163,6 +163,14 @@ impl EphemeralKey for X25519Key {
 struct P256;
 
 impl SignatureScheme for P256 {
+    fn curve_oid(&self) -> &'static str {
+        crate::suite::PRIME256V1
+    }
+
+    fn signature_oid(&self) -> &'static str {
+        crate::suite::ECDSA_WITH_SHA256
+    }
+
     fn generate(&self, _rng: &mut dyn CryptoRng) -> Result<SoftwareKey, CryptoError> {
         let der =
             EcdsaKeyPair::generate_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, &SystemRandom::new())
@@ -192,7 +200,12 @@ impl SecureElement for P256Key {
         self.0.public_key().as_ref()
     }
 
-    fn sign(&self, _rng: &mut dyn CryptoRng, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    fn sign_in(
+        &self,
+        _rng: &mut dyn CryptoRng,
+        _domain: Domain,
+        message: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
         let signature =
             self.0.sign(&SystemRandom::new(), message).map_err(|_| CryptoError::Failed)?;
         Ok(signature.as_ref().to_vec())
@@ -202,7 +215,12 @@ impl SecureElement for P256Key {
 struct P256PublicKey(ParsedPublicKey);
 
 impl VerifyingKey for P256PublicKey {
-    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+    fn verify_in(
+        &self,
+        _domain: Domain,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
         self.0.verify_sig(message, signature).map_err(|_| CryptoError::BadAuthentication)
     }
 }

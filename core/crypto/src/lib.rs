@@ -25,9 +25,9 @@ mod time;
 
 pub use error::CryptoError;
 pub use provider::{
-    AEAD_KEY_LEN, AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, Digest, EphemeralKey, HASH_LEN,
-    Hash, Kdf, KeyExchange, Mac, Provider, SecureElement, SignatureScheme, SoftwareKey,
-    VerifyingKey,
+    AEAD_KEY_LEN, AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, DecryptionKey, Digest, Domain,
+    EncryptionScheme, ExchangeKey, HASH_LEN, Hash, Kdf, KeyExchange, Mac, Provider, SecureElement,
+    SignatureScheme, SoftwareDecryptionKey, SoftwareKey, VerifyingKey,
 };
 pub use rand_core::CryptoRng;
 pub use secret::Secret;

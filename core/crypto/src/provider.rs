@@ -39,6 +39,8 @@ pub struct Provider {
     pub key_exchange: Arc<dyn KeyExchange>,
     /// The suite's signature scheme.
     pub signature: Arc<dyn SignatureScheme>,
+    /// The suite's public-key encryption to a certificate, where it has one.
+    pub encryption: Option<Arc<dyn EncryptionScheme>>,
 }
 
 impl fmt::Debug for Provider {
@@ -157,24 +159,41 @@ pub trait KeyExchange: Send + Sync {
     ///
     /// # Errors
     /// [`CryptoError::Failed`] if the provider cannot make one.
-    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn EphemeralKey>, CryptoError>;
+    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError>;
 }
 
-/// A private ephemeral key: agrees once, because agreeing consumes it.
-pub trait EphemeralKey: Send {
+/// The private half of a share, of one handshake or of one epoch (C2). Wiped on drop; the
+/// handshakes bound its life by owning it.
+pub trait ExchangeKey: Send + Sync {
     /// The public share to send.
     fn share(&self) -> &[u8];
 
     /// The shared secret with the peer's share.
     ///
     /// # Errors
-    /// [`CryptoError::InvalidKey`] for a share of wrong length or one that yields an all-zero
-    /// secret.
-    fn agree(self: Box<Self>, peer_share: &[u8]) -> Result<Secret, CryptoError>;
+    /// [`CryptoError::InvalidKey`] for a share of wrong length, one that is no point of the curve,
+    /// or one that yields an all-zero secret.
+    fn agree(&self, peer_share: &[u8]) -> Result<Secret, CryptoError>;
 }
 
-/// A signature scheme: makes, loads and parses keys.
+/// What is signed, where a scheme makes a difference between them: SM2 mixes a *distinguishing id*
+/// into every signature. ECDSA has none; there the signed bytes themselves begin with their domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Domain {
+    /// Certificates, requests, and whatever others verify: SM2's usual id `1234567812345678`.
+    Document,
+    /// The handshakes of the channel: an id of their own.
+    Handshake,
+}
+
+/// A signature scheme: makes, loads and parses keys, and names itself in certificates.
 pub trait SignatureScheme: Send + Sync {
+    /// Object identifier of the curve in a certificate's public key, dotted.
+    fn curve_oid(&self) -> &'static str;
+
+    /// Object identifier of the signature algorithm in a certificate, dotted.
+    fn signature_oid(&self) -> &'static str;
+
     /// A new software key.
     ///
     /// # Errors
@@ -209,18 +228,91 @@ pub trait SecureElement: Send + Sync {
     /// The public key: SEC1 uncompressed point, 65 bytes.
     fn public_key(&self) -> &[u8];
 
-    /// Signs `message` (hashing it as the scheme says). The signature is DER `ECDSA-Sig-Value`.
+    /// Signs `message` (hashing it as the scheme says) for `domain`. The signature is DER
+    /// `ECDSA-Sig-Value`, or the same form for SM2.
     ///
     /// # Errors
     /// [`CryptoError::Failed`] if the element refuses or cannot.
-    fn sign(&self, rng: &mut dyn CryptoRng, message: &[u8]) -> Result<Vec<u8>, CryptoError>;
+    fn sign_in(
+        &self,
+        rng: &mut dyn CryptoRng,
+        domain: Domain,
+        message: &[u8],
+    ) -> Result<Vec<u8>, CryptoError>;
+
+    /// Signs a document: [`Self::sign_in`] with [`Domain::Document`].
+    ///
+    /// # Errors
+    /// As there.
+    fn sign(&self, rng: &mut dyn CryptoRng, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
+        self.sign_in(rng, Domain::Document, message)
+    }
+}
+
+/// Public-key encryption to the key of an encryption certificate (dual-certificate deployments).
+pub trait EncryptionScheme: Send + Sync {
+    /// A new software key.
+    ///
+    /// # Errors
+    /// [`CryptoError::Failed`] if the provider cannot make one.
+    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<SoftwareDecryptionKey, CryptoError>;
+
+    /// Loads a software key from its PKCS#8 DER.
+    ///
+    /// # Errors
+    /// [`CryptoError::InvalidKey`] if it is not a key of this scheme.
+    fn load_pkcs8(&self, der: &Secret) -> Result<Arc<dyn DecryptionKey>, CryptoError>;
+
+    /// Encrypts `text` to a public key: the SEC1 uncompressed point, 65 bytes.
+    ///
+    /// # Errors
+    /// [`CryptoError::InvalidKey`] if it is not a point of the curve.
+    fn encrypt(
+        &self,
+        rng: &mut dyn CryptoRng,
+        point: &[u8],
+        text: &[u8],
+    ) -> Result<Vec<u8>, CryptoError>;
+}
+
+/// A private decryption key made in software, with the form in which it can be stored (sealed).
+pub struct SoftwareDecryptionKey {
+    /// The usable key.
+    pub key: Arc<dyn DecryptionKey>,
+    /// PKCS#8 DER of the private key.
+    pub pkcs8: Secret,
+}
+
+/// Whatever holds a private decryption key.
+pub trait DecryptionKey: Send + Sync {
+    /// The public key: SEC1 uncompressed point, 65 bytes.
+    fn public_key(&self) -> &[u8];
+
+    /// Opens what [`EncryptionScheme::encrypt`] made.
+    ///
+    /// # Errors
+    /// [`CryptoError::BadAuthentication`], whatever the reason.
+    fn decrypt(&self, sealed: &[u8]) -> Result<Secret, CryptoError>;
 }
 
 /// A parsed public key.
 pub trait VerifyingKey: Send + Sync {
-    /// Verifies a DER `ECDSA-Sig-Value` over `message`.
+    /// Verifies what [`SecureElement::sign_in`] made for `domain`.
     ///
     /// # Errors
     /// [`CryptoError::BadAuthentication`] if it does not verify, whatever the reason.
-    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError>;
+    fn verify_in(
+        &self,
+        domain: Domain,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CryptoError>;
+
+    /// Verifies a document: [`Self::verify_in`] with [`Domain::Document`].
+    ///
+    /// # Errors
+    /// As there.
+    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+        self.verify_in(Domain::Document, message, signature)
+    }
 }

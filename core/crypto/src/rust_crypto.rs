@@ -16,9 +16,9 @@ use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
 
 use crate::{
-    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Digest, EphemeralKey, HASH_LEN, Hash,
-    Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme, SoftwareKey, Suite,
-    VerifyingKey,
+    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Digest, Domain, ExchangeKey,
+    HASH_LEN, Hash, Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme,
+    SoftwareKey, Suite, VerifyingKey,
 };
 
 /// The suite [`Suite::X25519_P256_AES128GCM_SHA256`] in pure Rust.
@@ -32,6 +32,7 @@ pub fn provider() -> Provider {
         aead: Arc::new(AesGcm),
         key_exchange: Arc::new(X25519),
         signature: Arc::new(P256),
+        encryption: None,
     }
 }
 
@@ -131,24 +132,24 @@ impl KeyExchange for X25519 {
         X25519_LEN
     }
 
-    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn EphemeralKey>, CryptoError> {
-        let secret = x25519_dalek::EphemeralSecret::random_from_rng(rng);
+    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError> {
+        let secret = x25519_dalek::ReusableSecret::random_from_rng(rng);
         let share = x25519_dalek::PublicKey::from(&secret);
         Ok(Box::new(X25519Key { secret, share }))
     }
 }
 
 struct X25519Key {
-    secret: x25519_dalek::EphemeralSecret,
+    secret: x25519_dalek::ReusableSecret,
     share: x25519_dalek::PublicKey,
 }
 
-impl EphemeralKey for X25519Key {
+impl ExchangeKey for X25519Key {
     fn share(&self) -> &[u8] {
         self.share.as_bytes()
     }
 
-    fn agree(self: Box<Self>, peer_share: &[u8]) -> Result<Secret, CryptoError> {
+    fn agree(&self, peer_share: &[u8]) -> Result<Secret, CryptoError> {
         let peer: [u8; X25519_LEN] = peer_share.try_into().map_err(|_| CryptoError::InvalidKey)?;
         let shared = self.secret.diffie_hellman(&peer.into());
         // RFC 7748 §6.1: a low-order share gives an all-zero secret.
@@ -162,6 +163,14 @@ impl EphemeralKey for X25519Key {
 struct P256;
 
 impl SignatureScheme for P256 {
+    fn curve_oid(&self) -> &'static str {
+        crate::suite::PRIME256V1
+    }
+
+    fn signature_oid(&self) -> &'static str {
+        crate::suite::ECDSA_WITH_SHA256
+    }
+
     fn generate(&self, rng: &mut dyn CryptoRng) -> Result<SoftwareKey, CryptoError> {
         let key = SigningKey::try_generate_from_rng(rng).map_err(|_| CryptoError::Failed)?;
         let der = key.to_pkcs8_der().map_err(|_| CryptoError::Failed)?;
@@ -204,7 +213,12 @@ impl SecureElement for P256Key {
         &self.point
     }
 
-    fn sign(&self, rng: &mut dyn CryptoRng, message: &[u8]) -> Result<Vec<u8>, CryptoError> {
+    fn sign_in(
+        &self,
+        rng: &mut dyn CryptoRng,
+        _domain: Domain,
+        message: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
         let prehash: [u8; HASH_LEN] = Sha256::digest(message).into();
         // RFC 6979 with added entropy: safe even under a repeating generator.
         let signature: Signature =
@@ -216,7 +230,12 @@ impl SecureElement for P256Key {
 struct P256PublicKey(p256::ecdsa::VerifyingKey);
 
 impl VerifyingKey for P256PublicKey {
-    fn verify(&self, message: &[u8], signature: &[u8]) -> Result<(), CryptoError> {
+    fn verify_in(
+        &self,
+        _domain: Domain,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<(), CryptoError> {
         let signature =
             DerSignature::from_bytes(signature).map_err(|_| CryptoError::BadAuthentication)?;
         self.0.verify(message, &signature).map_err(|_| CryptoError::BadAuthentication)

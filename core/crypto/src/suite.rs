@@ -1,5 +1,9 @@
 use core::fmt;
 
+/// Object identifiers of the P-256 suite, shared by its two providers.
+pub(crate) const PRIME256V1: &str = "1.2.840.10045.3.1.7";
+pub(crate) const ECDSA_WITH_SHA256: &str = "1.2.840.10045.4.3.2";
+
 /// A cipher suite: exchange, signature, AEAD and hash, named together and negotiated together.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Suite(u16);
