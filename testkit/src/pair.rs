@@ -4,8 +4,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use countersign_channel::{
-    Challenges, DirectoryEntry, Error, IdKind, LookupRefusal, ReaderChannel, ReaderConfig,
-    ReaderEvent, ReaderId, ServerChannel, ServerConfig, ServerEvent, SharedChallenges,
+    Challenges, Credential, DirectoryEntry, EncryptionCredential, Error, IdKind, LookupRefusal,
+    Mode, Policy, ReaderChannel, ReaderConfig, ReaderEvent, ReaderId, ServerChannel, ServerConfig,
+    ServerEvent, SharedChallenges, SharedSources, SourceLimits,
 };
 use countersign_crypto::{Provider, UnixTime};
 use countersign_pki::{BoundedLeafCache, Role};
@@ -15,6 +16,8 @@ use crate::pki::{NOW, Party, TestPki};
 
 /// The address that the reader of a pair has.
 pub const ADDRESS: [u8; 4] = [127, 0, 0, 1];
+/// Both handshakes between readers and servers.
+pub const MODES: [Mode; 2] = [Mode::C1, Mode::C2];
 
 /// What it takes to start any number of connections between one reader and one server.
 pub struct World {
@@ -31,8 +34,8 @@ pub struct World {
 }
 
 impl World {
-    /// A world in which reader `RD-1` and server `srv-1` know each other. Each side computes with
-    /// the provider it is given.
+    /// A world in which reader `RD-1` and server `srv-1` know each other and speak C1. Each side
+    /// computes with the provider it is given.
     #[must_use]
     pub fn new(pki_provider: Provider, reader: Provider, server: Provider, seed: u64) -> Self {
         let mut pki = TestPki::new(pki_provider, seed);
@@ -42,6 +45,43 @@ impl World {
         let reader = Arc::new(reader_config(&pki, &reader_party, reader));
         let server = Arc::new(server_config(&pki, &server_party, server));
         Self { pki, reader, server, directory, now: NOW }
+    }
+
+    /// Lets the reader begin with `mode`.
+    #[must_use]
+    pub fn speaking(mut self, mode: Mode) -> Self {
+        self.change_reader(|config| config.mode = mode);
+        self
+    }
+
+    /// Lets both sides have `policy` and no other.
+    #[must_use]
+    pub fn under(mut self, policy: Policy) -> Self {
+        self.change_reader(|config| config.policies = vec![policy]);
+        self.change_server(|config| config.policies = vec![policy]);
+        self
+    }
+
+    /// Gives both sides an encryption certificate beside their signing certificate.
+    #[must_use]
+    pub fn with_dual_certificates(mut self) -> Self {
+        let (key, certificate) = self.pki.encryption(Role::Reader, "RD-1");
+        let encryption = Some(EncryptionCredential { key, certificate });
+        self.change_reader(|config| config.credentials[0].encryption = encryption);
+        let (key, certificate) = self.pki.encryption(Role::Server, "srv-1");
+        let encryption = Some(EncryptionCredential { key, certificate });
+        self.change_server(|config| config.credentials[0].encryption = encryption);
+        self
+    }
+
+    /// Changes the reader's configuration for the connections to come.
+    pub fn change_reader(&mut self, change: impl FnOnce(&mut ReaderConfig)) {
+        change(Arc::make_mut(&mut self.reader));
+    }
+
+    /// Changes the server's configuration for the connections to come.
+    pub fn change_server(&mut self, change: impl FnOnce(&mut ServerConfig)) {
+        change(Arc::make_mut(&mut self.server));
     }
 
     /// A fresh connection.
@@ -74,33 +114,45 @@ pub fn entry(party: &Party) -> DirectoryEntry {
     DirectoryEntry { serial: party.id.clone(), certificate_number: party.number.clone() }
 }
 
-/// A reader's configuration: signs its certificate number, sends its serial number.
+/// What `party` proves itself with, computing with `provider`.
 #[must_use]
-pub fn reader_config(pki: &TestPki, party: &Party, provider: Provider) -> ReaderConfig {
-    ReaderConfig {
-        secure_element: party.key.clone(),
+pub fn credential(pki: &TestPki, party: &Party, provider: Provider) -> Credential {
+    Credential {
+        key: party.key.clone(),
         certificate: party.certificate.clone(),
-        serial: party.id.clone(),
-        certificate_number: party.number.clone(),
-        signed_id: IdKind::CertificateNumber,
-        sent_id: IdKind::Serial,
         trust: Arc::new(pki.trust(provider.clone())),
-        server_id: Some("srv-1".into()),
         provider,
+        encryption: None,
     }
 }
 
-/// A server's configuration with challenges and cache of its own.
+/// A reader's configuration: C1, signs its certificate number, sends its serial number.
+#[must_use]
+pub fn reader_config(pki: &TestPki, party: &Party, provider: Provider) -> ReaderConfig {
+    ReaderConfig {
+        credentials: vec![credential(pki, party, provider)],
+        mode: Mode::C1,
+        policies: vec![Policy::default()],
+        serial: party.id.clone(),
+        signed_id: IdKind::CertificateNumber,
+        sent_id: IdKind::Serial,
+        server_id: Some("srv-1".into()),
+    }
+}
+
+/// A server's configuration for both modes, with challenges, limits and cache of its own.
 #[must_use]
 pub fn server_config(pki: &TestPki, party: &Party, provider: Provider) -> ServerConfig {
+    let mut rng = crate::rng::seeded(0x5150);
+    let sources = SourceLimits::new(provider.clone(), &mut rng);
     ServerConfig {
-        key: party.key.clone(),
-        certificate: party.certificate.clone(),
+        credentials: vec![credential(pki, party, provider.clone())],
+        modes: MODES.to_vec(),
+        policies: vec![Policy::default()],
         server_id: party.id.clone(),
-        trust: Arc::new(pki.trust(provider.clone())),
         leaf_cache: Arc::new(BoundedLeafCache::default()),
-        challenges: Arc::new(SharedChallenges::new(Challenges::new(provider.clone()))),
-        provider,
+        challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
+        sources: Arc::new(SharedSources::new(sources)),
     }
 }
 
@@ -146,7 +198,7 @@ impl Pair {
 
     fn pump_server(&mut self) -> Result<(), Error> {
         while let Some(event) = self.server.poll_event() {
-            if let ServerEvent::LookUp(id) = event {
+            if let ServerEvent::Ask(id) = event {
                 self.looked_up.push(id);
                 let answer = self.directory.clone();
                 self.server.reader_found(self.now, &mut self.rng, answer)?;

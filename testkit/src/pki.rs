@@ -3,10 +3,10 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_crypto::{Provider, SecureElement, SoftwareKey, UnixTime};
+use countersign_crypto::{DecryptionKey, Provider, SecureElement, SoftwareKey, UnixTime};
 use countersign_pki::{
-    CertificateNumber, Identity, Issuer, Leaf, Role, TrustStore, Validity, parse_request, request,
-    self_signed,
+    CertificateNumber, Identity, Issuer, Leaf, Role, TrustStore, Validity, encryption_request,
+    parse_request, request, self_signed,
 };
 use rand_chacha::ChaCha20Rng;
 
@@ -51,10 +51,10 @@ impl TestPki {
         let validity = Validity::from(NOW, 10 * LEAF_VALIDITY);
         let root_key = provider.signature.generate(&mut rng).expect("root key");
         let number = CertificateNumber::random(&mut rng);
-        let root = self_signed(provider.suite, "Root", root_key.key.public_key(), number, validity)
+        let root = self_signed(&provider, "Root", root_key.key.public_key(), number, validity)
             .and_then(|prepared| prepared.sign(&*root_key.key, &mut rng))
             .expect("root");
-        let issuer = Issuer::from_certificate(provider.suite, &root).expect("root");
+        let issuer = Issuer::from_certificate(&provider, &root).expect("root");
         let mut ca = |name: &str| {
             let key = provider.signature.generate(&mut rng).expect("CA key");
             let number = CertificateNumber::random(&mut rng);
@@ -84,13 +84,39 @@ impl TestPki {
         let csr = request(&self.provider, &identity, &*key, &mut self.rng).expect("request");
         let requested = parse_request(&self.provider, &csr).expect("request");
         let number = CertificateNumber::random(&mut self.rng);
-        let certificate = Issuer::from_certificate(self.provider.suite, &ca.certificate)
+        let certificate = Issuer::from_certificate(&self.provider, &ca.certificate)
             .and_then(|issuer| {
                 issuer.prepare(&requested, role, number.clone(), Validity::from(NOW, LEAF_VALIDITY))
             })
             .and_then(|prepared| prepared.sign(&*ca.key.key, &mut self.rng))
             .expect("certificate");
         Party { key, certificate, number, id: id.into() }
+    }
+
+    /// An encryption key for the party `id` and its certificate (DER), as dual-certificate
+    /// deployments have.
+    ///
+    /// # Panics
+    /// If the suite has no public-key encryption.
+    #[must_use]
+    pub fn encryption(&mut self, role: Role, id: &str) -> (Arc<dyn DecryptionKey>, Vec<u8>) {
+        let ca = match role {
+            Role::Reader => &self.readers,
+            _ => &self.servers,
+        };
+        let scheme = self.provider.encryption.as_ref().expect("public-key encryption");
+        let made = scheme.generate(&mut self.rng).expect("key");
+        let signer = self.provider.signature.load_pkcs8(&made.pkcs8).expect("key");
+        let identity = Identity::new(role, id).expect("id");
+        let csr = encryption_request(&self.provider, &identity, &*signer, &mut self.rng);
+        let requested = parse_request(&self.provider, &csr.expect("request")).expect("request");
+        let number = CertificateNumber::random(&mut self.rng);
+        let validity = Validity::from(NOW, LEAF_VALIDITY);
+        let certificate = Issuer::from_certificate(&self.provider, &ca.certificate)
+            .and_then(|issuer| issuer.prepare_encryption(&requested, role, number, validity))
+            .and_then(|prepared| prepared.sign(&*ca.key.key, &mut self.rng))
+            .expect("certificate");
+        (made.key, certificate)
     }
 
     /// Trust in this tree, checked with `provider` (for instance one that counts).

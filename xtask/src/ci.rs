@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::{demo, deny, lints, packages, tests_run, tidy};
+use crate::{demo, deny, lints, nostd, packages, tests_run, tidy};
 
 /// A step of the CI. Declared in the order they run: what fails fast comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -21,6 +21,8 @@ pub(crate) enum Step {
     Tidy,
     /// Clippy, warnings are errors.
     Clippy,
+    /// The protocol crates without `std`, for a microcontroller.
+    Nostd,
     /// Documentation, warnings are errors.
     Doc,
     /// Licences, banned crates, sources.
@@ -42,6 +44,7 @@ impl Step {
             Self::Fmt => lints::fmt().map(|()| Tests::default()),
             Self::Tidy => tidy::check().map(|()| Tests::default()),
             Self::Clippy => lints::clippy().map(|()| Tests::default()),
+            Self::Nostd => nostd::check(),
             Self::Doc => lints::doc().map(|()| Tests::default()),
             Self::Deny => deny::check().map(|()| Tests::default()),
             Self::Test => tests_run::run(),

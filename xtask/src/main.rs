@@ -7,7 +7,9 @@ mod child;
 mod ci;
 mod demo;
 mod deny;
+mod fuzz;
 mod lints;
+mod nostd;
 mod packages;
 mod tests_run;
 mod tidy;
@@ -39,11 +41,23 @@ enum Task {
     ///
     /// Example: cargo xtask deny-advisories
     DenyAdvisories,
+    /// Fuzzes with cargo-fuzz under a nightly compiler: one target, or each in turn. Ends with 3
+    /// where they are not installed.
+    ///
+    /// Example: cargo xtask fuzz sam_frames --seconds 300
+    Fuzz {
+        /// A name from `fuzz/fuzz_targets`; all, if left out.
+        target: Option<String>,
+        /// For how long, each.
+        #[arg(long, default_value_t = 60)]
+        seconds: u64,
+    },
 }
 
 fn main() -> ExitCode {
     match Arguments::parse().task {
         Task::Ci { only } => ci::run(&only),
         Task::DenyAdvisories => deny::advisories(),
+        Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
     }
 }

@@ -10,7 +10,8 @@ use serde::Deserialize;
 use crate::child::{capture, cargo, root};
 
 /// Folders that a build or a run makes, and git's own.
-const MADE: [&str; 3] = [".git", "target", "countersign-data"];
+const MADE: [&str; 6] =
+    [".git", "target", "countersign-data", "fuzz/artifacts", "fuzz/coverage", "fuzz/target"];
 
 /// The part of `cargo metadata` that is looked at here.
 #[derive(Debug, Deserialize)]

@@ -121,8 +121,8 @@ impl Enroll {
             let now = ambient.clock.now();
             let mut rng = (ambient.rng)();
             let dir = enroll(&self.device, &self.serial, &api, &provider, now, &mut *rng)?;
-            let config = dir.reader_config(&provider, now)?;
-            Ok::<_, Failure>((self.device, dir.settings, config.certificate_number))
+            let number = dir.certificate_number()?;
+            Ok::<_, Failure>((self.device, dir.settings, number))
         });
         let (device, settings, number) =
             enrolled.await.map_err(|error| Failure::environment("task", error.to_string()))??;

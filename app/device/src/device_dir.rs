@@ -9,9 +9,9 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use countersign_channel::{IdKind, ReaderConfig};
+use countersign_channel::{Credential, IdKind, Mode, Policy, ReaderConfig};
 use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, UnixTime};
-use countersign_pki::{Identity, PkiError, Role, TrustStore};
+use countersign_pki::{CertificateNumber, Identity, PkiError, Role, TrustStore};
 use pem::Pem;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -233,7 +233,7 @@ impl DeviceDir {
         trust.trust(&root, &server_issuer, Role::Server, now)?;
         let leaf = trust.verify(&own, Role::Reader, now, None)?;
         let key = self.key(provider)?;
-        let certified = countersign_pki::certified_point(provider.suite, &own)?;
+        let certified = countersign_pki::certified_point(provider, &own)?;
         if leaf.identity().id() != self.settings.serial || certified != key.public_key() {
             return Err(DeviceDirError::Damaged {
                 path: PathBuf::from("certificate"),
@@ -265,17 +265,33 @@ impl DeviceDir {
         let (root, issuer) =
             (self.certificate("root.pem")?, self.certificate("server-issuer.pem")?);
         trust.trust(&root, &issuer, Role::Server, now)?;
-        Ok(ReaderConfig {
-            secure_element: self.key(provider)?,
-            certificate_number: countersign_pki::number(&certificate)?,
+        let credential = Credential {
+            provider: provider.clone(),
+            key: self.key(provider)?,
             certificate,
+            trust: Arc::new(trust),
+            encryption: None,
+        };
+        Ok(ReaderConfig {
+            credentials: vec![credential],
+            mode: Mode::C1,
+            policies: vec![Policy::default()],
             serial: self.settings.serial.clone(),
             signed_id: IdKind::CertificateNumber,
             sent_id: IdKind::Serial,
-            trust: Arc::new(trust),
             server_id: Some(self.settings.server_id.clone()),
-            provider: provider.clone(),
         })
+    }
+
+    /// The number of the device's certificate.
+    ///
+    /// # Errors
+    /// [`DeviceDirError::NotEnrolled`] or what is wrong with the certificate.
+    pub fn certificate_number(&self) -> Result<CertificateNumber, DeviceDirError> {
+        if !self.path.join("certificate.pem").exists() {
+            return Err(DeviceDirError::NotEnrolled(self.path.clone()));
+        }
+        Ok(countersign_pki::number(&self.certificate("certificate.pem")?)?)
     }
 
     fn certificate(&self, name: &str) -> Result<Vec<u8>, DeviceDirError> {

@@ -173,7 +173,8 @@ impl Reader {
         clock: Arc<dyn Clock>,
         rng: Box<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
     ) -> Self {
-        let cache = ReaderCache::new(CacheMode::MultiCard, config.provider.clone());
+        let provider = config.credentials.first().expect("a credential").provider.clone();
+        let cache = ReaderCache::new(CacheMode::MultiCard, provider);
         Self {
             config: Arc::new(config),
             gateway,

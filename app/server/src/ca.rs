@@ -70,7 +70,7 @@ impl Maker<'_> {
         let validity = Validity::from(self.now, ROOT_VALIDITY);
         let number = self.number();
         let point = key.key.public_key();
-        let prepared = self_signed(self.provider.suite, name, point, number, validity)?;
+        let prepared = self_signed(self.provider, name, point, number, validity)?;
         let certificate = prepared.sign(&*key.key, self.rng)?;
         Ok(Made { key, certificate })
     }
@@ -79,7 +79,7 @@ impl Maker<'_> {
         let key = self.key()?;
         let validity = Validity::from(self.now, ISSUER_VALIDITY);
         let number = self.number();
-        let certificate = Issuer::from_certificate(self.provider.suite, &root.certificate)?
+        let certificate = Issuer::from_certificate(self.provider, &root.certificate)?
             .prepare_intermediate(name, key.key.public_key(), number, validity)?
             .sign(&*root.key.key, self.rng)?;
         Ok(Made { key, certificate })
@@ -92,7 +92,7 @@ impl Maker<'_> {
         let requested = parse_request(self.provider, &csr)?;
         let validity = Validity::from(self.now, SERVER_VALIDITY);
         let number = self.number();
-        let certificate = Issuer::from_certificate(self.provider.suite, &issuer.certificate)?
+        let certificate = Issuer::from_certificate(self.provider, &issuer.certificate)?
             .prepare(&requested, Role::Server, number, validity)?
             .sign(&*issuer.key.key, self.rng)?;
         Ok(Made { key, certificate })
@@ -108,7 +108,7 @@ impl Maker<'_> {
         let key = self.key()?;
         let validity = Validity::from(self.now, TLS_VALIDITY);
         let number = self.number();
-        let certificate = Issuer::from_certificate(self.provider.suite, root)?
+        let certificate = Issuer::from_certificate(self.provider, root)?
             .prepare_tls(names.to_vec(), key.key.public_key(), number, validity)?
             .sign(root_key, self.rng)?;
         Ok(Made { key, certificate })

@@ -289,7 +289,7 @@ impl DataDir {
         let (certificate, secret) = self.stored_tls(sealer)?;
         let not_after = countersign_pki::not_after(&certificate)?;
         let key = self.load(&secret, "tls", maker.provider)?;
-        let matches = certified_point(maker.provider.suite, &certificate)? == key.public_key();
+        let matches = certified_point(maker.provider, &certificate)? == key.public_key();
         if matches && not_after > maker.now.plus(TLS_RENEW_BEFORE) {
             return Ok((certificate, secret));
         }
@@ -349,7 +349,7 @@ impl DataDir {
         provider: &Provider,
     ) -> Result<Arc<dyn SecureElement>, DataError> {
         let key = self.key(sealer, name, provider)?;
-        if certified_point(provider.suite, certificate)? == key.public_key() {
+        if certified_point(provider, certificate)? == key.public_key() {
             Ok(key)
         } else {
             let detail = format!("this is not the key of ca/{name}.pem");

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_channel::{
-    Challenges, Error, ServerChannel, ServerConfig, ServerEvent, SharedChallenges,
+    Challenges, Credential, Error, Mode, Policy, ServerChannel, ServerConfig, ServerEvent,
+    SharedChallenges, SharedSources, SourceLimits,
 };
 use countersign_crypto::UnixTime;
 use countersign_net::{Connection, NetError, Next};
@@ -35,14 +36,22 @@ impl Gateway {
     pub(crate) fn new(service: Arc<Service>) -> Result<Self, PkiError> {
         let authority = service.authority();
         let provider = authority.provider.clone();
-        let config = ServerConfig {
+        let credential = Credential {
+            provider: provider.clone(),
             key: authority.server_key.clone(),
             certificate: authority.server.clone(),
-            server_id: authority.server_id.clone(),
             trust: Arc::new(authority.trust_in_readers(service.now())?),
+            encryption: None,
+        };
+        let sources = SourceLimits::new(provider.clone(), &mut *service.rng());
+        let config = ServerConfig {
+            credentials: vec![credential],
+            modes: vec![Mode::C1, Mode::C2],
+            policies: vec![Policy::default()],
+            server_id: authority.server_id.clone(),
             leaf_cache: Arc::new(BoundedLeafCache::default()),
-            challenges: Arc::new(SharedChallenges::new(Challenges::new(provider.clone()))),
-            provider,
+            challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
+            sources: Arc::new(SharedSources::new(sources)),
         };
         Ok(Self { service, config: Arc::new(config) })
     }
@@ -145,7 +154,7 @@ impl Contact<'_> {
             let session_due = self.session.as_ref().and_then(ReadSession::poll_timeout);
             let due = if reading { session_due } else { Some(self.patience.until()) };
             match self.connection.next(due).await? {
-                Next::Event(ServerEvent::LookUp(id)) => {
+                Next::Event(ServerEvent::Ask(id)) => {
                     let found = self.service.look_up(&id).await;
                     let entry = found.as_ref().map(|known| known.entry.clone());
                     let entry = entry.map_err(|refusal| *refusal);

@@ -33,7 +33,7 @@ impl Authority {
     /// # Errors
     /// [`PkiError::Malformed`] if the issuing certificate is damaged.
     pub fn issuer(&self) -> Result<Issuer, PkiError> {
-        Issuer::from_certificate(self.provider.suite, &self.device_issuer)
+        Issuer::from_certificate(&self.provider, &self.device_issuer)
     }
 
     /// Whom this server trusts to certify readers.

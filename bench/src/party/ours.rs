@@ -3,14 +3,15 @@
 use std::sync::Arc;
 
 use countersign_channel::{
-    Challenges, DirectoryEntry, Error, IdKind, ReaderChannel, ReaderConfig, ReaderEvent,
-    ServerChannel, ServerConfig, ServerEvent, SharedChallenges,
+    Challenges, Credential, DirectoryEntry, Error, IdKind, Mode, Policy, ReaderChannel,
+    ReaderConfig, ReaderEvent, ServerChannel, ServerConfig, ServerEvent, SharedChallenges,
+    SharedSources, SourceLimits,
 };
 use countersign_crypto::Digest;
 use countersign_net::SystemRng;
 use countersign_pki::{BoundedLeafCache, Leaf, LeafCache};
 
-use super::tree::{NOW, READER, SERVER, Tree};
+use super::tree::{NOW, Party, READER, SERVER, Tree};
 use super::{Client, Server};
 use crate::Fallible;
 
@@ -43,15 +44,22 @@ impl Ours {
     /// With a server that remembers certificates, or one that never does.
     pub(crate) fn new(tree: &Tree, cached: bool) -> Fallible<Self> {
         let provider = &tree.provider;
+        let credential = |party: &Party| -> Fallible<Credential> {
+            Ok(Credential {
+                provider: provider.clone(),
+                key: party.key.key.clone(),
+                certificate: party.certificate.clone(),
+                trust: tree.trust()?,
+                encryption: None,
+            })
+        };
         let reader = ReaderConfig {
-            provider: provider.clone(),
-            secure_element: tree.reader.key.key.clone(),
-            certificate: tree.reader.certificate.clone(),
+            credentials: vec![credential(&tree.reader)?],
+            mode: Mode::C1,
+            policies: vec![Policy::default()],
             serial: READER.into(),
-            certificate_number: tree.reader.number.clone(),
             signed_id: IdKind::CertificateNumber,
             sent_id: IdKind::Serial,
-            trust: tree.trust()?,
             server_id: Some(SERVER.into()),
         };
         let leaf_cache: Arc<dyn LeafCache> = if cached {
@@ -59,13 +67,14 @@ impl Ours {
         } else {
             Arc::new(NeverFound::default())
         };
+        let sources = SourceLimits::new(provider.clone(), &mut SystemRng::default());
         let server = ServerConfig {
-            provider: provider.clone(),
-            key: tree.server.key.key.clone(),
-            certificate: tree.server.certificate.clone(),
+            credentials: vec![credential(&tree.server)?],
+            modes: vec![Mode::C1, Mode::C2],
+            policies: vec![Policy::default()],
             server_id: SERVER.into(),
-            trust: tree.trust()?,
             leaf_cache,
+            sources: Arc::new(SharedSources::new(sources)),
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider.clone()))),
         };
         let directory = DirectoryEntry {
@@ -133,7 +142,7 @@ impl OurServer<'_> {
         self.channel.handle(NOW, &mut self.rng, flight)?;
         while let Some(event) = self.channel.poll_event() {
             match event {
-                ServerEvent::LookUp(_) => {
+                ServerEvent::Ask(_) => {
                     let entry = self.directory.clone();
                     self.channel.reader_found(NOW, &mut self.rng, Ok(entry))?;
                 }

@@ -48,16 +48,15 @@ impl Tree {
     pub(crate) fn new() -> Fallible<Self> {
         let provider = countersign_crypto::aws_lc::provider();
         let mut rng = SystemRng::default();
-        let suite = provider.suite;
         let validity = Validity::from(NOW, VALIDITY);
         let root_key = provider.signature.generate(&mut rng)?;
         let number = CertificateNumber::random(&mut rng);
-        let root = self_signed(suite, "Root", root_key.key.public_key(), number, validity)?
+        let root = self_signed(&provider, "Root", root_key.key.public_key(), number, validity)?
             .sign(&*root_key.key, &mut rng)?;
         let mut issuer = |name: &str| -> Fallible<(SoftwareKey, Vec<u8>)> {
             let key = provider.signature.generate(&mut rng)?;
             let number = CertificateNumber::random(&mut rng);
-            let certificate = Issuer::from_certificate(suite, &root)?
+            let certificate = Issuer::from_certificate(&provider, &root)?
                 .prepare_intermediate(name, key.key.public_key(), number, validity)?
                 .sign(&*root_key.key, &mut rng)?;
             Ok((key, certificate))
@@ -69,7 +68,7 @@ impl Tree {
             let csr = request(&provider, &Identity::new(role, id)?, &*own.key, &mut rng)?;
             let requested = parse_request(&provider, &csr)?;
             let number = CertificateNumber::random(&mut rng);
-            let certificate = Issuer::from_certificate(suite, issuer)?
+            let certificate = Issuer::from_certificate(&provider, issuer)?
                 .prepare(&requested, role, number.clone(), validity)?
                 .sign(&*key.key, &mut rng)?;
             Ok(Party { key: own, certificate, number })
@@ -79,7 +78,7 @@ impl Tree {
         let names = vec![TlsName::Dns(SERVER.into())];
         let number = CertificateNumber::random(&mut rng);
         let point = server.key.key.public_key();
-        let tls_server = Issuer::from_certificate(suite, &server_issuer)?
+        let tls_server = Issuer::from_certificate(&provider, &server_issuer)?
             .prepare_tls(names, point, number, validity)?
             .sign(&*servers_key.key, &mut rng)?;
         let stray = provider.signature.generate(&mut rng)?;

@@ -67,6 +67,8 @@ alert_codes! {
     Busy = 15, "busy";
     /// The fault is on the sender's side.
     Internal = 16, "internal";
+    /// Too many proofs from this address were refused lately.
+    SourceLimited = 17, "source-limited";
 }
 
 #[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]

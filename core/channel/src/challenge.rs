@@ -3,20 +3,22 @@
 //! The server keeps no state per contact but one bit per counter. A stale or replayed challenge
 //! costs one MAC; a counter is burnt only for a reader that has proven itself.
 
+use alloc::boxed::Box;
+use alloc::sync::Arc;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::time::Duration;
 
-use countersign_crypto::{CryptoError, CryptoRng, Provider, Secret, UnixTime};
+use countersign_crypto::{CryptoRng, ExchangeKey, Provider, Secret, UnixTime};
 
+use crate::contribution::random_secret;
 use crate::message::Challenge;
-use crate::{Error, Refusal};
+use crate::{Error, Mode, Refusal};
 
 /// How long an epoch's key issues challenges; it accepts them for one more epoch.
 pub const EPOCH: Duration = Duration::from_secs(60);
 /// Counters an epoch remembers: one bit each, 128 KiB per epoch. A flood of requests must exceed
-/// this
-/// between a reader's M1 and M2 to push the reader out.
+/// this between a reader's M1 and M2 to push the reader out.
 pub const WINDOW: u64 = 1 << 20;
 
 /// Issues, checks and consumes challenges. Shared by all connections of a server.
@@ -25,7 +27,7 @@ pub trait ChallengeGate: Send + Sync {
     /// the selection in it: the peer's address and the hash of M0.
     ///
     /// # Errors
-    /// [`Error::Local`] if no epoch key can be made.
+    /// [`Refusal::Busy`] if the owner of the epoch cannot be asked.
     fn issue(
         &self,
         now: UnixTime,
@@ -45,11 +47,32 @@ pub trait ChallengeGate: Send + Sync {
     /// # Errors
     /// [`Refusal::ChallengeStale`] or [`Refusal::ChallengeReplayed`].
     fn consume(&self, now: UnixTime, issued: &Issued) -> Result<(), Error>;
+
+    /// The share of the challenge's epoch (C2), for its mode and suite. `make` makes it: once per
+    /// epoch, not per contact.
+    ///
+    /// # Errors
+    /// [`Refusal::ChallengeStale`], or what `make` returns.
+    fn epoch_share(
+        &self,
+        now: UnixTime,
+        issued: &Issued,
+        make: &mut dyn FnMut() -> Result<EpochShare, Error>,
+    ) -> Result<Arc<EpochShare>, Error>;
+}
+
+/// A share that the server signs once per epoch; readers seal `R2` to it (C2). It goes with its
+/// epoch, so that what was sealed to it cannot be opened later.
+pub struct EpochShare {
+    pub(crate) key: Box<dyn ExchangeKey>,
+    /// By the server's certified key, over mode, suite, epoch and share.
+    pub(crate) signature: Vec<u8>,
 }
 
 /// What the server selected from the offers of M0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Selection {
+    pub(crate) mode: Mode,
     pub(crate) version: u16,
     pub(crate) suite: u16,
     pub(crate) policy: u8,
@@ -65,13 +88,14 @@ pub struct Issued {
 }
 
 impl Issued {
-    pub(crate) const fn from_wire(wire: &Challenge) -> Self {
-        let selection = Selection { version: wire.version, suite: wire.suite, policy: wire.policy };
+    pub(crate) const fn from_wire(mode: Mode, wire: &Challenge) -> Self {
+        let Challenge { version, suite, policy, .. } = *wire;
+        let selection = Selection { mode, version, suite, policy };
         Self { selection, epoch: wire.epoch, counter: wire.counter, mac: wire.mac }
     }
 
     pub(crate) const fn to_wire(&self) -> Challenge {
-        let Selection { version, suite, policy } = self.selection;
+        let Selection { version, suite, policy, .. } = self.selection;
         let Self { epoch, counter, mac, .. } = *self;
         Challenge { version, suite, policy, epoch, counter, mac }
     }
@@ -85,17 +109,15 @@ struct Epoch {
     next: u64,
     /// Bit `counter % WINDOW` is set when the counter was consumed.
     used: Vec<u64>,
+    /// By mode and suite; there are no more than those.
+    shares: Vec<((Mode, u16), Arc<EpochShare>)>,
 }
 
 impl Epoch {
-    fn new(number: u32, now: UnixTime, rng: &mut dyn CryptoRng) -> Result<Self, Error> {
-        let key = Secret::try_filled(32, |out| {
-            rng.fill_bytes(out);
-            Ok::<_, CryptoError>(())
-        })
-        .map_err(Error::Local)?;
+    fn new(number: u32, now: UnixTime, rng: &mut dyn CryptoRng) -> Self {
+        let key = random_secret(rng);
         let used = vec![0; usize::try_from(WINDOW / 64).expect("128 KiB fit everywhere")];
-        Ok(Self { number, key, started: now, next: 0, used })
+        Self { number, key, started: now, next: 0, used, shares: Vec::new() }
     }
 
     fn slot(counter: u64) -> (usize, u64) {
@@ -132,7 +154,7 @@ impl Challenges {
         Self { provider, current: None, previous: None }
     }
 
-    fn rotate(&mut self, now: UnixTime, rng: &mut dyn CryptoRng) -> Result<&mut Epoch, Error> {
+    fn rotate(&mut self, now: UnixTime, rng: &mut dyn CryptoRng) -> &mut Epoch {
         let due = match &self.current {
             Some(epoch) => now.since(epoch.started) >= EPOCH,
             None => true,
@@ -143,29 +165,26 @@ impl Challenges {
                 || rng.next_u32(),
                 |epoch| epoch.number.wrapping_add(1),
             );
-            let fresh = Epoch::new(number, now, rng)?;
+            let fresh = Epoch::new(number, now, rng);
             self.previous = self.current.replace(fresh);
         }
-        Ok(self.current.as_mut().expect("just made"))
+        self.current.as_mut().expect("just made")
     }
 
-    /// See [`ChallengeGate::issue`].
-    ///
-    /// # Errors
-    /// As there.
+    /// See [`ChallengeGate::issue`]; in one process it cannot fail.
     pub fn issue(
         &mut self,
         now: UnixTime,
         rng: &mut dyn CryptoRng,
         selection: Selection,
         binding: &[u8],
-    ) -> Result<Issued, Error> {
+    ) -> Issued {
         let mac = self.provider.mac.clone();
-        let epoch = self.rotate(now, rng)?;
+        let epoch = self.rotate(now, rng);
         let counter = epoch.issue();
         let mut issued = Issued { selection, epoch: epoch.number, counter, mac: [0; 32] };
         issued.mac = mac.mac(epoch.key.expose(), &[&mac_input(&issued), binding]);
-        Ok(issued)
+        issued
     }
 
     fn epoch(&mut self, now: UnixTime, issued: &Issued) -> Result<&mut Epoch, Error> {
@@ -209,19 +228,41 @@ impl Challenges {
         epoch.used[word] |= bit;
         Ok(())
     }
+
+    /// See [`ChallengeGate::epoch_share`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn epoch_share(
+        &mut self,
+        now: UnixTime,
+        issued: &Issued,
+        make: &mut dyn FnMut() -> Result<EpochShare, Error>,
+    ) -> Result<Arc<EpochShare>, Error> {
+        let epoch = self.epoch(now, issued)?;
+        let wanted = (issued.selection.mode, issued.selection.suite);
+        if let Some((_, share)) = epoch.shares.iter().find(|(of, _)| *of == wanted) {
+            return Ok(share.clone());
+        }
+        let share = Arc::new(make()?);
+        epoch.shares.push((wanted, share.clone()));
+        Ok(share)
+    }
 }
 
-fn mac_input(issued: &Issued) -> [u8; 17] {
-    let mut input = [0; 17];
-    input[..2].copy_from_slice(&issued.selection.version.to_be_bytes());
-    input[2..4].copy_from_slice(&issued.selection.suite.to_be_bytes());
-    input[4] = issued.selection.policy;
-    input[5..9].copy_from_slice(&issued.epoch.to_be_bytes());
-    input[9..].copy_from_slice(&issued.counter.to_be_bytes());
+fn mac_input(issued: &Issued) -> [u8; 18] {
+    let mut input = [0; 18];
+    input[0] = issued.selection.mode as u8;
+    input[1..3].copy_from_slice(&issued.selection.version.to_be_bytes());
+    input[3..5].copy_from_slice(&issued.selection.suite.to_be_bytes());
+    input[5] = issued.selection.policy;
+    input[6..10].copy_from_slice(&issued.epoch.to_be_bytes());
+    input[10..].copy_from_slice(&issued.counter.to_be_bytes());
     input
 }
 
-/// [`Challenges`] behind a lock, for a server's connections. The lock is held for one MAC at most.
+/// [`Challenges`] behind a lock, for a server's connections. The lock is held for one MAC at most,
+/// and once per epoch and suite for the making of a share.
 #[cfg(feature = "std")]
 pub struct SharedChallenges(std::sync::Mutex<Challenges>);
 
@@ -248,7 +289,7 @@ impl ChallengeGate for SharedChallenges {
         selection: Selection,
         binding: &[u8],
     ) -> Result<Issued, Error> {
-        self.lock().issue(now, rng, selection, binding)
+        Ok(self.lock().issue(now, rng, selection, binding))
     }
 
     fn check(&self, now: UnixTime, issued: &Issued, binding: &[u8]) -> Result<(), Error> {
@@ -258,6 +299,15 @@ impl ChallengeGate for SharedChallenges {
     fn consume(&self, now: UnixTime, issued: &Issued) -> Result<(), Error> {
         self.lock().consume(now, issued)
     }
+
+    fn epoch_share(
+        &self,
+        now: UnixTime,
+        issued: &Issued,
+        make: &mut dyn FnMut() -> Result<EpochShare, Error>,
+    ) -> Result<Arc<EpochShare>, Error> {
+        self.lock().epoch_share(now, issued, make)
+    }
 }
 
 #[cfg(all(test, feature = "std"))]
@@ -266,7 +316,7 @@ mod tests {
 
     use super::*;
 
-    const SELECTION: Selection = Selection { version: 1, suite: 1, policy: 1 };
+    const SELECTION: Selection = Selection { mode: Mode::C1, version: 1, suite: 1, policy: 1 };
     const T0: UnixTime = UnixTime::from_secs(1_800_000_000);
 
     fn stale() -> Result<(), Error> {
@@ -289,14 +339,14 @@ mod tests {
     fn a_challenge_leaves_with_its_window() {
         let mut rng = testkit::rng::seeded(1);
         let mut challenges = Challenges::new(rust_crypto::provider());
-        let first = challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        let first = challenges.issue(T0, &mut rng, SELECTION, b"peer");
         skip(&mut challenges, WINDOW - 1);
         assert_eq!(challenges.check(T0, &first, b"peer"), Ok(()));
         assert_eq!(challenges.consume(T0, &first), Ok(()));
         assert_eq!(challenges.check(T0, &first, b"peer"), replayed());
         assert_eq!(challenges.consume(T0, &first), replayed());
         // The next counter takes the first one's slot: its bit is cleared, and the first is out.
-        let next = challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        let next = challenges.issue(T0, &mut rng, SELECTION, b"peer");
         assert_eq!(challenges.check(T0, &next, b"peer"), Ok(()));
         assert_eq!(challenges.check(T0, &first, b"peer"), stale());
         assert_eq!(challenges.consume(T0, &first), stale());
@@ -307,9 +357,9 @@ mod tests {
     fn a_challenge_outlives_its_epoch_by_one() {
         let mut rng = testkit::rng::seeded(2);
         let mut challenges = Challenges::new(rust_crypto::provider());
-        let first = challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        let first = challenges.issue(T0, &mut rng, SELECTION, b"peer");
         let later = T0.plus(EPOCH);
-        let second = challenges.issue(later, &mut rng, SELECTION, b"peer").expect("issued");
+        let second = challenges.issue(later, &mut rng, SELECTION, b"peer");
         assert_eq!(second.epoch, first.epoch.wrapping_add(1));
         let last_moment = T0.plus(EPOCH * 2).minus(Duration::from_millis(1));
         assert_eq!(challenges.check(last_moment, &first, b"peer"), Ok(()));
@@ -321,15 +371,16 @@ mod tests {
     fn every_part_of_a_challenge_is_authenticated() {
         let mut rng = testkit::rng::seeded(3);
         let mut challenges = Challenges::new(rust_crypto::provider());
-        let good = challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
-        challenges.issue(T0, &mut rng, SELECTION, b"peer").expect("issued");
+        let good = challenges.issue(T0, &mut rng, SELECTION, b"peer");
+        challenges.issue(T0, &mut rng, SELECTION, b"peer");
         let forged = Err(Error::Authentication("challenge-mac"));
-        let mut changes = vec![good.clone(); 5];
+        let mut changes = vec![good.clone(); 6];
         changes[0].selection.version ^= 1;
         changes[1].selection.suite ^= 1;
         changes[2].selection.policy ^= 1;
         changes[3].counter ^= 1;
         changes[4].mac[31] ^= 1;
+        changes[5].selection.mode = Mode::C2;
         for changed in changes {
             assert_eq!(challenges.check(T0, &changed, b"peer"), forged, "{changed:?}");
         }

@@ -42,6 +42,9 @@ pub enum Error {
     /// The handshake did not finish in time.
     #[error("the handshake timed out")]
     Timeout,
+    /// A sleeping peer did not answer, or one that was watched fell silent (A6).
+    #[error("the peer has been silent for too long")]
+    Silent,
     /// The key has protected as many records as it may.
     #[error("the record limit of this session is reached")]
     KeyExhausted,
@@ -82,9 +85,15 @@ pub enum Refusal {
     /// Blocked by an operator or a rule.
     #[error("the reader is blocked")]
     ReaderBlocked,
+    /// This source has had too many proofs refused lately.
+    #[error("too many refused contacts from this address")]
+    SourceLimited,
     /// The directory could not be asked.
     #[error("the server is busy")]
     Busy,
+    /// A party's encryption certificate is another's.
+    #[error("the encryption certificate is of another party")]
+    EncryptionIdMismatch,
     /// The certified server is not the one the reader was set up for.
     #[error("the server is not the one this reader was set up for")]
     UnexpectedServer,
@@ -105,7 +114,9 @@ impl Error {
                 Refusal::UnknownReader => "reader-unknown",
                 Refusal::ReaderIdMismatch => "reader-id-mismatch",
                 Refusal::ReaderBlocked => "reader-blocked",
+                Refusal::SourceLimited => "source-limited",
                 Refusal::Busy => "busy",
+                Refusal::EncryptionIdMismatch => "encryption-id-mismatch",
                 Refusal::UnexpectedServer => "server-unexpected",
             },
             Self::Certificate(error) => error.check(),
@@ -113,6 +124,7 @@ impl Error {
             Self::Alert { code, .. } => code.check(),
             Self::Truncated => "connection-cut",
             Self::Timeout => "handshake-timeout",
+            Self::Silent => "heartbeat",
             Self::KeyExhausted => "record-limit",
             Self::Misuse(_) => "misuse",
             Self::Local(_) => "secure-element",
@@ -134,7 +146,9 @@ impl Error {
                 Refusal::UnknownReader => AlertCode::UnknownReader,
                 Refusal::ReaderIdMismatch => AlertCode::ReaderIdMismatch,
                 Refusal::ReaderBlocked => AlertCode::ReaderBlocked,
+                Refusal::SourceLimited => AlertCode::SourceLimited,
                 Refusal::Busy => AlertCode::Busy,
+                Refusal::EncryptionIdMismatch => AlertCode::Certificate,
                 // The reader checks this, and the patent has it send nothing more (S110).
                 Refusal::UnexpectedServer => return None,
             },
@@ -147,7 +161,7 @@ impl Error {
             Self::Authentication(_) => AlertCode::Authentication,
             Self::Timeout => AlertCode::Timeout,
             Self::KeyExhausted | Self::Misuse(_) | Self::Local(_) => AlertCode::Internal,
-            Self::Alert { .. } | Self::Truncated | Self::Dead => return None,
+            Self::Alert { .. } | Self::Truncated | Self::Silent | Self::Dead => return None,
         })
     }
 }

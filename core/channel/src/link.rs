@@ -1,32 +1,24 @@
-//! What both roles of every handshake have in common: frames in, frames out, the open session.
+//! Frames in, frames out: what lies between a machine and the wire.
 
 use alloc::collections::VecDeque;
-use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use countersign_pki::Leaf;
-use zeroize::Zeroizing;
-
-use crate::record::{Content, DirectionKeys};
-use crate::wire::{self, Frame, FrameBuffer, HEADER_LEN, Kind, Mode};
-use crate::{Error, Exporter, HANDSHAKE_FRAME_MAX, alert};
+use crate::wire::{self, Awaited, Frame, FrameBuffer, HEADER_LEN, Kind, Mode};
+use crate::{Error, HANDSHAKE_FRAME_MAX, alert};
 
 /// Most bytes a peer may have sent ahead while this side waits for its owner: one flight.
 const AHEAD_MAX: usize = 2 * (HEADER_LEN + HANDSHAKE_FRAME_MAX);
 
 pub(crate) struct Link {
-    mode: Mode,
+    /// The modes that may be spoken; the first good frame leaves one.
+    modes: Vec<Mode>,
     frames: FrameBuffer,
     outbox: VecDeque<Vec<u8>>,
 }
 
 impl Link {
-    pub(crate) const fn new(mode: Mode) -> Self {
-        Self { mode, frames: FrameBuffer::new(mode), outbox: VecDeque::new() }
-    }
-
-    pub(crate) const fn mode(&self) -> Mode {
-        self.mode
+    pub(crate) fn new(modes: &[Mode]) -> Self {
+        Self { modes: modes.to_vec(), frames: FrameBuffer::default(), outbox: VecDeque::new() }
     }
 
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
@@ -41,30 +33,33 @@ impl Link {
         Ok(())
     }
 
-    /// The next frame of the awaited kind.
-    pub(crate) fn next(&mut self, awaited: Kind) -> Result<Option<Frame>, Error> {
-        self.frames.next(&[awaited])
+    /// The next frame of an awaited kind.
+    pub(crate) fn next(&mut self, kinds: &[Kind]) -> Result<Option<Frame>, Error> {
+        let frame = self.frames.next(Awaited { modes: &self.modes, kinds })?;
+        if let Some(frame) = &frame {
+            self.fix(frame.mode);
+        }
+        Ok(frame)
     }
 
-    /// The next frame of the awaited kind; an alert from the peer becomes the error it is. Only a
-    /// server sends alerts, so only a reader calls this. Alerts are not authenticated: like a
-    /// connection reset, anyone on the path can send one.
-    pub(crate) fn next_or_alert(&mut self, awaited: Kind) -> Result<Option<Frame>, Error> {
-        let Some(frame) = self.frames.next(&[awaited, Kind::Alert])? else {
-            return Ok(None);
-        };
-        if frame.kind == Kind::Alert {
-            return Err(match alert::decode(frame.body()) {
-                Some((code, incident)) => Error::Alert { code, incident },
-                None => Error::Malformed("alert"),
-            });
-        }
-        Ok(Some(frame))
+    /// The frame that this datagram is, if it is one.
+    pub(crate) fn datagram(&self, bytes: &[u8]) -> Option<Frame> {
+        wire::datagram(bytes, &self.modes)
+    }
+
+    /// From now on only this mode is spoken.
+    pub(crate) fn fix(&mut self, mode: Mode) {
+        self.modes.retain(|one| *one == mode);
+    }
+
+    /// The mode spoken; the first of those possible before that is clear.
+    pub(crate) fn mode(&self) -> Mode {
+        self.modes.first().copied().unwrap_or(Mode::C1)
     }
 
     /// Queues a message and returns it as sent, for the transcript.
     pub(crate) fn send(&mut self, kind: Kind, parts: &[&[u8]]) -> &[u8] {
-        self.outbox.push_back(wire::frame(self.mode, kind, parts));
+        self.outbox.push_back(wire::frame(self.mode(), kind, parts));
         self.outbox.back().expect("just pushed")
     }
 
@@ -76,6 +71,15 @@ impl Link {
         self.outbox.pop_front()
     }
 
+    /// What waits to be sent.
+    pub(crate) fn queued(&self) -> Vec<Vec<u8>> {
+        self.outbox.iter().cloned().collect()
+    }
+
+    pub(crate) fn is_drained(&self) -> bool {
+        self.outbox.is_empty()
+    }
+
     /// Replaces whatever was queued by the alert, if the error is for the peer's ears: after a
     /// fatal error nothing else may leave.
     pub(crate) fn send_alert(&mut self, error: &Error, incident: &str) {
@@ -85,65 +89,4 @@ impl Link {
             self.send(Kind::Alert, &[&body]);
         }
     }
-}
-
-/// A session after confirmation: only from here on does application data flow (G7).
-pub(crate) struct Open {
-    sealing: DirectionKeys,
-    opening: DirectionKeys,
-    pub(crate) exporter: Exporter,
-    pub(crate) peer: Arc<Leaf>,
-    closing: bool,
-    peer_closed: bool,
-}
-
-impl Open {
-    pub(crate) const fn new(
-        sealing: DirectionKeys,
-        opening: DirectionKeys,
-        exporter: Exporter,
-        peer: Arc<Leaf>,
-    ) -> Self {
-        Self { sealing, opening, exporter, peer, closing: false, peer_closed: false }
-    }
-
-    pub(crate) fn send(&mut self, link: &mut Link, data: &[u8]) -> Result<(), Error> {
-        if self.closing {
-            return Err(Error::Misuse("sending after close"));
-        }
-        let frame = self.sealing.seal_data(link.mode(), data)?;
-        link.send_frame(frame);
-        Ok(())
-    }
-
-    pub(crate) fn close(&mut self, link: &mut Link) -> Result<(), Error> {
-        if !self.closing {
-            let frame = self.sealing.seal_close(link.mode())?;
-            link.send_frame(frame);
-            self.closing = true;
-        }
-        Ok(())
-    }
-
-    pub(crate) fn receive(&mut self, frame: Frame) -> Result<Received, Error> {
-        if self.peer_closed {
-            return Err(Error::Unexpected);
-        }
-        match self.opening.open(frame.raw)? {
-            Content::Data(data) => Ok(Received::Data(data)),
-            Content::Close => {
-                self.peer_closed = true;
-                Ok(Received::Closed)
-            }
-        }
-    }
-
-    pub(crate) const fn is_peer_closed(&self) -> bool {
-        self.peer_closed
-    }
-}
-
-pub(crate) enum Received {
-    Data(Zeroizing<Vec<u8>>),
-    Closed,
 }

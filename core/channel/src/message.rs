@@ -3,8 +3,9 @@
 use alloc::string::String;
 use alloc::vec::Vec;
 
+use countersign_crypto::Digest;
 use countersign_pki::{CertificateNumber, Identity, Role};
-use tls_codec::{TlsByteVecU8, TlsByteVecU16};
+use tls_codec::{DeserializeBytes, SerializeBytes, TlsByteVecU8, TlsByteVecU16};
 use tls_codec::{TlsDeserializeBytes, TlsSerializeBytes, TlsSize};
 
 use crate::Error;
@@ -14,19 +15,25 @@ pub(crate) const HANDSHAKE_V1: u16 = 1;
 /// Most entries of an offered list.
 pub(crate) const OFFER_MAX: usize = 16;
 
-/// How records are protected (A7).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[non_exhaustive]
-#[repr(u8)]
-pub enum Policy {
-    /// AEAD: the default.
-    EncryptAndMac = 1,
+pub(crate) fn encode(message: &impl SerializeBytes) -> Result<Vec<u8>, Error> {
+    message.tls_serialize_bytes().map_err(|_| Error::Misuse("a field exceeds its length prefix"))
 }
 
-impl Policy {
-    pub(crate) const fn code(self) -> u8 {
-        self as u8
-    }
+/// Takes one message off the beginning of `bytes`; gives it, the bytes it was, and the rest.
+pub(crate) fn decode<'a, M: DeserializeBytes>(
+    bytes: &'a [u8],
+    name: &'static str,
+) -> Result<(M, &'a [u8], &'a [u8]), Error> {
+    let (message, rest) = M::tls_deserialize_bytes(bytes).map_err(|_| Error::Malformed(name))?;
+    Ok((message, &bytes[..bytes.len() - rest.len()], rest))
+}
+
+/// Decodes a message that ends where the bytes do.
+pub(crate) fn decode_whole<M: DeserializeBytes>(
+    bytes: &[u8],
+    name: &'static str,
+) -> Result<M, Error> {
+    M::tls_deserialize_exact_bytes(bytes).map_err(|_| Error::Malformed(name))
 }
 
 /// M0, reader to server: what the reader can do, and which server it wants ("" = any).
@@ -59,22 +66,49 @@ impl Challenge {
     }
 }
 
+/// What M1 has besides in C2: the server's certificate and the epoch's share, signed once per epoch.
+#[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
+pub(crate) struct EpochProof {
+    pub(crate) certificate: TlsByteVecU16,
+    pub(crate) share: TlsByteVecU8,
+    pub(crate) signature: TlsByteVecU8,
+    /// Only where the policy seals to certificates.
+    pub(crate) encryption_certificate: TlsByteVecU16,
+}
+
 /// M2 up to the signature, reader to server.
 #[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
 pub(crate) struct Proof {
     pub(crate) challenge: Challenge,
+    /// The transcript hash after M0: the server keeps nothing of the contact, not even that.
+    pub(crate) after_m0: Digest,
     pub(crate) share: TlsByteVecU8,
     pub(crate) sent_id: WireId,
     pub(crate) signed_kind: u8,
     pub(crate) certificate: TlsByteVecU16,
+    /// Only in C1, where the policy seals to certificates.
+    pub(crate) encryption_certificate: TlsByteVecU16,
 }
 
-/// M3 up to the signature, server to reader.
+/// What M2 has besides in C2, before the signature: which server it answers, and `E_server(R2)`.
+#[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
+pub(crate) struct Contribution {
+    pub(crate) server_id: TlsByteVecU8,
+    pub(crate) sealed_r2: TlsByteVecU8,
+}
+
+/// M3 up to the signature, server to reader, in C1.
 #[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
 pub(crate) struct ServerProof {
     pub(crate) share: TlsByteVecU8,
     pub(crate) sealed_r3: TlsByteVecU8,
     pub(crate) certificate: TlsByteVecU16,
+}
+
+/// M3 up to the signature, server to reader, in C2: certificate and contribution were before.
+#[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
+pub(crate) struct ServerShare {
+    pub(crate) share: TlsByteVecU8,
 }
 
 #[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]

@@ -1,98 +1,61 @@
-//! The reader's side of handshake C1.
+//! The reader's side of handshakes C1 and C2.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::convert::Infallible;
 
 use countersign_crypto::{
-    AEAD_NONCE_LEN, CryptoRng, ExchangeKey, HASH_LEN, Provider, Secret, SecureElement, UnixTime,
+    CryptoRng, Domain, ExchangeKey, HASH_LEN, Provider, Secret, Suite, UnixTime,
 };
-use countersign_pki::{CERTIFICATE_MAX, CertificateNumber, Leaf, Role as PkiRole, TrustStore};
-use tls_codec::{DeserializeBytes, SerializeBytes, TlsByteVecU8};
-use zeroize::Zeroizing;
+use countersign_pki::{Leaf, Role as PkiRole};
+use tls_codec::TlsByteVecU8;
 
-use crate::link::{Link, Open, Received};
-use crate::message::{self, Challenge, HANDSHAKE_V1, IdKind, Policy, Proof, ReaderId, ServerProof};
-use crate::schedule::{self, SessionKeys};
-use crate::transcript::{Role, Transcript};
+use crate::contribution::{Seal, random_secret};
+use crate::credential::{self, Credential};
+use crate::endpoint::{Cx, Endpoint, Event, Party, Step, channel};
+use crate::link::Link;
+use crate::message::{
+    self, Challenge, Contribution, EpochProof, HANDSHAKE_V1, IdKind, Proof, ReaderId, ServerProof,
+    ServerShare, decode, decode_whole, encode,
+};
+use crate::schedule::SessionKeys;
+use crate::session::Session;
+use crate::transcript::{Role, Transcript, epoch_share_to_be_signed};
 use crate::wire::{Frame, Kind, Mode};
-use crate::{Error, Exporter, HANDSHAKE_TIMEOUT, Refusal};
+use crate::{Error, Exporter, Heartbeat, Policy, Refusal};
 
 /// What a reader is provisioned with.
+#[derive(Clone)]
 pub struct ReaderConfig {
-    /// The suite's algorithms.
-    pub provider: Provider,
-    /// The security chip that holds the reader's private key.
-    pub secure_element: Arc<dyn SecureElement>,
-    /// The reader's certificate, DER, at most [`CERTIFICATE_MAX`] bytes.
-    pub certificate: Vec<u8>,
+    /// One credential per suite it can speak, the preferred one first.
+    pub credentials: Vec<Credential>,
+    /// The handshake it begins.
+    pub mode: Mode,
+    /// The policies it accepts, the preferred one first.
+    pub policies: Vec<Policy>,
     /// The reader's serial number.
     pub serial: String,
-    /// The number of that certificate.
-    pub certificate_number: CertificateNumber,
     /// The kind of id that is signed (the patent's first id, C4).
     pub signed_id: IdKind,
     /// The kind of id that is sent (the patent's second id, C4).
     pub sent_id: IdKind,
-    /// Whom the reader trusts to certify servers.
-    pub trust: Arc<TrustStore>,
     /// The server it was set up for; `None` takes any certified server.
     pub server_id: Option<String>,
 }
 
-/// What happened on the reader's side.
-pub enum ReaderEvent {
-    /// Both sides have confirmed; data may be sent.
-    Connected,
-    /// One record's data.
-    Data(Zeroizing<Vec<u8>>),
-    /// The server has closed properly; nothing is missing.
-    Closed,
-}
+/// What happened on the reader's side; a reader is asked nothing.
+pub type ReaderEvent = Event<Infallible>;
 
-impl core::fmt::Debug for ReaderEvent {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        f.write_str(match self {
-            Self::Connected => "Connected",
-            Self::Data(_) => "Data(..)",
-            Self::Closed => "Closed",
-        })
-    }
-}
+/// The reader's side of a channel: handshake C1 or C2, and the session after it. See the crate's
+/// grammar.
+pub struct ReaderChannel(Endpoint<Reader>);
 
-/// The reader's side of handshake C1 and the session after it. See the crate's grammar.
-pub struct ReaderChannel {
-    config: Arc<ReaderConfig>,
-    link: Link,
-    state: State,
-    deadline: Option<UnixTime>,
-    events: VecDeque<ReaderEvent>,
-}
-
-enum State {
-    ExpectChallenge(ExpectChallenge),
-    ExpectServerProof(ExpectServerProof),
-    Open(Box<Open>),
-    Dead,
-}
-
-/// Waiting for M1. The ephemeral share is ready, so that on `R1` the reader does nothing but sign
-/// (C1: "at once, doing nothing else first").
-struct ExpectChallenge {
-    transcript: Transcript,
-    ephemeral: Box<dyn ExchangeKey>,
-}
-
-/// Waiting for M3.
-struct ExpectServerProof {
-    transcript: Transcript,
-    ephemeral: Box<dyn ExchangeKey>,
-}
+channel!(ReaderChannel, ReaderEvent);
 
 impl ReaderChannel {
-    /// Starts the handshake: makes the ephemeral share and queues M0.
+    /// Starts the handshake: makes the ephemeral shares and queues M0.
     ///
     /// # Errors
     /// [`Error::Local`] if the provider fails; [`Error::Misuse`] for a configuration outside
@@ -102,225 +65,270 @@ impl ReaderChannel {
         now: UnixTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, Error> {
-        let provider = &config.provider;
-        let server_id = config.server_id.as_deref().unwrap_or_default();
-        if config.certificate.len() > CERTIFICATE_MAX || server_id.len() > countersign_pki::ID_MAX {
-            return Err(Error::Misuse("configuration outside its bounds"));
+        let ReaderConfig { credentials, mode, policies, server_id, .. } = &*config;
+        credential::check_offers(credentials, &[*mode], policies)?;
+        let receives = *mode == Mode::C1;
+        let served = |policy: &Policy| credentials.iter().any(|one| one.serves(*policy, receives));
+        if !policies.iter().all(served) {
+            return Err(Error::Misuse("a policy that no credential can serve"));
         }
-        let ephemeral = provider.key_exchange.generate(rng).map_err(Error::Local)?;
         let request = message::Request {
             versions: alloc::vec![HANDSHAKE_V1],
-            suites: alloc::vec![provider.suite.code()],
-            policies: alloc::vec![Policy::EncryptAndMac.code()],
-            server_id: server_id.as_bytes().to_vec().into(),
+            suites: credentials.iter().map(|one| one.suite().code()).collect(),
+            policies: policies.iter().map(|policy| policy.code()).collect(),
+            server_id: credential::check_id(server_id.as_ref())?.to_vec().into(),
         };
+        let mut ephemerals = Vec::with_capacity(credentials.len());
+        for credential in credentials {
+            credential.number()?;
+            let exchange = &credential.provider.key_exchange;
+            ephemerals.push(exchange.generate(rng).map_err(Error::Local)?);
+        }
         let body = encode(&request)?;
-        let mut link = Link::new(Mode::C1);
-        let m0 = link.send(Kind::Request, &[&body]);
-        let transcript = Transcript::new(provider, Mode::C1).append(&*provider.hash, m0);
-        Ok(Self {
-            state: State::ExpectChallenge(ExpectChallenge { transcript, ephemeral }),
-            config,
-            link,
-            deadline: Some(now.plus(HANDSHAKE_TIMEOUT)),
-            events: VecDeque::new(),
-        })
+        let mut link = Link::new(&[*mode]);
+        let m0 = link.send(Kind::Request, &[&body]).to_vec();
+        let delivery = policies[0].delivery;
+        let state = State::ExpectChallenge(ExpectChallenge { m0, ephemerals });
+        Ok(Self(Endpoint::new(Reader { config }, delivery, link, state, now)))
+    }
+}
+
+pub(crate) struct Reader {
+    config: Arc<ReaderConfig>,
+}
+
+pub(crate) enum State {
+    ExpectChallenge(ExpectChallenge),
+    ExpectServerProof(Box<ExpectServerProof>),
+}
+
+/// Waiting for M1. The ephemeral shares are ready, so that on `R1` a reader in C1 does nothing but
+/// sign ("at once, doing nothing else first").
+pub(crate) struct ExpectChallenge {
+    m0: Vec<u8>,
+    /// One per credential: which suite it will be, M1 says.
+    ephemerals: Vec<Box<dyn ExchangeKey>>,
+}
+
+/// Waiting for M3.
+pub(crate) struct ExpectServerProof {
+    agreed: Agreed,
+    transcript: Transcript,
+    ephemeral: Box<dyn ExchangeKey>,
+    /// C2: the server that M1 showed, and this side's `R2`.
+    shown: Option<(Arc<Leaf>, Secret)>,
+}
+
+/// What M1 settled.
+struct Agreed {
+    mode: Mode,
+    suite: Suite,
+    policy: Policy,
+}
+
+impl Party for Reader {
+    type State = State;
+    type Question = Infallible;
+    const HEARS_ALERTS: bool = true;
+
+    fn awaited(state: &State) -> &'static [Kind] {
+        match state {
+            State::ExpectChallenge(_) => &[Kind::Challenge],
+            State::ExpectServerProof(_) => &[Kind::ServerProof],
+        }
     }
 
-    /// Takes bytes from the server.
-    ///
-    /// # Errors
-    /// Any; the channel is dead afterwards.
-    pub fn handle(
-        &mut self,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-        bytes: &[u8],
-    ) -> Result<(), Error> {
-        if matches!(self.state, State::Dead) {
-            return Err(Error::Dead);
-        }
-        self.link.receive(bytes);
-        loop {
-            match core::mem::replace(&mut self.state, State::Dead) {
-                State::Dead => return Err(Error::Dead),
-                State::ExpectChallenge(expect) => {
-                    let Some(frame) = self.link.next_or_alert(Kind::Challenge)? else {
-                        self.state = State::ExpectChallenge(expect);
-                        return Ok(());
-                    };
-                    let next = expect.handle(&self.config, &mut self.link, rng, &frame)?;
-                    self.state = State::ExpectServerProof(next);
-                }
-                State::ExpectServerProof(expect) => {
-                    let Some(frame) = self.link.next_or_alert(Kind::ServerProof)? else {
-                        self.state = State::ExpectServerProof(expect);
-                        return Ok(());
-                    };
-                    let open = expect.handle(&self.config, &mut self.link, now, &frame)?;
-                    self.state = State::Open(Box::new(open));
-                    self.deadline = None;
-                    self.events.push_back(ReaderEvent::Connected);
-                }
-                State::Open(mut open) => {
-                    let Some(frame) = self.link.next_or_alert(Kind::Record)? else {
-                        self.state = State::Open(open);
-                        return Ok(());
-                    };
-                    self.events.push_back(match open.receive(frame)? {
-                        Received::Data(data) => ReaderEvent::Data(data),
-                        Received::Closed => ReaderEvent::Closed,
-                    });
-                    self.state = State::Open(open);
-                }
+    fn repeats(_: &State) -> bool {
+        true
+    }
+
+    fn handle(&self, state: State, cx: &mut Cx<'_>, frame: &Frame) -> Result<Step<Self>, Error> {
+        match state {
+            State::ExpectChallenge(expect) => {
+                let next = expect.handle(&self.config, cx, frame)?;
+                Ok(Step::Await(State::ExpectServerProof(Box::new(next))))
+            }
+            State::ExpectServerProof(expect) => {
+                let credential = credential_of(&self.config, expect.agreed.suite.code())?;
+                Ok(Step::Open(Box::new(expect.handle(&self.config, credential, cx, frame)?)))
             }
         }
     }
-
-    /// Bytes to send, if any.
-    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.link.poll_transmit()
-    }
-
-    /// What happened, if anything.
-    pub fn poll_event(&mut self) -> Option<ReaderEvent> {
-        self.events.pop_front()
-    }
-
-    /// When to call [`Self::handle_timeout`]; `None` once connected.
-    #[must_use]
-    pub const fn poll_timeout(&self) -> Option<UnixTime> {
-        self.deadline
-    }
-
-    /// Ends a handshake that took too long.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if the deadline has passed.
-    pub fn handle_timeout(&mut self, now: UnixTime) -> Result<(), Error> {
-        match self.deadline {
-            Some(deadline) if now >= deadline => {
-                self.state = State::Dead;
-                Err(Error::Timeout)
-            }
-            _ => Ok(()),
-        }
-    }
-
-    /// The byte stream has ended.
-    ///
-    /// # Errors
-    /// [`Error::Truncated`] unless the server had closed properly.
-    pub fn handle_end(&mut self) -> Result<(), Error> {
-        match core::mem::replace(&mut self.state, State::Dead) {
-            State::Open(open) if open.is_peer_closed() => Ok(()),
-            State::Dead => Err(Error::Dead),
-            _ => Err(Error::Truncated),
-        }
-    }
-
-    /// Seals `data` (at most [`crate::RECORD_MAX`] bytes) into one record.
-    ///
-    /// # Errors
-    /// [`Error::Misuse`] before [`ReaderEvent::Connected`] or for too much data;
-    /// [`Error::KeyExhausted`].
-    pub fn send(&mut self, data: &[u8]) -> Result<(), Error> {
-        self.open()?.send_on(data)
-    }
-
-    /// Queues the close record.
-    ///
-    /// # Errors
-    /// [`Error::Misuse`] before the session is open.
-    pub fn close(&mut self) -> Result<(), Error> {
-        self.open()?.close_on()
-    }
-
-    fn open(&mut self) -> Result<OpenOn<'_>, Error> {
-        match &mut self.state {
-            State::Open(open) => Ok(OpenOn { open, link: &mut self.link }),
-            State::Dead => Err(Error::Dead),
-            _ => Err(Error::Misuse("the handshake is not done")),
-        }
-    }
-
-    /// The server's certificate, once connected.
-    #[must_use]
-    pub fn peer(&self) -> Option<&Leaf> {
-        match &self.state {
-            State::Open(open) => Some(&open.peer),
-            _ => None,
-        }
-    }
-
-    /// The exporter, once connected.
-    #[must_use]
-    pub fn exporter(&self) -> Option<&Exporter> {
-        match &self.state {
-            State::Open(open) => Some(&open.exporter),
-            _ => None,
-        }
-    }
 }
 
-/// An open session and the link it sends on.
-pub(crate) struct OpenOn<'a> {
-    pub(crate) open: &'a mut Open,
-    pub(crate) link: &'a mut Link,
+/// G8: the selected suite must be one of the offers.
+fn credential_of(config: &ReaderConfig, suite: u16) -> Result<&Credential, Error> {
+    credential::of_suite(&config.credentials, suite).ok_or(Error::Incompatible("suite"))
 }
 
-impl OpenOn<'_> {
-    pub(crate) fn send_on(self, data: &[u8]) -> Result<(), Error> {
-        self.open.send(self.link, data)
+/// A server that its certificate and, in C2, the epoch's signature vouch for.
+fn check_server(
+    config: &ReaderConfig,
+    credential: &Credential,
+    certificate: &[u8],
+    now: UnixTime,
+) -> Result<Arc<Leaf>, Error> {
+    let leaf = credential.trust.verify(certificate, PkiRole::Server, now, None)?;
+    if config.server_id.as_deref().is_some_and(|wanted| wanted != leaf.identity().id()) {
+        return Err(Refusal::UnexpectedServer.into());
     }
-
-    pub(crate) fn close_on(self) -> Result<(), Error> {
-        self.open.close(self.link)
-    }
-}
-
-pub(crate) fn encode(message: &impl SerializeBytes) -> Result<Vec<u8>, Error> {
-    message.tls_serialize_bytes().map_err(|_| Error::Misuse("a field exceeds its length prefix"))
+    Ok(leaf)
 }
 
 impl ExpectChallenge {
     fn handle(
         self,
         config: &ReaderConfig,
-        link: &mut Link,
-        rng: &mut dyn CryptoRng,
+        cx: &mut Cx<'_>,
         frame: &Frame,
     ) -> Result<ExpectServerProof, Error> {
-        let provider = &config.provider;
-        let challenge = Challenge::tls_deserialize_exact_bytes(frame.body())
-            .map_err(|_| Error::Malformed("M1"))?;
+        let (challenge, _, rest) = decode::<Challenge>(frame.body(), "M1")?;
         // G8: the selection must be one of the offers.
         if challenge.version != HANDSHAKE_V1 {
             return Err(Error::Incompatible("version"));
         }
-        if challenge.suite != provider.suite.code() {
-            return Err(Error::Incompatible("suite"));
-        }
-        if challenge.policy != Policy::EncryptAndMac.code() {
+        let credential = credential_of(config, challenge.suite)?;
+        let policy = Policy::from_code(challenge.policy)?;
+        if !config.policies.contains(&policy) {
             return Err(Error::Incompatible("protection policy"));
         }
-        let id = |kind| ReaderId::of(kind, &config.serial, &config.certificate_number);
+        let agreed = Agreed { mode: frame.mode, suite: credential.suite(), policy };
+        let at = config.credentials.iter().position(|one| one.suite() == agreed.suite);
+        let ephemeral = at.and_then(|at| self.ephemerals.into_iter().nth(at));
+        let ephemeral = ephemeral.ok_or(Error::Incompatible("suite"))?;
+
+        let provider = &credential.provider;
+        let hash = &*provider.hash;
+        let after_m0 = Transcript::new(provider, frame.mode).append(hash, &self.m0);
+        let epoch = match frame.mode {
+            Mode::C1 if rest.is_empty() => None,
+            Mode::C1 => return Err(Error::Malformed("M1")),
+            Mode::C2 => {
+                let proof = decode_whole::<EpochProof>(rest, "M1")?;
+                Some(CheckedEpoch::check(config, credential, &agreed, cx.now, &challenge, proof)?)
+            }
+        };
+
+        let number = credential.number()?;
+        let id = |kind| ReaderId::of(kind, &config.serial, &number);
+        let sealed_to_us = policy.certificate_sealed && frame.mode == Mode::C1;
+        let encryption = credential.encryption.as_ref().filter(|_| sealed_to_us);
         let proof = encode(&Proof {
             challenge,
-            share: self.ephemeral.share().to_vec().into(),
+            after_m0: *after_m0.hash(),
+            share: ephemeral.share().to_vec().into(),
             sent_id: id(config.sent_id).to_wire(),
             signed_kind: config.signed_id.code(),
-            certificate: config.certificate.clone().into(),
+            certificate: credential.certificate.clone().into(),
+            encryption_certificate: encryption
+                .map(|one| one.certificate.clone())
+                .unwrap_or_default()
+                .into(),
         })?;
-        let transcript =
-            self.transcript.append(&*provider.hash, &frame.raw).append(&*provider.hash, &proof);
+        let transcript = after_m0.append(hash, &frame.raw).append(hash, &proof);
+        let (transcript, contribution, shown) = match epoch {
+            None => (transcript, Vec::new(), None),
+            Some(epoch) => {
+                let (contribution, r2) = epoch.answer(provider, cx, &transcript, &*ephemeral)?;
+                let transcript = transcript.append(hash, &contribution);
+                (transcript, contribution, Some((epoch.leaf, r2)))
+            }
+        };
         let message = transcript.to_be_signed(Role::Reader, id(config.signed_id).as_bytes());
-        let signature = config.secure_element.sign(rng, &message).map_err(Error::Local)?;
-        let signature = encode(&TlsByteVecU8::from(signature))?;
-        link.send(Kind::Proof, &[&proof, &signature]);
-        let transcript = transcript.append(&*provider.hash, &signature);
-        Ok(ExpectServerProof { transcript, ephemeral: self.ephemeral })
+        let signature = credential.key.sign_in(cx.rng, Domain::Handshake, &message);
+        let signature = encode(&TlsByteVecU8::from(signature.map_err(Error::Local)?))?;
+        cx.link.send(Kind::Proof, &[&proof, &contribution, &signature]);
+        let transcript = transcript.append(hash, &signature);
+        Ok(ExpectServerProof { agreed, transcript, ephemeral, shown })
     }
+}
+
+/// C2: an epoch share that a certified server has signed.
+struct CheckedEpoch {
+    leaf: Arc<Leaf>,
+    share: Vec<u8>,
+    /// The point of the server's encryption certificate, where the policy seals to it.
+    certified: Option<Vec<u8>>,
+}
+
+impl CheckedEpoch {
+    /// Certificate, then the epoch's signature.
+    fn check(
+        config: &ReaderConfig,
+        credential: &Credential,
+        agreed: &Agreed,
+        now: UnixTime,
+        challenge: &Challenge,
+        proof: EpochProof,
+    ) -> Result<Self, Error> {
+        let leaf = check_server(config, credential, proof.certificate.as_slice(), now)?;
+        let message = epoch_share_to_be_signed(
+            agreed.mode,
+            agreed.suite,
+            challenge.epoch,
+            proof.share.as_slice(),
+        );
+        leaf.key()
+            .verify_in(Domain::Handshake, &message, proof.signature.as_slice())
+            .map_err(|_| Error::Authentication("epoch-signature"))?;
+        let certified = certified_point(
+            credential,
+            agreed.policy,
+            proof.encryption_certificate.as_slice(),
+            &leaf,
+            now,
+        )?;
+        Ok(Self { leaf, share: proof.share.into_vec(), certified })
+    }
+
+    /// Makes `R2` and seals it to the epoch's share (the patent's `E_server(R2)`).
+    fn answer(
+        &self,
+        provider: &Provider,
+        cx: &mut Cx<'_>,
+        before: &Transcript,
+        ephemeral: &dyn ExchangeKey,
+    ) -> Result<(Vec<u8>, Secret), Error> {
+        let r2 = random_secret(cx.rng);
+        let shared = ephemeral
+            .agree(&self.share)
+            .map_err(|_| Error::Malformed("the server's epoch share"))?;
+        let seal = Seal { provider, transcript: before, shared: &shared, label: b"seal R2" };
+        let sealed_r2 = seal.seal(cx.rng, self.certified.as_deref(), &r2)?;
+        let contribution = encode(&Contribution {
+            server_id: self.leaf.identity().id().as_bytes().to_vec().into(),
+            sealed_r2: sealed_r2.into(),
+        })?;
+        Ok((contribution, r2))
+    }
+}
+
+/// The point that the peer's encryption certificate certifies, where the policy seals to it: of the
+/// same party as its signing certificate. Elsewhere there must be no such certificate.
+pub(crate) fn certified_point(
+    credential: &Credential,
+    policy: Policy,
+    encryption_certificate: &[u8],
+    peer: &Leaf,
+    now: UnixTime,
+) -> Result<Option<Vec<u8>>, Error> {
+    if !policy.certificate_sealed {
+        return if encryption_certificate.is_empty() {
+            Ok(None)
+        } else {
+            Err(Error::Malformed("an encryption certificate that nobody asked for"))
+        };
+    }
+    let leaf = credential.trust.verify_encryption(
+        encryption_certificate,
+        peer.identity().role(),
+        now,
+        None,
+    )?;
+    if leaf.identity() != peer.identity() {
+        return Err(Refusal::EncryptionIdMismatch.into());
+    }
+    Ok(Some(leaf.point().to_vec()))
 }
 
 impl ExpectServerProof {
@@ -328,58 +336,55 @@ impl ExpectServerProof {
     fn handle(
         self,
         config: &ReaderConfig,
-        link: &mut Link,
-        now: UnixTime,
+        credential: &Credential,
+        cx: &mut Cx<'_>,
         frame: &Frame,
-    ) -> Result<Open, Error> {
-        let provider = &config.provider;
-        let malformed = |_| Error::Malformed("M3");
-        let body = frame.body();
-        let (proof, rest) = ServerProof::tls_deserialize_bytes(body).map_err(malformed)?;
-        let signed = &body[..body.len() - rest.len()];
-        let (signature, fin) = TlsByteVecU8::tls_deserialize_bytes(rest).map_err(malformed)?;
-        let fin: &[u8; HASH_LEN] = fin.try_into().map_err(|_| Error::Malformed("M3"))?;
-
-        let leaf = config.trust.verify(proof.certificate.as_slice(), PkiRole::Server, now, None)?;
-        if config.server_id.as_deref().is_some_and(|wanted| wanted != leaf.identity().id()) {
-            return Err(Refusal::UnexpectedServer.into());
-        }
+    ) -> Result<Session, Error> {
+        let Agreed { suite, policy, .. } = self.agreed;
+        let provider = &credential.provider;
+        let hash = &*provider.hash;
         let before_m3 = self.transcript;
-        let transcript = before_m3.clone().append(&*provider.hash, signed);
+        let (share, sealed_r3, signed, rest, leaf, r2) = match self.shown {
+            None => {
+                let (proof, signed, rest) = decode::<ServerProof>(frame.body(), "M3")?;
+                let leaf = check_server(config, credential, proof.certificate.as_slice(), cx.now)?;
+                (proof.share, proof.sealed_r3.into_vec(), signed, rest, leaf, None)
+            }
+            Some((leaf, r2)) => {
+                let (proof, signed, rest) = decode::<ServerShare>(frame.body(), "M3")?;
+                (proof.share, Vec::new(), signed, rest, leaf, Some(r2))
+            }
+        };
+        let (signature, signature_field, fin) = decode::<TlsByteVecU8>(rest, "M3")?;
+        let fin: &[u8; HASH_LEN] = fin.try_into().map_err(|_| Error::Malformed("M3"))?;
+        let transcript = before_m3.clone().append(hash, signed);
+        let message = transcript.to_be_signed(Role::Server, &[]);
         leaf.key()
-            .verify(&transcript.to_be_signed(Role::Server, &[]), signature.as_slice())
+            .verify_in(Domain::Handshake, &message, signature.as_slice())
             .map_err(|_| Error::Authentication("server-signature"))?;
 
         let shared = self
             .ephemeral
-            .agree(proof.share.as_slice())
+            .agree(share.as_slice())
             .map_err(|_| Error::Malformed("the server's share"))?;
-        let r3 = open_r3(provider, &before_m3, &shared, &proof)?;
-        let signature = &rest[..rest.len() - fin.len()];
-        let transcript = transcript.append(&*provider.hash, signature);
-        let keys = SessionKeys::derive(provider, &transcript, &r3, &shared)?;
+        let contribution = match r2 {
+            Some(r2) => r2,
+            None => {
+                let encryption = credential.encryption.as_ref();
+                let certified = encryption.filter(|_| policy.certificate_sealed);
+                let certified = certified.map(|one| &*one.key);
+                let label = b"seal R3";
+                let seal = Seal { provider, transcript: &before_m3, shared: &shared, label };
+                seal.open(certified, &sealed_r3)?
+            }
+        };
+        let transcript = transcript.append(hash, signature_field);
+        let keys = SessionKeys::derive(provider, &transcript, &contribution, &shared)?;
         keys.verify_finished(provider, Role::Server, &transcript, fin)?;
-        let transcript = transcript.append(&*provider.hash, fin);
+        let transcript = transcript.append(hash, fin);
         let confirmation = keys.finished(provider, Role::Reader, &transcript);
-        link.send(Kind::Finished, &[&confirmation]);
-        let (to_server, to_reader, exporter) = keys.into_parts(provider);
-        Ok(Open::new(to_server, to_reader, exporter, leaf))
+        cx.link.send(Kind::Finished, &[&confirmation]);
+        let keys = keys.into_directions(provider, &transcript, policy, Role::Reader)?;
+        Ok(Session::new(keys, leaf, policy, suite))
     }
-}
-
-/// Opens the patent's `E_reader(R3)`: a key used once, so the nonce is zero.
-fn open_r3(
-    provider: &Provider,
-    before_m3: &Transcript,
-    shared: &Secret,
-    proof: &ServerProof,
-) -> Result<Secret, Error> {
-    let key = schedule::sealing_key(provider, before_m3, shared)?;
-    let mut r3 = Zeroizing::new(proof.sealed_r3.as_slice().to_vec());
-    key.open(&[0; AEAD_NONCE_LEN], before_m3.hash(), &mut r3)
-        .map_err(|_| Error::Authentication("R3"))?;
-    if r3.len() != HASH_LEN {
-        return Err(Error::Malformed("length of R3"));
-    }
-    Ok(Secret::copied_from(&r3))
 }

@@ -1,157 +1,442 @@
-//! The record layer for streams: AEAD, nonce = IV ⊕ sequence number, close record.
+//! The record layer: one direction's keys, what a record's bytes are, and re-keying.
+//!
+//! Every record of a direction has a number, from 0. Over a stream it is implied, over datagrams it
+//! is sent. Its upper bits name the key ("generation"): both sides change keys at the same number,
+//! with no message that could be lost, and the old key is gone for good.
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 
-use countersign_crypto::{AEAD_NONCE_LEN, AEAD_TAG_LEN, AeadKey};
+use countersign_crypto::{
+    AEAD_KEY_LEN, AEAD_NONCE_LEN, AEAD_TAG_LEN, AeadKey, CryptoError, HASH_LEN, Provider, Secret,
+};
 use zeroize::Zeroizing;
 
-use crate::Error;
 use crate::wire::{self, HEADER_LEN, Kind, Mode};
+use crate::{Delivery, Error, Policy, Protection, schedule};
 
 /// Longest application data of one record, in bytes.
 pub const RECORD_MAX: usize = 16 * 1024;
-/// Longest body of a record frame: content type, data, tag.
-pub(crate) const SEALED_MAX: usize = 1 + RECORD_MAX + AEAD_TAG_LEN;
-/// Records one key protects. AES-GCM's bound at 16 KiB is 2^24.5 (RFC 8446 §5.5).
+/// Longest trailer of a record: the larger of an AEAD's tag and an HMAC.
+const TRAILER_MAX: usize = HASH_LEN;
+/// Longest body of a record frame: data, content type, tag.
+pub(crate) const SEALED_MAX: usize = RECORD_MAX + 1 + TRAILER_MAX;
+/// Length of a record's number where it is sent.
+pub(crate) const NUMBER_LEN: usize = 8;
+/// Records one key protects. AES-GCM's bound at 16 KiB is 2^24.5 (RFC 8446 §5.5); SM4-GCM has the
+/// same block size. Then both sides change to the next key by themselves.
 pub const RECORDS_PER_KEY_MAX: u64 = 1 << 24;
+/// Keys of one session and direction; after the last one the session ends.
+pub const KEYS_PER_SESSION_MAX: u64 = 1 << 16;
+/// How many keys ahead of the last one a numbered record may be: bounds what a forged number costs.
+pub const KEYS_AHEAD_MAX: u64 = 4;
+const NUMBERS_MAX: u64 = RECORDS_PER_KEY_MAX * KEYS_PER_SESSION_MAX;
 
-const DATA: u8 = 0;
-const CLOSE: u8 = 1;
-
-/// Key and counter of one direction.
-pub(crate) struct DirectionKeys {
-    key: Box<dyn AeadKey>,
-    iv: Zeroizing<[u8; AEAD_NONCE_LEN]>,
-    sequence: u64,
+/// What a record holds; its code is the last byte under the protection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum Content {
+    Data = 0,
+    Close = 1,
+    /// The next record is under the next key (streams; a numbered record says it by its number).
+    Rekey = 2,
+    /// "Are you there?" (A6)
+    Probe = 3,
+    /// "I am."
+    Answer = 4,
 }
 
-impl DirectionKeys {
-    pub(crate) fn new(key: Box<dyn AeadKey>, iv: Zeroizing<[u8; AEAD_NONCE_LEN]>) -> Self {
-        Self { key, iv, sequence: 0 }
+impl Content {
+    fn from_code(code: u8) -> Option<Self> {
+        [Self::Data, Self::Close, Self::Rekey, Self::Probe, Self::Answer]
+            .into_iter()
+            .find(|content| *content as u8 == code)
     }
+}
 
-    /// The nonce of the next record, if that is below `limit`.
-    fn nonce(&self, limit: u64) -> Result<[u8; AEAD_NONCE_LEN], Error> {
-        if self.sequence >= limit {
-            return Err(Error::KeyExhausted);
+/// One key and what it protects with.
+enum Protector {
+    Aead { key: Box<dyn AeadKey>, iv: Zeroizing<[u8; AEAD_NONCE_LEN]> },
+    Mac { key: Secret, provider: Provider },
+}
+
+impl Protector {
+    fn new(provider: &Provider, protection: Protection, secret: &Secret) -> Result<Self, Error> {
+        let derived = schedule::record_key(provider, secret)?;
+        match protection {
+            Protection::EncryptAndMac | Protection::Encrypt => {
+                let (key, iv) = derived.expose().split_at(AEAD_KEY_LEN);
+                let key = provider.aead.key(&Secret::copied_from(key)).map_err(Error::Local)?;
+                let mut nonce = Zeroizing::new([0; AEAD_NONCE_LEN]);
+                nonce.copy_from_slice(&iv[..AEAD_NONCE_LEN]);
+                Ok(Self::Aead { key, iv: nonce })
+            }
+            Protection::Mac => Ok(Self::Mac { key: derived, provider: provider.clone() }),
         }
-        let mut nonce = *self.iv;
-        for (byte, counter) in nonce[4..].iter_mut().zip(self.sequence.to_be_bytes()) {
-            *byte ^= counter;
+    }
+
+    const fn trailer_len(&self) -> usize {
+        match self {
+            Self::Aead { .. } => AEAD_TAG_LEN,
+            Self::Mac { .. } => HASH_LEN,
         }
-        Ok(nonce)
     }
 
-    fn seal(&mut self, mode: Mode, content: u8, data: &[u8]) -> Result<Vec<u8>, Error> {
-        // The last record of a key is kept for the close: a full session can still end properly.
-        let limit = RECORDS_PER_KEY_MAX - u64::from(content == DATA);
-        let nonce = self.nonce(limit)?;
-        let head = wire::header(mode, Kind::Record, data.len() + 1 + AEAD_TAG_LEN);
-        let len = HEADER_LEN + data.len() + 1 + AEAD_TAG_LEN;
-        // At its final size from the start, and wiped if it cannot be sealed.
-        let mut frame = Zeroizing::new(Vec::with_capacity(len));
-        frame.extend_from_slice(&head);
-        frame.extend_from_slice(data);
-        frame.push(content);
-        let body = &mut frame[HEADER_LEN..];
-        let tag = self.key.seal_in_place(&nonce, &head, body).map_err(Error::Local)?;
-        frame.extend_from_slice(&tag);
-        self.sequence += 1;
-        Ok(core::mem::take(&mut frame))
+    /// Protects `body` in place and appends the tag.
+    fn seal(&self, number: u64, frame: &mut Vec<u8>, head: usize) -> Result<(), CryptoError> {
+        match self {
+            Self::Aead { key, iv } => {
+                let (head, body) = frame.split_at_mut(head);
+                let tag = key.seal_in_place(&nonce(iv, number), head, body)?;
+                frame.extend_from_slice(&tag);
+            }
+            Self::Mac { key, provider } => {
+                let tag = provider.mac.mac(key.expose(), &[&number.to_be_bytes(), frame]);
+                frame.extend_from_slice(&tag);
+            }
+        }
+        Ok(())
     }
 
-    pub(crate) fn seal_data(&mut self, mode: Mode, data: &[u8]) -> Result<Vec<u8>, Error> {
+    /// Checks the tag, opens in place, and gives the length of what was protected.
+    fn open(&self, number: u64, frame: &mut [u8], head: usize) -> Result<usize, CryptoError> {
+        match self {
+            Self::Aead { key, iv } => {
+                let (head, body) = frame.split_at_mut(head);
+                key.open_in_place(&nonce(iv, number), head, body)
+            }
+            Self::Mac { key, provider } => {
+                let refused = CryptoError::BadAuthentication;
+                let len = frame.len().checked_sub(HASH_LEN).ok_or(refused)?;
+                let (covered, tag) = frame.split_at(len);
+                provider.mac.verify(key.expose(), &[&number.to_be_bytes(), covered], tag)?;
+                len.checked_sub(head).ok_or(refused)
+            }
+        }
+    }
+}
+
+/// IV ⊕ number: never twice under one key.
+fn nonce(iv: &[u8; AEAD_NONCE_LEN], number: u64) -> [u8; AEAD_NONCE_LEN] {
+    let mut nonce = *iv;
+    for (byte, counter) in nonce[AEAD_NONCE_LEN - 8..].iter_mut().zip(number.to_be_bytes()) {
+        *byte ^= counter;
+    }
+    nonce
+}
+
+/// The key of one generation and the secret that the next one comes from.
+struct Generation {
+    at: u64,
+    secret: Secret,
+    protector: Protector,
+}
+
+/// Keys and counter of one direction.
+pub(crate) struct Direction {
+    provider: Provider,
+    mode: Mode,
+    policy: Policy,
+    generation: Generation,
+    /// Number of the next record of a stream, or of the next to be sent.
+    next: u64,
+}
+
+impl Direction {
+    pub(crate) fn new(
+        provider: &Provider,
+        mode: Mode,
+        policy: Policy,
+        secret: Secret,
+    ) -> Result<Self, Error> {
+        let protector = Protector::new(provider, policy.protection, &secret)?;
+        let generation = Generation { at: 0, secret, protector };
+        Ok(Self { provider: provider.clone(), mode, policy, generation, next: 0 })
+    }
+
+    /// The key that protects `number`; `None` if it is the present one.
+    fn generation_of(&self, number: u64) -> Result<Option<Generation>, Error> {
+        let wanted = number / RECORDS_PER_KEY_MAX;
+        let mut found: Option<Generation> = None;
+        for at in self.generation.at..wanted {
+            let before = found.as_ref().map_or(&self.generation.secret, |it| &it.secret);
+            let secret = schedule::next_traffic_secret(&self.provider, before)?;
+            let protector = Protector::new(&self.provider, self.policy.protection, &secret)?;
+            found = Some(Generation { at: at + 1, secret, protector });
+        }
+        Ok(found)
+    }
+
+    /// Goes on with the next key.
+    fn skip_to_next_key(&mut self) {
+        self.next = (self.next / RECORDS_PER_KEY_MAX + 1) * RECORDS_PER_KEY_MAX;
+    }
+
+    /// Seals one record into a frame.
+    pub(crate) fn seal(&mut self, content: Content, data: &[u8]) -> Result<Vec<u8>, Error> {
         if data.len() > RECORD_MAX {
             return Err(Error::Misuse("more than a record holds"));
         }
-        self.seal(mode, DATA, data)
+        // The last number is kept for the close: a full session can still end properly.
+        if self.next >= NUMBERS_MAX - u64::from(content != Content::Close) {
+            return Err(Error::KeyExhausted);
+        }
+        if let Some(generation) = self.generation_of(self.next)? {
+            self.generation = generation;
+        }
+        let protector = &self.generation.protector;
+        let (kind, number_len) = match self.policy.delivery {
+            Delivery::Stream => (Kind::Record, 0),
+            Delivery::Datagrams => (Kind::Numbered, NUMBER_LEN),
+        };
+        let len = number_len + data.len() + 1 + protector.trailer_len();
+        // At its final size from the start, and wiped if it cannot be sealed.
+        let mut frame = Zeroizing::new(Vec::with_capacity(HEADER_LEN + len));
+        frame.extend_from_slice(&wire::header(self.mode, kind, len));
+        frame.extend_from_slice(&self.next.to_be_bytes()[..number_len]);
+        frame.extend_from_slice(data);
+        frame.push(content as u8);
+        protector.seal(self.next, &mut frame, HEADER_LEN + number_len).map_err(Error::Local)?;
+        self.next += 1;
+        if content == Content::Rekey {
+            self.skip_to_next_key();
+        }
+        Ok(core::mem::take(&mut frame))
     }
 
-    pub(crate) fn seal_close(&mut self, mode: Mode) -> Result<Vec<u8>, Error> {
-        self.seal(mode, CLOSE, &[])
+    /// Goes on with the next key now: over a stream the peer is told, over datagrams the next
+    /// number tells it.
+    pub(crate) fn rekey(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        match self.policy.delivery {
+            Delivery::Stream => self.seal(Content::Rekey, &[]).map(Some),
+            Delivery::Datagrams => {
+                self.skip_to_next_key();
+                Ok(None)
+            }
+        }
     }
 
-    /// Opens a record frame in place. A failed open does not advance the counter (G12).
-    pub(crate) fn open(&mut self, raw: Vec<u8>) -> Result<Content, Error> {
-        let nonce = self.nonce(RECORDS_PER_KEY_MAX)?;
+    /// Opens a stream's next record. A failed open changes nothing (G12).
+    pub(crate) fn open(&mut self, raw: Vec<u8>) -> Result<(Content, Zeroizing<Vec<u8>>), Error> {
+        let opened = self.open_as(self.next, raw, HEADER_LEN)?;
+        self.next += 1;
+        if opened.0 == Content::Rekey {
+            self.skip_to_next_key();
+        }
+        Ok(opened)
+    }
+
+    /// Opens a numbered record. The caller has checked that the number is new.
+    pub(crate) fn open_numbered(
+        &mut self,
+        number: u64,
+        raw: Vec<u8>,
+    ) -> Result<(Content, Zeroizing<Vec<u8>>), Error> {
+        let generation = number / RECORDS_PER_KEY_MAX;
+        let present = self.generation.at;
+        // An older key is gone; one far ahead would cost derivations for nothing.
+        if generation < present || generation - present > KEYS_AHEAD_MAX {
+            return Err(Error::Authentication("record"));
+        }
+        self.open_as(number, raw, HEADER_LEN + NUMBER_LEN)
+    }
+
+    fn open_as(
+        &mut self,
+        number: u64,
+        raw: Vec<u8>,
+        head: usize,
+    ) -> Result<(Content, Zeroizing<Vec<u8>>), Error> {
+        if number >= NUMBERS_MAX {
+            return Err(Error::KeyExhausted);
+        }
+        let newer = self.generation_of(number)?;
+        let protector = &newer.as_ref().unwrap_or(&self.generation).protector;
         let mut frame = Zeroizing::new(raw);
-        let (head, body) = frame.split_at_mut(HEADER_LEN);
-        let len = self
-            .key
-            .open_in_place(&nonce, head, body)
+        let len = protector
+            .open(number, &mut frame, head)
             .map_err(|_| Error::Authentication("record"))?;
-        self.sequence += 1;
-        frame.truncate(HEADER_LEN + len);
+        if let Some(newer) = newer {
+            self.generation = newer;
+        }
+        frame.truncate(head + len);
         // The content type comes last, so that taking it off moves nothing.
         let content = if len == 0 { None } else { frame.pop() };
-        frame.drain(..HEADER_LEN);
+        let content = content.and_then(Content::from_code);
+        frame.drain(..head);
         match content {
-            Some(DATA) => Ok(Content::Data(frame)),
-            Some(CLOSE) if frame.is_empty() => Ok(Content::Close),
+            Some(Content::Data) => Ok((Content::Data, frame)),
+            Some(other) if frame.is_empty() => Ok((other, frame)),
             _ => Err(Error::Malformed("record content")),
         }
     }
 }
 
-/// What a record holds.
-#[derive(Debug)]
-pub(crate) enum Content {
-    Data(Zeroizing<Vec<u8>>),
-    Close,
+/// The number in a numbered record's frame.
+pub(crate) fn number_of(raw: &[u8]) -> Option<u64> {
+    raw.get(HEADER_LEN..)?.first_chunk().map(|bytes| u64::from_be_bytes(*bytes))
 }
 
 #[cfg(all(test, feature = "std"))]
 mod tests {
-    use countersign_crypto::{Secret, rust_crypto};
+    use countersign_crypto::rust_crypto;
 
     use super::*;
 
-    fn pair() -> (DirectionKeys, DirectionKeys) {
-        let keys = || {
-            let key = rust_crypto::provider().aead.key(&Secret::copied_from(&[1; 16]));
-            DirectionKeys::new(key.expect("a key"), Zeroizing::new([2; AEAD_NONCE_LEN]))
+    fn pair(policy: Policy) -> (Direction, Direction) {
+        let direction = || {
+            let secret = Secret::copied_from(&[1; HASH_LEN]);
+            Direction::new(&rust_crypto::provider(), Mode::C1, policy, secret).expect("keys")
         };
-        (keys(), keys())
+        (direction(), direction())
     }
 
-    /// G12: a key ends at its limit, and the session can still be closed.
+    fn protections() -> [Policy; 3] {
+        [Protection::EncryptAndMac, Protection::Mac, Protection::Encrypt]
+            .map(|protection| Policy { protection, ..Policy::default() })
+    }
+
+    const DATAGRAMS: Policy = Policy {
+        protection: Protection::EncryptAndMac,
+        delivery: Delivery::Datagrams,
+        certificate_sealed: false,
+    };
+
+    fn data((content, data): (Content, Zeroizing<Vec<u8>>)) -> Vec<u8> {
+        assert_eq!(content, Content::Data);
+        data.to_vec()
+    }
+
+    /// G12: a session ends at its limit, and can still be closed.
     #[test]
-    fn a_key_protects_so_many_records_and_the_close() {
-        let (mut sealing, mut opening) = pair();
-        sealing.sequence = RECORDS_PER_KEY_MAX - 2;
-        opening.sequence = sealing.sequence;
-        let last = sealing.seal_data(Mode::C1, b"last").expect("below the limit");
-        assert!(matches!(opening.open(last), Ok(Content::Data(_))));
-        assert_eq!(sealing.seal_data(Mode::C1, b"more"), Err(Error::KeyExhausted));
-        let close = sealing.seal_close(Mode::C1).expect("the place that is kept for it");
-        assert!(matches!(opening.open(close.clone()), Ok(Content::Close)));
-        assert_eq!(sealing.seal_close(Mode::C1), Err(Error::KeyExhausted));
-        assert!(matches!(opening.open(close), Err(Error::KeyExhausted)));
+    fn a_session_protects_so_many_records_and_the_close() {
+        let (mut sealing, mut opening) = pair(Policy::default());
+        let (last_key, last) = (KEYS_PER_SESSION_MAX - 1, NUMBERS_MAX - 2);
+        for direction in [&mut sealing, &mut opening] {
+            direction.generation.at = last_key; // without deriving 65 535 keys
+            direction.next = last;
+        }
+        let record = sealing.seal(Content::Data, b"last").expect("below the limit");
+        assert_eq!(data(opening.open(record).expect("opened")), b"last");
+        assert_eq!(sealing.seal(Content::Data, b"more"), Err(Error::KeyExhausted));
+        assert_eq!(sealing.seal(Content::Probe, &[]), Err(Error::KeyExhausted));
+        let close = sealing.seal(Content::Close, &[]).expect("the place that is kept for it");
+        assert_eq!(opening.open(close.clone()).expect("opened").0, Content::Close);
+        assert_eq!(sealing.seal(Content::Close, &[]), Err(Error::KeyExhausted));
+        assert_eq!(opening.open(close).err(), Some(Error::KeyExhausted));
+    }
+
+    /// Both sides change keys at the same number, by themselves, and what the old key sealed does
+    /// not open any more.
+    #[test]
+    fn keys_change_at_their_limit_without_a_message() {
+        for policy in protections() {
+            let (mut sealing, mut opening) = pair(policy);
+            sealing.next = RECORDS_PER_KEY_MAX - 1;
+            opening.next = sealing.next;
+            let old = sealing.seal(Content::Data, b"old").expect("sealed");
+            let new = sealing.seal(Content::Data, b"new").expect("sealed");
+            assert_eq!((sealing.generation.at, sealing.next), (1, RECORDS_PER_KEY_MAX + 1));
+            assert_eq!(data(opening.open(old.clone()).expect("opened")), b"old");
+            assert_eq!(opening.open(old).err(), Some(Error::Authentication("record")));
+            assert_eq!(data(opening.open(new).expect("opened")), b"new");
+            assert_ne!(sealing.generation.secret.expose(), [1; HASH_LEN]);
+        }
+    }
+
+    #[test]
+    fn keys_change_when_asked_over_a_stream() {
+        let (mut sealing, mut opening) = pair(Policy::default());
+        for round in 0..3 {
+            let record = sealing.seal(Content::Data, &[round]).expect("sealed");
+            assert_eq!(data(opening.open(record).expect("opened")), [round]);
+            let rekey = sealing.rekey().expect("rekeyed").expect("a record");
+            assert_eq!(opening.open(rekey).expect("opened").0, Content::Rekey);
+        }
+        let record = sealing.seal(Content::Data, b"x").expect("sealed");
+        assert_eq!(sealing.generation.at, 3);
+        assert_eq!(data(opening.open(record).expect("opened")), b"x");
+        assert_eq!(opening.generation.at, 3);
+    }
+
+    /// Over datagrams the number names the key; a forged one far ahead costs nothing.
+    #[test]
+    fn keys_change_when_asked_over_datagrams_even_if_records_are_lost() {
+        let (mut sealing, mut opening) = pair(DATAGRAMS);
+        for _ in 0..KEYS_AHEAD_MAX {
+            sealing.seal(Content::Data, b"lost").expect("sealed");
+            assert_eq!(sealing.rekey().expect("rekeyed"), None);
+        }
+        let old = sealing.seal(Content::Data, b"new").expect("sealed");
+        let number = number_of(&old).expect("a number");
+        assert_eq!(number / RECORDS_PER_KEY_MAX, KEYS_AHEAD_MAX);
+        assert_eq!(data(opening.open_numbered(number, old.clone()).expect("opened")), b"new");
+        // Five keys further is more than may have been lost.
+        (0..=KEYS_AHEAD_MAX).for_each(|_| drop(sealing.rekey()));
+        let far = sealing.seal(Content::Data, b"far").expect("sealed");
+        let number = number_of(&far).expect("a number");
+        let refused = Some(Error::Authentication("record"));
+        assert_eq!(opening.open_numbered(number, far).err(), refused);
+        // An older key is gone.
+        assert_eq!(opening.open_numbered(0, old).err(), refused);
     }
 
     #[test]
     fn a_failed_open_changes_nothing() {
-        let (mut sealing, mut opening) = pair();
-        let good = sealing.seal_data(Mode::C1, b"data").expect("sealed");
+        for policy in protections() {
+            let (mut sealing, mut opening) = pair(policy);
+            let good = sealing.seal(Content::Data, b"data").expect("sealed");
+            for at in 0..good.len() {
+                let mut bad = good.clone();
+                bad[at] ^= 1;
+                assert!(opening.open(bad).is_err(), "byte {at}");
+            }
+            for len in HEADER_LEN..good.len() {
+                assert!(opening.open(good[..len].to_vec()).is_err(), "length {len}");
+            }
+            assert_eq!(data(opening.open(good).expect("opened")), b"data");
+        }
+        let (mut sealing, mut opening) = pair(DATAGRAMS);
+        let good = sealing.seal(Content::Data, b"data").expect("sealed");
         for at in 0..good.len() {
             let mut bad = good.clone();
             bad[at] ^= 1;
-            assert!(opening.open(bad).is_err(), "byte {at}");
+            let number = number_of(&bad).expect("a number");
+            assert!(opening.open_numbered(number, bad).is_err(), "byte {at}");
+            assert_eq!(opening.generation.at, 0, "a forged number moves no key");
         }
-        assert!(opening.open(good[..HEADER_LEN].to_vec()).is_err());
-        assert!(matches!(opening.open(good), Ok(Content::Data(data)) if *data == b"data"));
+        assert_eq!(data(opening.open_numbered(0, good).expect("opened")), b"data");
+    }
+
+    /// A7: what a policy is called is what it does, and each has keys of its own (the transcript
+    /// names it; here the form differs).
+    #[test]
+    fn policies_hide_and_authenticate_what_they_say() {
+        let text = b"a password, for instance";
+        let [both, mac, encrypt] =
+            protections().map(|policy| pair(policy).0.seal(Content::Data, text).expect("sealed"));
+        let shows = |record: &[u8]| record.windows(text.len()).any(|part| part == text);
+        assert!(!shows(&both) && !shows(&encrypt) && shows(&mac));
+        assert_eq!(mac.len(), HEADER_LEN + text.len() + 1 + HASH_LEN);
+        assert_eq!(both.len(), HEADER_LEN + text.len() + 1 + AEAD_TAG_LEN);
+        for (policy, record) in protections().into_iter().zip([mac, both, encrypt]) {
+            let (mut sealing, mut opening) = pair(policy);
+            if policy.protection == Protection::EncryptAndMac {
+                assert!(opening.open(record).is_err(), "a MAC record under the AEAD's policy");
+            }
+            let too_long = sealing.seal(Content::Data, &[0; RECORD_MAX + 1]);
+            assert_eq!(too_long, Err(Error::Misuse("more than a record holds")));
+        }
     }
 
     #[test]
-    fn nonces_differ_by_sequence() {
-        let (mut sealing, _) = pair();
-        let first = sealing.seal_data(Mode::C1, b"same").expect("sealed");
-        let second = sealing.seal_data(Mode::C1, b"same").expect("sealed");
-        assert_ne!(first, second);
-        assert_eq!(
-            sealing.seal_data(Mode::C1, &[0; RECORD_MAX + 1]),
-            Err(Error::Misuse("more than a record holds"))
-        );
+    fn nonces_differ_by_number() {
+        let mut nonces: Vec<_> = [0, 1, 255, 256, RECORDS_PER_KEY_MAX, NUMBERS_MAX - 1]
+            .map(|number| nonce(&[7; AEAD_NONCE_LEN], number))
+            .into();
+        nonces.sort_unstable();
+        nonces.dedup();
+        assert_eq!(nonces.len(), 6);
+        assert_eq!(nonce(&[0; AEAD_NONCE_LEN], 1)[AEAD_NONCE_LEN - 1], 1);
     }
 }

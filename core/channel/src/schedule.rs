@@ -1,40 +1,40 @@
-//! The key schedule: HKDF, one key per purpose and direction.
+//! The key schedule: HKDF, one key per purpose, sender, mode and policy.
 
 use alloc::boxed::Box;
 
 use countersign_crypto::{
-    AEAD_KEY_LEN, AEAD_NONCE_LEN, AeadKey, CryptoError, HASH_LEN, Provider, Secret,
+    AEAD_KEY_LEN, AEAD_NONCE_LEN, AeadKey, CryptoError, Digest, HASH_LEN, Provider, Secret,
 };
 
-use zeroize::Zeroizing;
-
-use crate::Error;
-use crate::record::DirectionKeys;
+use crate::record::Direction;
 use crate::transcript::{CONTEXT, Role, Transcript};
+use crate::{Error, Policy};
 
-/// Derives `len` bytes under `label`, bound to mode and transcript.
+/// Derives `len` bytes under `label`, for whom they are, bound to mode and transcript.
 fn expand(
     provider: &Provider,
     prk: &Secret,
     transcript: &Transcript,
-    label: &[u8],
+    (label, role): (&[u8], Option<Role>),
     len: usize,
 ) -> Result<Secret, Error> {
     let label_len = [u8::try_from(label.len()).expect("labels are short literals")];
-    let info: [&[u8]; 5] =
-        [CONTEXT, &[transcript.mode_byte()], &label_len, label, transcript.hash()];
+    let role = [role.map_or(0, |role| role as u8)];
+    let mode = [transcript.mode() as u8];
+    let info: [&[u8]; 6] = [CONTEXT, &mode, &label_len, label, &role, transcript.hash()];
     provider.kdf.expand(prk, &info, len).map_err(Error::Local)
 }
 
-/// The key under which M3 seals `R3` to the reader's signed ephemeral share: the channel's
-/// realisation of the patent's `E_reader(R3)`.
+/// The key that seals one contribution to a share that its owner has signed: the channel's
+/// realisation of the patents' `E_reader(R3)` (C1) and `E_server(R2)` (C2). Used once.
 pub(crate) fn sealing_key(
     provider: &Provider,
     transcript: &Transcript,
     shared: &Secret,
+    label: &[u8],
 ) -> Result<Box<dyn AeadKey>, Error> {
     let prk = provider.kdf.extract(transcript.hash(), shared.expose());
-    let key = expand(provider, &prk, transcript, b"seal R3", AEAD_KEY_LEN)?;
+    let key = expand(provider, &prk, transcript, (label, None), AEAD_KEY_LEN)?;
     provider.aead.key(&key).map_err(Error::Local)
 }
 
@@ -44,55 +44,72 @@ pub(crate) fn r3(provider: &Provider, r1: &[u8], r2: &Secret) -> Result<Secret, 
     provider.kdf.expand(&prk, &[CONTEXT, b" R3"], HASH_LEN).map_err(Error::Local)
 }
 
+/// Key and IV of one generation of record keys; a MAC-only policy uses all of it as its key.
+pub(crate) fn record_key(provider: &Provider, traffic: &Secret) -> Result<Secret, Error> {
+    let info: [&[u8]; 2] = [CONTEXT, b" record key"];
+    provider.kdf.expand(traffic, &info, RECORD_KEY_LEN).map_err(Error::Local)
+}
+
+/// Long enough for an AEAD's key and IV, and for HMAC.
+const RECORD_KEY_LEN: usize = HASH_LEN;
+const _: () = assert!(RECORD_KEY_LEN >= AEAD_KEY_LEN + AEAD_NONCE_LEN);
+
+/// The secret of the next generation; there is no way back.
+pub(crate) fn next_traffic_secret(provider: &Provider, traffic: &Secret) -> Result<Secret, Error> {
+    let info: [&[u8]; 2] = [CONTEXT, b" next traffic secret"];
+    provider.kdf.expand(traffic, &info, HASH_LEN).map_err(Error::Local)
+}
+
+/// The keys of what one party sends.
+struct PartyKeys {
+    role: Role,
+    finished: Secret,
+    traffic: Secret,
+}
+
 /// All keys of one session; the two parties derive the same.
 pub(crate) struct SessionKeys {
-    finished_reader: Secret,
-    finished_server: Secret,
-    pub(crate) to_server: DirectionKeys,
-    pub(crate) to_reader: DirectionKeys,
+    parties: [PartyKeys; 2],
     exporter: Secret,
 }
 
 impl SessionKeys {
-    /// From `R3 ‖ ECDH` and the transcript through the server's signature. `R3` has a fixed length,
-    /// so the concatenation is unambiguous.
+    /// From `contribution ‖ ECDH` and the transcript through the responder's signature. The
+    /// contribution (`R3` or `R2`) has a fixed length, so the concatenation is unambiguous.
     pub(crate) fn derive(
         provider: &Provider,
         transcript: &Transcript,
-        r3: &Secret,
+        contribution: &Secret,
         shared: &Secret,
     ) -> Result<Self, Error> {
-        let len = r3.len() + shared.len();
-        let input = Secret::try_filled(len, |out| {
-            let (first, second) = out.split_at_mut(r3.len());
-            first.copy_from_slice(r3.expose());
+        let at = contribution.len();
+        let input = Secret::try_filled(at + shared.len(), |out| {
+            let (first, second) = out.split_at_mut(at);
+            first.copy_from_slice(contribution.expose());
             second.copy_from_slice(shared.expose());
             Ok::<_, CryptoError>(())
         })
         .map_err(Error::Local)?;
         let prk = provider.kdf.extract(transcript.hash(), input.expose());
-        let key = |label: &[u8], len| expand(provider, &prk, transcript, label, len);
-        let direction = |key_label: &[u8], iv_label: &[u8]| -> Result<DirectionKeys, Error> {
-            let aead = provider.aead.key(&key(key_label, AEAD_KEY_LEN)?).map_err(Error::Local)?;
-            let derived = key(iv_label, AEAD_NONCE_LEN)?;
-            let mut iv = Zeroizing::new([0; AEAD_NONCE_LEN]);
-            iv.copy_from_slice(derived.expose());
-            Ok(DirectionKeys::new(aead, iv))
+        let key = |label, role| expand(provider, &prk, transcript, (label, role), HASH_LEN);
+        let party = |role| -> Result<PartyKeys, Error> {
+            Ok(PartyKeys {
+                role,
+                finished: key(b"finished", Some(role))?,
+                traffic: key(b"traffic", Some(role))?,
+            })
         };
+        let [initiator, responder] = Role::of(transcript.mode());
         Ok(Self {
-            finished_reader: key(b"finished reader", HASH_LEN)?,
-            finished_server: key(b"finished server", HASH_LEN)?,
-            to_server: direction(b"key reader to server", b"iv reader to server")?,
-            to_reader: direction(b"key server to reader", b"iv server to reader")?,
-            exporter: key(b"exporter", HASH_LEN)?,
+            parties: [party(initiator)?, party(responder)?],
+            exporter: key(b"exporter", None)?,
         })
     }
 
-    fn finished_key(&self, role: Role) -> &Secret {
-        match role {
-            Role::Reader => &self.finished_reader,
-            Role::Server => &self.finished_server,
-        }
+    fn finished_key(&self, role: Role) -> &[u8] {
+        let [initiator, responder] = &self.parties;
+        let party = if initiator.role == role { initiator } else { responder };
+        party.finished.expose()
     }
 
     /// `Fin`: key confirmation by `role`.
@@ -101,9 +118,9 @@ impl SessionKeys {
         provider: &Provider,
         role: Role,
         transcript: &Transcript,
-    ) -> [u8; HASH_LEN] {
-        let key = self.finished_key(role).expose();
-        provider.mac.mac(key, &[CONTEXT, b" finished", &[role as u8], transcript.hash()])
+    ) -> Digest {
+        let parts: [&[u8]; 4] = [CONTEXT, b" finished", &[role as u8], transcript.hash()];
+        provider.mac.mac(self.finished_key(role), &parts)
     }
 
     pub(crate) fn verify_finished(
@@ -113,17 +130,28 @@ impl SessionKeys {
         transcript: &Transcript,
         tag: &[u8],
     ) -> Result<(), Error> {
-        let key = self.finished_key(role).expose();
         let parts: [&[u8]; 4] = [CONTEXT, b" finished", &[role as u8], transcript.hash()];
-        provider.mac.verify(key, &parts, tag).map_err(|_| Error::Authentication("finished"))
+        provider
+            .mac
+            .verify(self.finished_key(role), &parts, tag)
+            .map_err(|_| Error::Authentication("finished"))
     }
 
-    pub(crate) fn into_parts(
+    /// What `me` sends with, what it receives with, and the exporter.
+    pub(crate) fn into_directions(
         self,
         provider: &Provider,
-    ) -> (DirectionKeys, DirectionKeys, Exporter) {
+        transcript: &Transcript,
+        policy: Policy,
+        me: Role,
+    ) -> Result<(Direction, Direction, Exporter), Error> {
+        let [initiator, responder] = self.parties;
+        let (mine, theirs) =
+            if initiator.role == me { (initiator, responder) } else { (responder, initiator) };
+        let direction =
+            |keys: PartyKeys| Direction::new(provider, transcript.mode(), policy, keys.traffic);
         let exporter = Exporter { provider: provider.clone(), secret: self.exporter };
-        (self.to_server, self.to_reader, exporter)
+        Ok((direction(mine)?, direction(theirs)?, exporter))
     }
 }
 
@@ -150,7 +178,9 @@ mod tests {
     use countersign_crypto::rust_crypto;
 
     use super::*;
-    use crate::wire::{Kind, Mode};
+    use crate::Mode;
+    use crate::record::Content;
+    use crate::wire::Kind;
 
     fn transcript(bytes: &[u8]) -> Transcript {
         let provider = rust_crypto::provider();
@@ -171,9 +201,14 @@ mod tests {
             keys.finished(&provider, Role::Reader, transcript).to_vec(),
             keys.finished(&provider, Role::Server, transcript).to_vec(),
         ];
-        let (mut to_server, mut to_reader, exporter) = keys.into_parts(&provider);
-        outputs.push(to_server.seal_data(Mode::C1, b"data").expect("sealed"));
-        outputs.push(to_reader.seal_data(Mode::C1, b"data").expect("sealed"));
+        let (mut to_server, mut to_reader, exporter) = keys
+            .into_directions(&provider, transcript, Policy::default(), Role::Reader)
+            .expect("directions");
+        for direction in [&mut to_server, &mut to_reader] {
+            outputs.push(direction.seal(Content::Data, b"data").expect("sealed"));
+            direction.rekey().expect("rekeyed");
+            outputs.push(direction.seal(Content::Data, b"data").expect("sealed"));
+        }
         outputs.push(exporter.export("x", b"", 32).expect("exported").expose().to_vec());
         outputs
     }
@@ -208,7 +243,8 @@ mod tests {
         let provider = rust_crypto::provider();
         let transcript = transcript(b"t");
         let mut keys = keys(&transcript, &[1; 32], &[2; 32]);
-        keys.finished_reader = Secret::copied_from(keys.finished_server.expose());
+        let [reader, server] = &mut keys.parties;
+        reader.finished = Secret::copied_from(server.finished.expose());
         let fin = keys.finished(&provider, Role::Server, &transcript);
         let same = keys.verify_finished(&provider, Role::Server, &transcript, &fin);
         assert_eq!(same, Ok(()));
@@ -231,9 +267,10 @@ mod tests {
         };
         assert_ne!(split(b"ab", b"c"), split(b"a", b"bc"));
         assert_ne!(split(b"", b"abc"), split(b"abc", b""));
-        // The mode is the first thing in the transcript, and in every frame.
-        let plain = provider.hash.hash(&[CONTEXT, b" transcript", &[2]]);
-        assert_ne!(*Transcript::new(&provider, Mode::C1).hash(), plain);
-        assert_eq!(crate::wire::header(Mode::C1, Kind::Record, 1)[3], 1);
+        // The mode is the first thing in the transcript, and in every frame, signature and key.
+        let [c1, c2] = [Mode::C1, Mode::C2].map(|mode| Transcript::new(&provider, mode));
+        assert_ne!(c1.hash(), c2.hash());
+        assert_ne!(c1.to_be_signed(Role::Reader, b"")[24], c2.to_be_signed(Role::Reader, b"")[24]);
+        assert_eq!(crate::wire::header(Mode::C2, Kind::Record, 1)[3], 2);
     }
 }

@@ -1,47 +1,52 @@
-//! The server's side of handshake C1.
+//! The server's side of handshakes C1 and C2.
 //!
-//! The order of checks on M2 is the design's (G11): length → window → MAC → bitmap peek → id map →
-//! certificate → signature → atomic consumption → only now key generation and the private key.
+//! The order of checks on M2 is the design's (G11): length → window → MAC → bitmap peek → source
+//! limit → id map → certificate → signature → atomic consumption → only now key generation and the
+//! private key.
 
 use alloc::boxed::Box;
-use alloc::collections::VecDeque;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use countersign_crypto::{
-    AEAD_NONCE_LEN, AEAD_TAG_LEN, CryptoError, CryptoRng, HASH_LEN, Provider, Secret,
-    SecureElement, UnixTime,
-};
-use countersign_pki::{CertificateNumber, Leaf, LeafCache, PkiError, Role as PkiRole, TrustStore};
-use tls_codec::{DeserializeBytes, TlsByteVecU8};
-use zeroize::Zeroizing;
+use countersign_crypto::{CryptoRng, Domain, Provider, Secret, Suite, UnixTime};
+use countersign_pki::{CertificateNumber, Leaf, LeafCache, PkiError, Role as PkiRole};
+use tls_codec::TlsByteVecU8;
 
-use crate::challenge::{Issued, Selection};
-use crate::link::{Link, Open, Received};
-use crate::message::{self, HANDSHAKE_V1, IdKind, OFFER_MAX, Policy, Proof, ReaderId, ServerProof};
-use crate::reader::{OpenOn, encode};
+use crate::challenge::{EpochShare, Issued, Selection};
+use crate::contribution::{Seal, random_secret};
+use crate::credential::{self, Credential};
+use crate::endpoint::{Cx, Endpoint, Event, Party, Step, channel};
+use crate::link::Link;
+use crate::message::{
+    self, Contribution, EpochProof, HANDSHAKE_V1, IdKind, OFFER_MAX, Proof, ReaderId, ServerProof,
+    ServerShare, decode, decode_whole, encode,
+};
+use crate::reader::certified_point;
 use crate::schedule::{self, SessionKeys};
-use crate::transcript::{Role, Transcript};
-use crate::wire::{Frame, Kind, Mode};
-use crate::{ChallengeGate, Error, Exporter, HANDSHAKE_TIMEOUT, Refusal};
+use crate::session::Session;
+use crate::source::SourceGate;
+use crate::transcript::{Role, Transcript, epoch_share_to_be_signed};
+use crate::wire::{self, Frame, Kind, Mode};
+use crate::{ChallengeGate, Error, Exporter, Heartbeat, Policy, Refusal};
 
 /// What a server's connections share.
+#[derive(Clone)]
 pub struct ServerConfig {
-    /// The suite's algorithms.
-    pub provider: Provider,
-    /// The server's private key.
-    pub key: Arc<dyn SecureElement>,
-    /// The server's certificate, DER.
-    pub certificate: Vec<u8>,
-    /// The id in that certificate.
+    /// One credential per suite it can speak, the preferred one first.
+    pub credentials: Vec<Credential>,
+    /// The handshakes it answers.
+    pub modes: Vec<Mode>,
+    /// The policies it accepts, the preferred one first.
+    pub policies: Vec<Policy>,
+    /// The id in its certificates.
     pub server_id: String,
-    /// Whom the server trusts to certify readers.
-    pub trust: Arc<TrustStore>,
     /// Remembers verified certificates.
     pub leaf_cache: Arc<dyn LeafCache>,
     /// Issues and burns challenges.
     pub challenges: Arc<dyn ChallengeGate>,
+    /// Limits what one source can make the server verify.
+    pub sources: Arc<dyn SourceGate>,
 }
 
 /// What the directory knows of a reader: the mapping of C4.
@@ -66,161 +71,28 @@ pub enum LookupRefusal {
     Unavailable,
 }
 
-/// What happened on the server's side.
-pub enum ServerEvent {
-    /// Look this id up and call [`ServerChannel::reader_found`].
-    LookUp(ReaderId),
-    /// Both sides have confirmed; data may be sent.
-    Connected,
-    /// One record's data.
-    Data(Zeroizing<Vec<u8>>),
-    /// The reader has closed properly; nothing is missing.
-    Closed,
-}
+/// What happened on the server's side. `Ask(id)`: look the reader up and call
+/// [`ServerChannel::reader_found`].
+pub type ServerEvent = Event<ReaderId>;
 
-impl core::fmt::Debug for ServerEvent {
-    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
-        match self {
-            Self::LookUp(id) => f.debug_tuple("LookUp").field(id).finish(),
-            Self::Connected => f.write_str("Connected"),
-            Self::Data(_) => f.write_str("Data(..)"),
-            Self::Closed => f.write_str("Closed"),
-        }
-    }
-}
+/// The server's side of a channel: handshake C1 or C2, as the reader begins, and the session after
+/// it. See the crate's grammar.
+pub struct ServerChannel(Endpoint<Server>);
 
-/// The server's side of handshake C1 and the session after it. See the crate's grammar.
-pub struct ServerChannel {
-    config: Arc<ServerConfig>,
-    /// What the challenge is tied to besides M0: the peer's IP address, as octets.
-    address: Vec<u8>,
-    link: Link,
-    state: State,
-    deadline: Option<UnixTime>,
-    events: VecDeque<ServerEvent>,
-}
-
-enum State {
-    ExpectRequest(ExpectRequest),
-    ExpectProof(ExpectProof),
-    ExpectReader(Box<ExpectReader>),
-    ExpectFinished(Box<ExpectFinished>),
-    Open(Box<Open>),
-    Dead,
-}
-
-/// Waiting for M0.
-struct ExpectRequest;
-
-/// Waiting for M2. Nothing of the contact is kept but the transcript of M0.
-struct ExpectProof {
-    after_m0: Transcript,
-}
-
-/// M2's challenge is good; waiting for the owner to look the reader up.
-struct ExpectReader {
-    transcript: Transcript,
-    issued: Issued,
-    proof: Proof,
-    sent_id: ReaderId,
-    signed_kind: IdKind,
-    signature: Vec<u8>,
-    signature_field: Vec<u8>,
-}
-
-/// Waiting for M4.
-struct ExpectFinished {
-    transcript: Transcript,
-    keys: SessionKeys,
-    peer: Arc<Leaf>,
-}
+channel!(ServerChannel, ServerEvent);
 
 impl ServerChannel {
     /// Waits for a reader whose address is `address` (its IP octets).
     #[must_use]
     pub fn new(config: Arc<ServerConfig>, address: &[u8], now: UnixTime) -> Self {
-        Self {
-            config,
-            address: address.to_vec(),
-            link: Link::new(Mode::C1),
-            state: State::ExpectRequest(ExpectRequest),
-            deadline: Some(now.plus(HANDSHAKE_TIMEOUT)),
-            events: VecDeque::new(),
-        }
+        let link = Link::new(&config.modes);
+        let delivery = config.policies.first().map(|policy| policy.delivery).unwrap_or_default();
+        let server = Server { config, address: address.to_vec() };
+        let state = State::Contact(Contact { asked: false });
+        Self(Endpoint::new(server, delivery, link, state, now))
     }
 
-    /// Takes bytes from the reader.
-    ///
-    /// # Errors
-    /// Any; the channel is dead afterwards. The caller decides on the incident id and then calls
-    /// [`Self::refuse`] to queue the alert.
-    pub fn handle(
-        &mut self,
-        now: UnixTime,
-        rng: &mut dyn CryptoRng,
-        bytes: &[u8],
-    ) -> Result<(), Error> {
-        if matches!(self.state, State::Dead) {
-            return Err(Error::Dead);
-        }
-        self.link.receive(bytes);
-        self.advance(now, rng)
-    }
-
-    fn advance(&mut self, now: UnixTime, rng: &mut dyn CryptoRng) -> Result<(), Error> {
-        loop {
-            match core::mem::replace(&mut self.state, State::Dead) {
-                State::Dead => return Err(Error::Dead),
-                State::ExpectRequest(expect) => {
-                    let Some(frame) = self.link.next(Kind::Request)? else {
-                        self.state = State::ExpectRequest(expect);
-                        return Ok(());
-                    };
-                    let mut cx = Cx { config: &self.config, address: &self.address, now, rng };
-                    let next = expect.handle(&mut cx, &mut self.link, &frame)?;
-                    self.state = State::ExpectProof(next);
-                }
-                State::ExpectProof(expect) => {
-                    let Some(frame) = self.link.next(Kind::Proof)? else {
-                        self.state = State::ExpectProof(expect);
-                        return Ok(());
-                    };
-                    let mut cx = Cx { config: &self.config, address: &self.address, now, rng };
-                    let next = expect.handle(&mut cx, &frame)?;
-                    self.events.push_back(ServerEvent::LookUp(next.sent_id.clone()));
-                    self.state = State::ExpectReader(Box::new(next));
-                }
-                State::ExpectReader(expect) => {
-                    self.link.check_ahead()?;
-                    self.state = State::ExpectReader(expect);
-                    return Ok(());
-                }
-                State::ExpectFinished(expect) => {
-                    let Some(frame) = self.link.next(Kind::Finished)? else {
-                        self.state = State::ExpectFinished(expect);
-                        return Ok(());
-                    };
-                    let open = expect.handle(&self.config.provider, &frame)?;
-                    self.state = State::Open(Box::new(open));
-                    self.deadline = None;
-                    self.events.push_back(ServerEvent::Connected);
-                }
-                State::Open(mut open) => {
-                    let Some(frame) = self.link.next(Kind::Record)? else {
-                        self.state = State::Open(open);
-                        return Ok(());
-                    };
-                    self.events.push_back(match open.receive(frame)? {
-                        Received::Data(data) => ServerEvent::Data(data),
-                        Received::Closed => ServerEvent::Closed,
-                    });
-                    self.state = State::Open(open);
-                }
-            }
-        }
-    }
-
-    /// Answers [`ServerEvent::LookUp`]; the handshake goes on.
+    /// Answers [`Event::Ask`]; the handshake goes on.
     ///
     /// # Errors
     /// As [`Self::handle`]; [`Error::Misuse`] if nothing was asked.
@@ -230,200 +102,256 @@ impl ServerChannel {
         rng: &mut dyn CryptoRng,
         found: Result<DirectoryEntry, LookupRefusal>,
     ) -> Result<(), Error> {
-        // A directory may be slow; what comes after it is the dear part.
-        self.handle_timeout(now)?;
-        if !matches!(self.state, State::ExpectReader(_) | State::Dead) {
-            return Err(Error::Misuse("no reader was asked for")); // and the session goes on
-        }
-        match core::mem::replace(&mut self.state, State::Dead) {
+        let waits = |state: &State| matches!(state, State::ExpectReader(_));
+        self.0.answer(now, rng, waits, |server, state, cx| match state {
             State::ExpectReader(expect) => {
-                let mut cx = Cx { config: &self.config, address: &self.address, now, rng };
-                let next = expect.handle(&mut cx, &mut self.link, found)?;
-                self.state = State::ExpectFinished(Box::new(next));
-                self.advance(now, rng)
+                let next = expect.handle(server, cx, found)?;
+                Ok(Step::Await(State::ExpectFinished(Box::new(next))))
             }
-            _ => Err(Error::Dead),
-        }
+            _ => Err(Error::Misuse("no reader was asked for")),
+        })
     }
 
-    /// Queues the alert for an error that [`Self::handle`] returned, with the incident id that
-    /// leads
-    /// the operator to the detail.
+    /// Queues the alert for an error that a call returned, with the incident id that leads the
+    /// operator to the detail. Nothing else leaves any more.
     pub fn refuse(&mut self, error: &Error, incident: &str) {
-        self.state = State::Dead;
-        self.link.send_alert(error, incident);
+        self.0.refuse(error, incident);
+    }
+}
+
+pub(crate) struct Server {
+    config: Arc<ServerConfig>,
+    /// What a challenge is tied to besides M0: the peer's IP address, as octets.
+    address: Vec<u8>,
+}
+
+pub(crate) enum State {
+    Contact(Contact),
+    ExpectReader(Box<ExpectReader>),
+    ExpectFinished(Box<ExpectFinished>),
+}
+
+/// Waiting for M0 or M2. Nothing of a contact is kept between the two: M2 brings what there is to
+/// know, under the challenge's MAC, and may come to another machine than M0.
+pub(crate) struct Contact {
+    /// A stream asks once.
+    asked: bool,
+}
+
+/// M2's challenge is good; waiting for the owner to look the reader up.
+pub(crate) struct ExpectReader {
+    mode: Mode,
+    policy: Policy,
+    /// Before the contribution and after it, through what the reader signed.
+    before_contribution: Transcript,
+    transcript: Transcript,
+    issued: Issued,
+    proof: Proof,
+    /// C2: `E_server(R2)` and the share it is sealed to.
+    sealed: Option<(Vec<u8>, Arc<EpochShare>)>,
+    sent_id: ReaderId,
+    signed_kind: IdKind,
+    signature: Vec<u8>,
+    signature_field: Vec<u8>,
+}
+
+/// Waiting for M4.
+pub(crate) struct ExpectFinished {
+    suite: Suite,
+    policy: Policy,
+    transcript: Transcript,
+    keys: SessionKeys,
+    peer: Arc<Leaf>,
+}
+
+impl Party for Server {
+    type State = State;
+    type Question = ReaderId;
+    const HEARS_ALERTS: bool = false;
+
+    fn awaited(state: &State) -> &'static [Kind] {
+        match state {
+            State::Contact(Contact { asked: true }) => &[Kind::Proof],
+            State::Contact(_) => &[Kind::Request, Kind::Proof],
+            State::ExpectReader(_) => &[],
+            State::ExpectFinished(_) => &[Kind::Finished],
+        }
     }
 
-    /// Bytes to send, if any.
-    pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
-        self.link.poll_transmit()
+    fn repeats(state: &State) -> bool {
+        matches!(state, State::ExpectFinished(_))
     }
 
-    /// What happened, if anything.
-    pub fn poll_event(&mut self) -> Option<ServerEvent> {
-        self.events.pop_front()
-    }
-
-    /// When to call [`Self::handle_timeout`]; `None` once connected.
-    #[must_use]
-    pub const fn poll_timeout(&self) -> Option<UnixTime> {
-        self.deadline
-    }
-
-    /// Ends a handshake that took too long.
-    ///
-    /// # Errors
-    /// [`Error::Timeout`] if the deadline has passed.
-    pub fn handle_timeout(&mut self, now: UnixTime) -> Result<(), Error> {
-        match self.deadline {
-            Some(deadline) if now >= deadline => {
-                self.state = State::Dead;
-                Err(Error::Timeout)
+    fn handle(&self, state: State, cx: &mut Cx<'_>, frame: &Frame) -> Result<Step<Self>, Error> {
+        match state {
+            State::Contact(_) if frame.kind == Kind::Request => {
+                let selection = self.challenge(cx, frame)?;
+                // Over datagrams M1 may get lost, and the reader asks again.
+                let asked = selection.delivery == crate::Delivery::Stream;
+                Ok(Step::Await(State::Contact(Contact { asked })))
             }
-            _ => Ok(()),
-        }
-    }
-
-    /// The byte stream has ended.
-    ///
-    /// # Errors
-    /// [`Error::Truncated`] unless the reader had closed properly.
-    pub fn handle_end(&mut self) -> Result<(), Error> {
-        match core::mem::replace(&mut self.state, State::Dead) {
-            State::Open(open) if open.is_peer_closed() => Ok(()),
-            State::Dead => Err(Error::Dead),
-            _ => Err(Error::Truncated),
-        }
-    }
-
-    /// Seals `data` (at most [`crate::RECORD_MAX`] bytes) into one record.
-    ///
-    /// # Errors
-    /// [`Error::Misuse`] before [`ServerEvent::Connected`] or for too much data;
-    /// [`Error::KeyExhausted`].
-    pub fn send(&mut self, data: &[u8]) -> Result<(), Error> {
-        self.open()?.send_on(data)
-    }
-
-    /// Queues the close record.
-    ///
-    /// # Errors
-    /// [`Error::Misuse`] before the session is open.
-    pub fn close(&mut self) -> Result<(), Error> {
-        self.open()?.close_on()
-    }
-
-    fn open(&mut self) -> Result<OpenOn<'_>, Error> {
-        match &mut self.state {
-            State::Open(open) => Ok(OpenOn { open, link: &mut self.link }),
-            State::Dead => Err(Error::Dead),
-            _ => Err(Error::Misuse("the handshake is not done")),
-        }
-    }
-
-    /// The reader's certificate, once connected.
-    #[must_use]
-    pub fn peer(&self) -> Option<&Leaf> {
-        match &self.state {
-            State::Open(open) => Some(&open.peer),
-            _ => None,
-        }
-    }
-
-    /// The exporter, once connected.
-    #[must_use]
-    pub fn exporter(&self) -> Option<&Exporter> {
-        match &self.state {
-            State::Open(open) => Some(&open.exporter),
-            _ => None,
+            State::Contact(_) => {
+                let next = self.proof(cx, frame)?;
+                let id = next.sent_id.clone();
+                Ok(Step::Ask(State::ExpectReader(Box::new(next)), id))
+            }
+            State::ExpectReader(_) => Err(Error::Unexpected),
+            State::ExpectFinished(expect) => {
+                let credential = self.credential(expect.suite.code())?;
+                Ok(Step::Open(Box::new(expect.handle(&credential.provider, frame)?)))
+            }
         }
     }
 }
 
-/// What a state's handler may use.
-struct Cx<'a> {
-    config: &'a ServerConfig,
-    address: &'a [u8],
-    now: UnixTime,
-    rng: &'a mut dyn CryptoRng,
-}
+impl Server {
+    /// The credential of a suite that this server has selected.
+    fn credential(&self, suite: u16) -> Result<&Credential, Error> {
+        credential::of_suite(&self.config.credentials, suite).ok_or(Error::Incompatible("suite"))
+    }
 
-impl Cx<'_> {
     /// The challenge is tied to the address and to M0 (through its transcript hash).
     fn binding(&self, after_m0: &Transcript) -> Vec<u8> {
-        [self.address, after_m0.hash()].concat()
+        [&self.address[..], after_m0.hash()].concat()
     }
-}
 
-impl ExpectRequest {
-    fn handle(self, cx: &mut Cx<'_>, link: &mut Link, m0: &Frame) -> Result<ExpectProof, Error> {
-        let request = message::Request::tls_deserialize_exact_bytes(m0.body())
-            .map_err(|_| Error::Malformed("M0"))?;
+    /// M0 to M1.
+    fn challenge(&self, cx: &mut Cx<'_>, m0: &Frame) -> Result<Policy, Error> {
+        let request = decode_whole::<message::Request>(m0.body(), "M0")?;
         let server_id = request.server_id.as_slice();
-        if !server_id.is_empty() && server_id != cx.config.server_id.as_bytes() {
+        if !server_id.is_empty() && server_id != self.config.server_id.as_bytes() {
             return Err(Refusal::WrongServer.into());
         }
-        let selection = select(cx.config, &request)?;
-        let provider = &cx.config.provider;
-        let after_m0 = Transcript::new(provider, Mode::C1).append(&*provider.hash, &m0.raw);
-        let binding = cx.binding(&after_m0);
-        let issued = cx.config.challenges.issue(cx.now, cx.rng, selection, &binding)?;
-        link.send(Kind::Challenge, &[&encode(&issued.to_wire())?]);
-        Ok(ExpectProof { after_m0 })
+        let (credential, policy) = self.select(m0.mode, &request)?;
+        let selection = Selection {
+            mode: m0.mode,
+            version: HANDSHAKE_V1,
+            suite: credential.suite().code(),
+            policy: policy.code(),
+        };
+        let provider = &credential.provider;
+        let after_m0 = Transcript::new(provider, m0.mode).append(&*provider.hash, &m0.raw);
+        let binding = self.binding(&after_m0);
+        let issued = self.config.challenges.issue(cx.now, cx.rng, selection, &binding)?;
+        let (m1, _) = self.m1(cx, credential, policy, &issued)?;
+        cx.link.send_frame(m1);
+        Ok(policy)
     }
-}
 
-/// The server's choice among the offers: it prefers its own order.
-fn select(config: &ServerConfig, request: &message::Request) -> Result<Selection, Error> {
-    let versions = request.versions.as_slice();
-    let suites = request.suites.as_slice();
-    let policies = request.policies.as_slice();
-    if versions.len().max(suites.len()).max(policies.len()) > OFFER_MAX {
-        return Err(Error::Malformed("M0 offers too much"));
+    /// The server's choice among the offers: it prefers its own order.
+    fn select(
+        &self,
+        mode: Mode,
+        request: &message::Request,
+    ) -> Result<(&Credential, Policy), Error> {
+        let message::Request { versions, suites, policies, .. } = request;
+        if versions.len().max(suites.len()).max(policies.len()) > OFFER_MAX {
+            return Err(Error::Malformed("M0 offers too much"));
+        }
+        if !versions.contains(&HANDSHAKE_V1) {
+            return Err(Error::Incompatible("version"));
+        }
+        let offered = |one: &&Credential| suites.contains(&one.suite().code());
+        let credential = self.config.credentials.iter().find(offered);
+        let credential = credential.ok_or(Error::Incompatible("suite"))?;
+        let receives = mode == Mode::C2;
+        let policy = self.config.policies.iter().find(|policy| {
+            policies.contains(&policy.code()) && credential.serves(**policy, receives)
+        });
+        let policy = *policy.ok_or(Error::Incompatible("protection policy"))?;
+        Ok((credential, policy))
     }
-    let selection = Selection {
-        version: HANDSHAKE_V1,
-        suite: config.provider.suite.code(),
-        policy: Policy::EncryptAndMac.code(),
-    };
-    if !versions.contains(&selection.version) {
-        return Err(Error::Incompatible("version"));
-    }
-    if !suites.contains(&selection.suite) {
-        return Err(Error::Incompatible("suite"));
-    }
-    if !policies.contains(&selection.policy) {
-        return Err(Error::Incompatible("protection policy"));
-    }
-    Ok(selection)
-}
 
-impl ExpectProof {
-    fn handle(self, cx: &mut Cx<'_>, m2: &Frame) -> Result<ExpectReader, Error> {
-        let malformed = |_| Error::Malformed("M2");
-        let body = m2.body();
-        let (proof, rest) = Proof::tls_deserialize_bytes(body).map_err(malformed)?;
-        let signed = &body[..body.len() - rest.len()];
-        let signature = TlsByteVecU8::tls_deserialize_exact_bytes(rest).map_err(malformed)?;
+    /// M1 as it is sent, and as it is rebuilt from its authenticated echo.
+    fn m1(
+        &self,
+        cx: &mut Cx<'_>,
+        credential: &Credential,
+        policy: Policy,
+        issued: &Issued,
+    ) -> Result<(Vec<u8>, Option<Arc<EpochShare>>), Error> {
+        let mode = issued.selection.mode;
+        let challenge = encode(&issued.to_wire())?;
+        if mode == Mode::C1 {
+            return Ok((wire::frame(mode, Kind::Challenge, &[&challenge]), None));
+        }
+        let epoch = self.epoch_share(cx, credential, issued)?;
+        let encryption = credential.encryption.as_ref().filter(|_| policy.certificate_sealed);
+        let proof = encode(&EpochProof {
+            certificate: credential.certificate.clone().into(),
+            share: epoch.key.share().to_vec().into(),
+            signature: epoch.signature.clone().into(),
+            encryption_certificate: encryption
+                .map(|one| one.certificate.clone())
+                .unwrap_or_default()
+                .into(),
+        })?;
+        Ok((wire::frame(mode, Kind::Challenge, &[&challenge, &proof]), Some(epoch)))
+    }
+
+    fn epoch_share(
+        &self,
+        cx: &mut Cx<'_>,
+        credential: &Credential,
+        issued: &Issued,
+    ) -> Result<Arc<EpochShare>, Error> {
+        let (mode, suite) = (issued.selection.mode, credential.suite());
+        let rng = &mut *cx.rng;
+        self.config.challenges.epoch_share(cx.now, issued, &mut || {
+            let exchange = &credential.provider.key_exchange;
+            let key = exchange.generate(rng).map_err(Error::Local)?;
+            let message = epoch_share_to_be_signed(mode, suite, issued.epoch, key.share());
+            let signature = credential.key.sign_in(rng, Domain::Handshake, &message);
+            Ok(EpochShare { key, signature: signature.map_err(Error::Local)? })
+        })
+    }
+
+    /// M2, up to the question who this is.
+    fn proof(&self, cx: &mut Cx<'_>, m2: &Frame) -> Result<ExpectReader, Error> {
+        let (proof, signed, rest) = decode::<Proof>(m2.body(), "M2")?;
+        let (contribution, contribution_field, rest) = match m2.mode {
+            Mode::C1 => (None, &[][..], rest),
+            Mode::C2 => {
+                let (contribution, field, rest) = decode::<Contribution>(rest, "M2")?;
+                (Some(contribution), field, rest)
+            }
+        };
+        let signature = decode_whole::<TlsByteVecU8>(rest, "M2")?;
         let sent_id = ReaderId::from_wire(&proof.sent_id)?;
         let signed_kind = IdKind::from_code(proof.signed_kind)?;
 
-        let issued = Issued::from_wire(&proof.challenge);
-        let binding = cx.binding(&self.after_m0);
-        cx.config.challenges.check(cx.now, &issued, &binding)?; // G11: one MAC so far
+        let issued = Issued::from_wire(m2.mode, &proof.challenge);
+        let after_m0 = Transcript::resume(m2.mode, proof.after_m0);
+        self.config.challenges.check(cx.now, &issued, &self.binding(&after_m0))?; // G11: one MAC
+        let named =
+            |one: &Contribution| one.server_id.as_slice() != self.config.server_id.as_bytes();
+        if contribution.as_ref().is_some_and(named) {
+            return Err(Refusal::WrongServer.into());
+        }
+        self.config.sources.admit(cx.now, &self.address)?;
 
-        // M1 is rebuilt from its authenticated echo: the server need not have kept it.
-        let hash = &*cx.config.provider.hash;
-        let m1 = crate::wire::frame(Mode::C1, Kind::Challenge, &[&encode(&proof.challenge)?]);
-        let transcript = self.after_m0.append(hash, &m1).append(hash, signed);
+        let credential = self.credential(issued.selection.suite)?;
+        let policy = Policy::from_code(issued.selection.policy)?;
+        let hash = &*credential.provider.hash;
+        let (m1, epoch) = self.m1(cx, credential, policy, &issued)?;
+        let before_contribution = after_m0.append(hash, &m1).append(hash, signed);
+        let mut transcript = before_contribution.clone();
+        if contribution.is_some() {
+            transcript = transcript.append(hash, contribution_field);
+        }
+        let sealed = contribution.map(|one| one.sealed_r2.into_vec()).zip(epoch);
         Ok(ExpectReader {
+            mode: m2.mode,
+            policy,
+            before_contribution,
             transcript,
             issued,
+            proof,
+            sealed,
             sent_id,
             signed_kind,
             signature: signature.into_vec(),
             signature_field: rest.to_vec(),
-            proof,
         })
     }
 }
@@ -431,16 +359,40 @@ impl ExpectProof {
 impl ExpectReader {
     fn handle(
         self,
+        server: &Server,
         cx: &mut Cx<'_>,
-        link: &mut Link,
         found: Result<DirectoryEntry, LookupRefusal>,
     ) -> Result<ExpectFinished, Error> {
         if found == Err(LookupRefusal::Unavailable) {
+            server.config.sources.proven(cx.now, &server.address); // it has cost nothing
             return Err(Refusal::Busy.into());
         }
+        let credential = server.credential(self.issued.selection.suite)?;
+        let leaf = self.verify(&server.config, credential, cx.now, found)?;
+        // Only a proven reader burns a challenge.
+        server.config.challenges.consume(cx.now, &self.issued)?;
+        server.config.sources.proven(cx.now, &server.address);
+        let certificate = self.proof.encryption_certificate.as_slice();
+        let certified = match self.mode {
+            Mode::C1 => certified_point(credential, self.policy, certificate, &leaf, cx.now)?,
+            Mode::C2 if certificate.is_empty() => None,
+            Mode::C2 => return Err(Error::Malformed("M2")),
+        };
+        // Only from here on: key generation, the private key.
+        self.answer(credential, cx, leaf, certified.as_deref())
+    }
+
+    /// Whether the reader is who it says, and what the directory says of it.
+    fn verify(
+        &self,
+        config: &ServerConfig,
+        credential: &Credential,
+        now: UnixTime,
+        found: Result<DirectoryEntry, LookupRefusal>,
+    ) -> Result<Arc<Leaf>, Error> {
         let certificate = self.proof.certificate.as_slice();
-        let cache = Some(&*cx.config.leaf_cache);
-        let leaf = cx.config.trust.verify(certificate, PkiRole::Reader, cx.now, cache)?;
+        let cache = Some(&*config.leaf_cache);
+        let leaf = credential.trust.verify(certificate, PkiRole::Reader, now, cache)?;
 
         // C4: mapped first, then verified over the other kind of id. Where the directory has no
         // entry, or one that is not this certificate's, the certificate's own ids stand in: so that
@@ -456,87 +408,99 @@ impl ExpectReader {
         let signed_id = ReaderId::of(self.signed_kind, &signer.serial, &signer.certificate_number);
         let message = self.transcript.to_be_signed(Role::Reader, signed_id.as_bytes());
         leaf.key()
-            .verify(&message, &self.signature)
+            .verify_in(Domain::Handshake, &message, &self.signature)
             .map_err(|_| Error::Authentication("reader-signature"))?;
         match found {
-            _ if !matches => return Err(Refusal::ReaderIdMismatch.into()),
-            Ok(_) => {}
-            Err(LookupRefusal::Unknown) => return Err(Refusal::UnknownReader.into()),
-            Err(LookupRefusal::Revoked) => return Err(PkiError::Revoked.into()),
-            Err(LookupRefusal::Blocked) => return Err(Refusal::ReaderBlocked.into()),
-            Err(LookupRefusal::Unavailable) => return Err(Refusal::Busy.into()),
+            _ if !matches => Err(Refusal::ReaderIdMismatch.into()),
+            Ok(_) => Ok(leaf),
+            Err(LookupRefusal::Unknown) => Err(Refusal::UnknownReader.into()),
+            Err(LookupRefusal::Revoked) => Err(PkiError::Revoked.into()),
+            Err(LookupRefusal::Blocked) => Err(Refusal::ReaderBlocked.into()),
+            Err(LookupRefusal::Unavailable) => Err(Refusal::Busy.into()),
         }
-        // Only a proven reader burns a challenge.
-        cx.config.challenges.consume(cx.now, &self.issued)?;
+    }
 
-        // Only from here on: key generation, the private key.
-        let hash = &*cx.config.provider.hash;
-        let transcript = self.transcript.append(hash, &self.signature_field);
-        let r1 = self.proof.challenge.r1();
+    /// Builds and queues M3. C1 (S106–S108): `R2`, `R3 = f(R1, R2)` sealed to the reader. C2: only
+    /// now opens the reader's `R2`. Both: share, signature, `Fin_S`.
+    fn answer(
+        self,
+        credential: &Credential,
+        cx: &mut Cx<'_>,
+        peer: Arc<Leaf>,
+        certified: Option<&[u8]>,
+    ) -> Result<ExpectFinished, Error> {
+        let provider = &credential.provider;
+        let hash = &*provider.hash;
         let reader_share = self.proof.share.as_slice();
-        answer(cx, link, transcript, &r1, reader_share, leaf)
+        let bad_share = |_| Error::Malformed("the reader's share");
+        let ephemeral = provider.key_exchange.generate(cx.rng).map_err(Error::Local)?;
+        let shared = ephemeral.agree(reader_share).map_err(bad_share)?;
+        let before_m3 = self.transcript.append(hash, &self.signature_field);
+        let share: TlsByteVecU8 = ephemeral.share().to_vec().into();
+        let (contribution, proof) = match self.sealed {
+            None => {
+                let r2 = random_secret(cx.rng);
+                let r3 = schedule::r3(provider, &self.proof.challenge.r1(), &r2)?;
+                let label = b"seal R3";
+                let seal = Seal { provider, transcript: &before_m3, shared: &shared, label };
+                let sealed_r3 = seal.seal(cx.rng, certified, &r3)?.into();
+                let certificate = credential.certificate.clone().into();
+                (r3, encode(&ServerProof { share, sealed_r3, certificate })?)
+            }
+            Some((sealed, epoch)) => {
+                let with_epoch = epoch.key.agree(reader_share).map_err(bad_share)?;
+                let seal = Seal {
+                    provider,
+                    transcript: &self.before_contribution,
+                    shared: &with_epoch,
+                    label: b"seal R2",
+                };
+                let encryption = credential.encryption.as_ref();
+                let certified = encryption.filter(|_| self.policy.certificate_sealed);
+                let r2 = seal.open(certified.map(|one| &*one.key), &sealed)?;
+                (r2, encode(&ServerShare { share })?)
+            }
+        };
+        let m3 = M3 { provider, transcript: before_m3.append(hash, &proof), proof };
+        let (transcript, keys) = m3.send(credential, cx, &contribution, &shared)?;
+        let suite = credential.suite();
+        Ok(ExpectFinished { suite, policy: self.policy, transcript, keys, peer })
     }
 }
 
-/// Builds and queues M3 (S106–S108): `R2`, `R3 = f(R1, R2)` sealed to the reader, signature,
-/// `Fin_S`.
-fn answer(
-    cx: &mut Cx<'_>,
-    link: &mut Link,
-    before_m3: Transcript,
-    r1: &[u8],
-    reader_share: &[u8],
-    peer: Arc<Leaf>,
-) -> Result<ExpectFinished, Error> {
-    let provider = &cx.config.provider;
-    let ephemeral = provider.key_exchange.generate(cx.rng).map_err(Error::Local)?;
-    let share = ephemeral.share().to_vec();
-    let shared =
-        ephemeral.agree(reader_share).map_err(|_| Error::Malformed("the reader's share"))?;
-    let r2 = Secret::try_filled(HASH_LEN, |out| {
-        cx.rng.fill_bytes(out);
-        Ok::<_, CryptoError>(())
-    })
-    .map_err(Error::Local)?;
-    let r3 = schedule::r3(provider, r1, &r2)?;
-    let proof = encode(&ServerProof {
-        share: share.into(),
-        sealed_r3: seal_r3(provider, &before_m3, &shared, &r3)?.into(),
-        certificate: cx.config.certificate.clone().into(),
-    })?;
-    let transcript = before_m3.append(&*provider.hash, &proof);
-    let signature = cx
-        .config
-        .key
-        .sign(cx.rng, &transcript.to_be_signed(Role::Server, &[]))
-        .map_err(Error::Local)?;
-    let signature = encode(&TlsByteVecU8::from(signature))?;
-    let transcript = transcript.append(&*provider.hash, &signature);
-    let keys = SessionKeys::derive(provider, &transcript, &r3, &shared)?;
-    let fin = keys.finished(provider, Role::Server, &transcript);
-    link.send(Kind::ServerProof, &[&proof, &signature, &fin]);
-    let transcript = transcript.append(&*provider.hash, &fin);
-    Ok(ExpectFinished { transcript, keys, peer })
+/// M3 before its signature.
+struct M3<'a> {
+    provider: &'a Provider,
+    transcript: Transcript,
+    proof: Vec<u8>,
 }
 
-fn seal_r3(
-    provider: &Provider,
-    before_m3: &Transcript,
-    shared: &Secret,
-    r3: &Secret,
-) -> Result<Vec<u8>, Error> {
-    let key = schedule::sealing_key(provider, before_m3, shared)?;
-    // At its final size from the start: growing would leave a copy of R3 behind.
-    let mut sealed = Zeroizing::new(Vec::with_capacity(r3.len() + AEAD_TAG_LEN));
-    sealed.extend_from_slice(r3.expose());
-    key.seal(&[0; AEAD_NONCE_LEN], before_m3.hash(), &mut sealed).map_err(Error::Local)?;
-    Ok(core::mem::take(&mut sealed))
+impl M3<'_> {
+    fn send(
+        self,
+        credential: &Credential,
+        cx: &mut Cx<'_>,
+        contribution: &Secret,
+        shared: &Secret,
+    ) -> Result<(Transcript, SessionKeys), Error> {
+        let provider = self.provider;
+        let hash = &*provider.hash;
+        let message = self.transcript.to_be_signed(Role::Server, &[]);
+        let signature = credential.key.sign_in(cx.rng, Domain::Handshake, &message);
+        let signature = encode(&TlsByteVecU8::from(signature.map_err(Error::Local)?))?;
+        let transcript = self.transcript.append(hash, &signature);
+        let keys = SessionKeys::derive(provider, &transcript, contribution, shared)?;
+        let fin = keys.finished(provider, Role::Server, &transcript);
+        cx.link.send(Kind::ServerProof, &[&self.proof, &signature, &fin]);
+        Ok((transcript.append(hash, &fin), keys))
+    }
 }
 
 impl ExpectFinished {
-    fn handle(self, provider: &Provider, m4: &Frame) -> Result<Open, Error> {
+    fn handle(self, provider: &Provider, m4: &Frame) -> Result<Session, Error> {
         self.keys.verify_finished(provider, Role::Reader, &self.transcript, m4.body())?;
-        let (to_server, to_reader, exporter) = self.keys.into_parts(provider);
-        Ok(Open::new(to_reader, to_server, exporter, self.peer))
+        let Self { suite, policy, transcript, keys, peer } = self;
+        let keys = keys.into_directions(provider, &transcript, policy, Role::Server)?;
+        Ok(Session::new(keys, peer, policy, suite))
     }
 }

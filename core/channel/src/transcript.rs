@@ -1,8 +1,8 @@
 use alloc::vec::Vec;
 
-use countersign_crypto::{Digest, Hash, Provider};
+use countersign_crypto::{Digest, Hash, Provider, Suite};
 
-use crate::wire::Mode;
+use crate::Mode;
 
 /// What every signature and derivation starts with.
 pub(crate) const CONTEXT: &[u8] = b"Countersign v1";
@@ -15,6 +15,15 @@ pub(crate) enum Role {
     Server = 2,
 }
 
+impl Role {
+    /// Who begins and who answers in a mode.
+    pub(crate) const fn of(mode: Mode) -> [Self; 2] {
+        match mode {
+            Mode::C1 | Mode::C2 => [Self::Reader, Self::Server],
+        }
+    }
+}
+
 /// `th_n`: a running hash over all raw bytes sent and received, each part framed by its length.
 #[derive(Clone)]
 pub(crate) struct Transcript {
@@ -25,6 +34,11 @@ pub(crate) struct Transcript {
 impl Transcript {
     pub(crate) fn new(provider: &Provider, mode: Mode) -> Self {
         let hash = provider.hash.hash(&[CONTEXT, b" transcript", &[mode as u8]]);
+        Self { mode, hash }
+    }
+
+    /// Goes on from a hash that a challenge's MAC has vouched for.
+    pub(crate) const fn resume(mode: Mode, hash: Digest) -> Self {
         Self { mode, hash }
     }
 
@@ -50,8 +64,25 @@ impl Transcript {
         message
     }
 
-    /// Domain of a key derivation: `context ‖ mode`, then the caller's label and the hash.
-    pub(crate) const fn mode_byte(&self) -> u8 {
-        self.mode as u8
+    pub(crate) const fn mode(&self) -> Mode {
+        self.mode
     }
+}
+
+/// The message a server signs once per epoch and suite: `context ‖ mode ‖ role ‖ suite ‖ epoch ‖
+/// share`. Its second part differs from every handshake signature's.
+pub(crate) fn epoch_share_to_be_signed(
+    mode: Mode,
+    suite: Suite,
+    epoch: u32,
+    share: &[u8],
+) -> Vec<u8> {
+    let mut message = Vec::with_capacity(CONTEXT.len() + share.len() + 24);
+    message.extend_from_slice(CONTEXT);
+    message.extend_from_slice(b" epoch share");
+    message.extend_from_slice(&[mode as u8, Role::Server as u8]);
+    message.extend_from_slice(&suite.code().to_be_bytes());
+    message.extend_from_slice(&epoch.to_be_bytes());
+    message.extend_from_slice(share);
+    message
 }

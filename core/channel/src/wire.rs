@@ -9,14 +9,23 @@ pub(crate) const MAGIC: [u8; 2] = *b"CS";
 pub(crate) const VERSION: u8 = 1;
 pub(crate) const HEADER_LEN: usize = 8;
 /// Longest body of a handshake message, in bytes: bounds what an unauthenticated peer can make the
-/// other side hold (G11).
-pub const HANDSHAKE_FRAME_MAX: usize = 4096;
+/// other side hold (G11). Two certificates and what goes with them.
+pub const HANDSHAKE_FRAME_MAX: usize = 5 * 1024;
 
-/// Which handshake a frame belongs to.
+/// Which handshake a channel is made by; in every frame, signature, MAC and key (G9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
-pub(crate) enum Mode {
+pub enum Mode {
+    /// Handshake 1: the reader proves itself first (row C1).
     C1 = 1,
+    /// Handshake 2: the server shows its certificate first (row C2).
+    C2 = 2,
+}
+
+impl Mode {
+    pub(crate) fn from_code(code: u8) -> Option<Self> {
+        [Self::C1, Self::C2].into_iter().find(|mode| *mode as u8 == code)
+    }
 }
 
 /// Message types of all modes.
@@ -30,6 +39,8 @@ pub(crate) enum Kind {
     Finished = 5,
     Alert = 15,
     Record = 16,
+    /// A record that carries its number, over datagrams.
+    Numbered = 17,
 }
 
 impl Kind {
@@ -42,6 +53,7 @@ impl Kind {
             Self::Finished,
             Self::Alert,
             Self::Record,
+            Self::Numbered,
         ]
         .into_iter()
         .find(|kind| *kind as u8 == code)
@@ -51,17 +63,18 @@ impl Kind {
     const fn cap(self) -> usize {
         match self {
             Self::Request => 512,
-            Self::Challenge => 64,
-            Self::Proof | Self::ServerProof => HANDSHAKE_FRAME_MAX,
+            Self::Challenge | Self::Proof | Self::ServerProof => HANDSHAKE_FRAME_MAX,
             Self::Finished => 32,
             Self::Alert => 128,
             Self::Record => crate::record::SEALED_MAX,
+            Self::Numbered => crate::record::SEALED_MAX + crate::record::NUMBER_LEN,
         }
     }
 }
 
 /// A frame as it arrived. `raw` is header and body: transcripts are computed over it.
 pub(crate) struct Frame {
+    pub(crate) mode: Mode,
     pub(crate) kind: Kind,
     pub(crate) raw: Vec<u8>,
 }
@@ -86,17 +99,43 @@ pub(crate) fn frame(mode: Mode, kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
     out
 }
 
+/// Which frames a state accepts.
+#[derive(Clone, Copy)]
+pub(crate) struct Awaited<'a> {
+    pub(crate) modes: &'a [Mode],
+    pub(crate) kinds: &'a [Kind],
+}
+
+/// Checks a header, as much of it as there is, and gives mode, type and length of the body once it
+/// is whole: noise dies at its first wrong byte, a wrong type or length at the header.
+fn read_header(bytes: &[u8], awaited: Awaited<'_>) -> Result<Option<(Mode, Kind, usize)>, Error> {
+    let expected = [MAGIC[0], MAGIC[1], VERSION];
+    let seen = bytes.len().min(expected.len());
+    let foreign = Error::Malformed("not a frame of this protocol and mode");
+    if bytes[..seen] != expected[..seen] {
+        return Err(foreign);
+    }
+    let Some(&mode) = bytes.get(expected.len()) else { return Ok(None) };
+    let mode = Mode::from_code(mode).filter(|mode| awaited.modes.contains(mode)).ok_or(foreign)?;
+    let Some(head) = bytes.first_chunk::<HEADER_LEN>() else { return Ok(None) };
+    let kind = Kind::from_code(head[4]).ok_or(Error::Malformed("unknown message type"))?;
+    if !awaited.kinds.contains(&kind) {
+        return Err(Error::Unexpected);
+    }
+    let len = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
+    if len > kind.cap() {
+        return Err(Error::Malformed("length beyond the type's bound"));
+    }
+    Ok(Some((mode, kind, len)))
+}
+
 /// Cuts a byte stream into frames. Nothing is allocated for a length before it is checked.
+#[derive(Default)]
 pub(crate) struct FrameBuffer {
-    mode: Mode,
     bytes: Vec<u8>,
 }
 
 impl FrameBuffer {
-    pub(crate) const fn new(mode: Mode) -> Self {
-        Self { mode, bytes: Vec::new() }
-    }
-
     pub(crate) fn push(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
@@ -105,33 +144,31 @@ impl FrameBuffer {
         self.bytes.len()
     }
 
-    /// The next whole frame, if it has arrived. `awaited` says which types this state accepts, so
-    /// that a wrong type or length dies at its header.
-    pub(crate) fn next(&mut self, awaited: &[Kind]) -> Result<Option<Frame>, Error> {
-        // As many header bytes as there are are checked: noise need not send all eight.
-        let expected = [MAGIC[0], MAGIC[1], VERSION, self.mode as u8];
-        let seen = self.bytes.len().min(expected.len());
-        if self.bytes[..seen] != expected[..seen] {
-            return Err(Error::Malformed("not a frame of this protocol and mode"));
-        }
-        let Some((head, rest)) = self.bytes.split_first_chunk::<HEADER_LEN>() else {
-            return Ok(None);
-        };
-        let kind = Kind::from_code(head[4]).ok_or(Error::Malformed("unknown message type"))?;
-        if !awaited.contains(&kind) {
-            return Err(Error::Unexpected);
-        }
-        let len = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;
-        if len > kind.cap() {
-            return Err(Error::Malformed("length beyond the type's bound"));
-        }
-        if rest.len() < len {
+    /// The next whole frame, if it has arrived.
+    pub(crate) fn next(&mut self, awaited: Awaited<'_>) -> Result<Option<Frame>, Error> {
+        let Some((mode, kind, len)) = read_header(&self.bytes, awaited)? else { return Ok(None) };
+        if self.bytes.len() < HEADER_LEN + len {
             return Ok(None);
         }
         let tail = self.bytes.split_off(HEADER_LEN + len);
         let raw = core::mem::replace(&mut self.bytes, tail);
-        Ok(Some(Frame { kind, raw }))
+        Ok(Some(Frame { mode, kind, raw }))
     }
 }
 
-const _: () = assert!(crate::record::SEALED_MAX < 1 << 24);
+/// The one frame that a datagram is; `None` for anything else.
+pub(crate) fn datagram(bytes: &[u8], modes: &[Mode]) -> Option<Frame> {
+    const KINDS: [Kind; 7] = [
+        Kind::Request,
+        Kind::Challenge,
+        Kind::Proof,
+        Kind::ServerProof,
+        Kind::Finished,
+        Kind::Alert,
+        Kind::Numbered,
+    ];
+    let (mode, kind, len) = read_header(bytes, Awaited { modes, kinds: &KINDS }).ok()??;
+    (bytes.len() == HEADER_LEN + len).then(|| Frame { mode, kind, raw: bytes.to_vec() })
+}
+
+const _: () = assert!(crate::record::SEALED_MAX + crate::record::NUMBER_LEN < 1 << 24);

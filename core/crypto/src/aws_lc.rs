@@ -12,7 +12,8 @@ use aws_lc_rs::signature::{
 use aws_lc_rs::{agreement, digest, hkdf, hmac, rand::SystemRandom};
 use rand_core::CryptoRng;
 
-use crate::rust_crypto::check_uncompressed;
+use crate::generic::check_uncompressed;
+use crate::rust_crypto::{ECDSA_WITH_SHA256, PRIME256V1};
 use crate::{
     AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Digest, Domain, ExchangeKey,
     HASH_LEN, Hash, Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme,
@@ -31,6 +32,15 @@ pub fn provider() -> Provider {
         key_exchange: Arc::new(X25519),
         signature: Arc::new(P256),
         encryption: None,
+    }
+}
+
+/// The fastest provider of a suite: AWS-LC's where it has one, else [`crate::provider_of`].
+#[must_use]
+pub fn provider_of(suite: Suite) -> Option<Provider> {
+    match suite {
+        Suite::X25519_P256_AES128GCM_SHA256 => Some(provider()),
+        _ => crate::provider_of(suite),
     }
 }
 
@@ -164,11 +174,11 @@ struct P256;
 
 impl SignatureScheme for P256 {
     fn curve_oid(&self) -> &'static str {
-        crate::suite::PRIME256V1
+        PRIME256V1
     }
 
     fn signature_oid(&self) -> &'static str {
-        crate::suite::ECDSA_WITH_SHA256
+        ECDSA_WITH_SHA256
     }
 
     fn generate(&self, _rng: &mut dyn CryptoRng) -> Result<SoftwareKey, CryptoError> {

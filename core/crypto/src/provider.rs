@@ -17,6 +17,9 @@ pub const AEAD_NONCE_LEN: usize = 12;
 /// Tag length in bytes of the AEAD of every suite.
 pub const AEAD_TAG_LEN: usize = 16;
 
+/// Longest text of public-key encryption: keys and contributions, not documents.
+pub const ENCRYPTED_TEXT_MAX: usize = 256;
+
 /// A hash value.
 pub type Digest = [u8; HASH_LEN];
 
@@ -266,7 +269,8 @@ pub trait EncryptionScheme: Send + Sync {
     /// Encrypts `text` to a public key: the SEC1 uncompressed point, 65 bytes.
     ///
     /// # Errors
-    /// [`CryptoError::InvalidKey`] if it is not a point of the curve.
+    /// [`CryptoError::InvalidKey`] if it is not a point of the curve, [`CryptoError::TooLong`] unless
+    /// `text` has 1 to [`ENCRYPTED_TEXT_MAX`] bytes.
     fn encrypt(
         &self,
         rng: &mut dyn CryptoRng,

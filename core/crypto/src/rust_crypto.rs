@@ -1,12 +1,11 @@
-//! The pure-Rust provider: `no_std`, deterministic under a given generator, on RustCrypto crates.
+//! The suite [`Suite::X25519_P256_AES128GCM_SHA256`] in pure Rust: `no_std`, deterministic under a
+//! given generator, on RustCrypto crates.
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use aes_gcm::aead::{AeadInOut, KeyInit};
-use aes_gcm::{Aes128Gcm, Nonce, Tag};
-use hmac::{Hmac, Mac as _};
+use aes_gcm::aes::Aes128;
 use p256::ecdsa::signature::Verifier;
 use p256::ecdsa::signature::hazmat::RandomizedPrehashSigner;
 use p256::ecdsa::{DerSignature, Signature, SigningKey};
@@ -15,111 +14,28 @@ use p256::pkcs8::{DecodePrivateKey, EncodePrivateKey};
 use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
 
+use crate::generic::{Gcm, Over, check_uncompressed};
 use crate::{
-    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Digest, Domain, ExchangeKey,
-    HASH_LEN, Hash, Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme,
-    SoftwareKey, Suite, VerifyingKey,
+    CryptoError, Domain, ExchangeKey, HASH_LEN, KeyExchange, Provider, Secret, SecureElement,
+    SignatureScheme, SoftwareKey, Suite, VerifyingKey,
 };
+
+/// Object identifiers of the suite (RFC 5480, RFC 5758), shared by its two providers.
+pub(crate) const PRIME256V1: &str = "1.2.840.10045.3.1.7";
+pub(crate) const ECDSA_WITH_SHA256: &str = "1.2.840.10045.4.3.2";
 
 /// The suite [`Suite::X25519_P256_AES128GCM_SHA256`] in pure Rust.
 #[must_use]
 pub fn provider() -> Provider {
     Provider {
         suite: Suite::X25519_P256_AES128GCM_SHA256,
-        hash: Arc::new(Sha2),
-        mac: Arc::new(HmacSha256),
-        kdf: Arc::new(HkdfSha256),
-        aead: Arc::new(AesGcm),
+        hash: Arc::new(Over::<Sha256>::new()),
+        mac: Arc::new(Over::<Sha256>::new()),
+        kdf: Arc::new(Over::<Sha256>::new()),
+        aead: Arc::new(Gcm::<Aes128>::new()),
         key_exchange: Arc::new(X25519),
         signature: Arc::new(P256),
         encryption: None,
-    }
-}
-
-struct Sha2;
-
-impl Hash for Sha2 {
-    fn hash(&self, parts: &[&[u8]]) -> Digest {
-        let mut hash = Sha256::new();
-        for part in parts {
-            hash.update(part);
-        }
-        hash.finalize().into()
-    }
-}
-
-struct HmacSha256;
-
-impl Mac for HmacSha256 {
-    fn mac(&self, key: &[u8], parts: &[&[u8]]) -> Digest {
-        let mut mac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
-        for part in parts {
-            mac.update(part);
-        }
-        mac.finalize().into_bytes().into()
-    }
-}
-
-struct HkdfSha256;
-
-impl Kdf for HkdfSha256 {
-    fn extract(&self, salt: &[u8], input_key: &[u8]) -> Secret {
-        let (mut prk, _) = hkdf::Hkdf::<Sha256>::extract(Some(salt), input_key);
-        let secret = Secret::copied_from(&prk);
-        zeroize::Zeroize::zeroize(prk.as_mut_slice());
-        secret
-    }
-
-    fn expand(&self, prk: &Secret, info: &[&[u8]], len: usize) -> Result<Secret, CryptoError> {
-        if prk.len() != HASH_LEN {
-            return Err(CryptoError::TooLong);
-        }
-        let hkdf =
-            hkdf::Hkdf::<Sha256>::from_prk(prk.expose()).map_err(|_| CryptoError::TooLong)?;
-        Secret::try_filled(len, |out| {
-            hkdf.expand_multi_info(info, out).map_err(|_| CryptoError::TooLong)
-        })
-    }
-}
-
-struct AesGcm;
-
-impl Aead for AesGcm {
-    fn key(&self, key: &Secret) -> Result<Box<dyn AeadKey>, CryptoError> {
-        let key = Aes128Gcm::new_from_slice(key.expose()).map_err(|_| CryptoError::InvalidKey)?;
-        Ok(Box::new(AesGcmKey(key)))
-    }
-}
-
-struct AesGcmKey(Aes128Gcm);
-
-impl AeadKey for AesGcmKey {
-    fn seal_in_place(
-        &self,
-        nonce: &[u8; AEAD_NONCE_LEN],
-        aad: &[u8],
-        data: &mut [u8],
-    ) -> Result<[u8; AEAD_TAG_LEN], CryptoError> {
-        self.0
-            .encrypt_inout_detached(&Nonce::from(*nonce), aad, data.into())
-            .map(Into::into)
-            .map_err(|_| CryptoError::TooLong)
-    }
-
-    fn open_in_place(
-        &self,
-        nonce: &[u8; AEAD_NONCE_LEN],
-        aad: &[u8],
-        sealed: &mut [u8],
-    ) -> Result<usize, CryptoError> {
-        let refused = CryptoError::BadAuthentication;
-        let len = sealed.len().checked_sub(AEAD_TAG_LEN).ok_or(refused)?;
-        let (text, tag) = sealed.split_at_mut(len);
-        let tag = Tag::try_from(&*tag).map_err(|_| refused)?;
-        self.0
-            .decrypt_inout_detached(&Nonce::from(*nonce), aad, text.into(), &tag)
-            .map(|()| len)
-            .map_err(|_| refused)
     }
 }
 
@@ -164,11 +80,11 @@ struct P256;
 
 impl SignatureScheme for P256 {
     fn curve_oid(&self) -> &'static str {
-        crate::suite::PRIME256V1
+        PRIME256V1
     }
 
     fn signature_oid(&self) -> &'static str {
-        crate::suite::ECDSA_WITH_SHA256
+        ECDSA_WITH_SHA256
     }
 
     fn generate(&self, rng: &mut dyn CryptoRng) -> Result<SoftwareKey, CryptoError> {
@@ -189,11 +105,6 @@ impl SignatureScheme for P256 {
             .map_err(|_| CryptoError::InvalidKey)?;
         Ok(Arc::new(P256PublicKey(key)))
     }
-}
-
-/// Only one encoding per key, so that a key is its bytes.
-pub(crate) fn check_uncompressed(point: &[u8]) -> Result<(), CryptoError> {
-    if point.len() == 65 && point[0] == 4 { Ok(()) } else { Err(CryptoError::InvalidKey) }
 }
 
 struct P256Key {

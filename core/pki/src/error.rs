@@ -25,6 +25,9 @@ pub enum PkiError {
     /// The certificate names another role than the one wanted here.
     #[error("the certificate is for another role")]
     WrongRole,
+    /// The certificate or request is for another usage of its key: signing, encryption.
+    #[error("the certificate is for another usage of its key")]
+    WrongUsage,
     /// On the list of revoked certificates.
     #[error("the certificate has been revoked")]
     Revoked,
@@ -54,6 +57,7 @@ impl PkiError {
             Self::NotYetValid => "certificate-not-yet-valid",
             Self::Expired => "certificate-expired",
             Self::WrongRole => "certificate-role",
+            Self::WrongUsage => "certificate-usage",
             Self::Revoked => "certificate-revoked",
             Self::BadIdentity => "serial-format",
             Self::BadProofOfPossession => "request-proof",

@@ -7,7 +7,7 @@ use core::net::IpAddr;
 use core::str::FromStr;
 use core::time::Duration;
 
-use countersign_crypto::{CryptoRng, SecureElement, Suite, UnixTime};
+use countersign_crypto::{CryptoRng, Provider, SecureElement, UnixTime};
 use der::asn1::{BitString, GeneralizedTime, Ia5String, UtcTime};
 use der::{Decode, Encode};
 use spki::SubjectPublicKeyInfoRef;
@@ -26,7 +26,7 @@ use x509_cert::serial_number::SerialNumber;
 use x509_cert::time::Time;
 
 use crate::keys::{Algorithms, SignerInfo};
-use crate::{Identity, PkiError, Requested, Role};
+use crate::{Identity, PkiError, Requested, Role, Usage};
 
 const ID_KP_SERVER_AUTH: der::asn1::ObjectIdentifier =
     der::asn1::ObjectIdentifier::new_unwrap("1.3.6.1.5.5.7.3.1");
@@ -115,7 +115,7 @@ pub enum TlsName {
 enum Kind {
     Root,
     Intermediate,
-    Device(Identity),
+    Device(Identity, Usage),
     Tls(Vec<TlsName>),
     /// Whatever a test wants to see refused.
     #[cfg(test)]
@@ -149,10 +149,12 @@ impl BuilderProfile for Profile {
         }
         let mut extensions: Vec<Extension> = Vec::new();
         let subject = tbs.subject();
+        let of_ca = KeyUsage(KeyUsages::KeyCertSign | KeyUsages::CRLSign);
         let (ca, path_len, usage) = match &self.kind {
-            Kind::Root => (true, None, KeyUsages::KeyCertSign | KeyUsages::CRLSign),
-            Kind::Intermediate => (true, Some(0), KeyUsages::KeyCertSign | KeyUsages::CRLSign),
-            Kind::Device(_) | Kind::Tls(_) => (false, None, KeyUsages::DigitalSignature.into()),
+            Kind::Root => (true, None, of_ca),
+            Kind::Intermediate => (true, Some(0), of_ca),
+            Kind::Device(_, usage) => (false, None, usage.key_usage()),
+            Kind::Tls(_) => (false, None, Usage::Signing.key_usage()),
             #[cfg(test)]
             Kind::Raw(_) => return Ok(extensions),
         };
@@ -163,12 +165,12 @@ impl BuilderProfile for Profile {
         }
         let constraints = BasicConstraints { ca, path_len_constraint: path_len };
         extensions.push(constraints.to_extension(subject, &extensions)?);
-        extensions.push(KeyUsage(usage).to_extension(subject, &extensions)?);
+        extensions.push(usage.to_extension(subject, &extensions)?);
         let names = match &self.kind {
             Kind::Root | Kind::Intermediate => return Ok(extensions),
             #[cfg(test)]
             Kind::Raw(_) => return Ok(extensions),
-            Kind::Device(identity) => {
+            Kind::Device(identity, _) => {
                 vec![GeneralName::UniformResourceIdentifier(Ia5String::new(&identity.to_uri())?)]
             }
             Kind::Tls(names) => {
@@ -193,7 +195,7 @@ fn tls_general_name(name: &TlsName) -> der::Result<GeneralName> {
 ///
 /// The private key is not here: [`Prepared::sign`] is given it.
 pub struct Issuer {
-    suite: Suite,
+    algorithms: Algorithms,
     name: Name,
     point: Vec<u8>,
 }
@@ -203,18 +205,19 @@ impl Issuer {
     ///
     /// # Errors
     /// [`PkiError::Malformed`] or [`PkiError::WrongAlgorithm`].
-    pub fn from_certificate(suite: Suite, der: &[u8]) -> Result<Self, PkiError> {
+    pub fn from_certificate(provider: &Provider, der: &[u8]) -> Result<Self, PkiError> {
+        let algorithms = Algorithms::of(provider)?;
         let certificate = Certificate::from_der(der)?;
         let tbs = certificate.tbs_certificate();
-        let point = Algorithms::of(suite)?.point(tbs.subject_public_key_info())?.to_vec();
-        Ok(Self { suite, name: tbs.subject().clone(), point })
+        let point = algorithms.point(tbs.subject_public_key_info())?.to_vec();
+        Ok(Self { algorithms, name: tbs.subject().clone(), point })
     }
 
-    /// Prepares a leaf for `role` from a verified request.
+    /// Prepares a signing leaf for `role` from a verified request.
     ///
     /// # Errors
-    /// [`PkiError::WrongRole`] if the request names another role; [`PkiError::Malformed`] if the
-    /// validity cannot be encoded.
+    /// [`PkiError::WrongRole`] if the request names another role, [`PkiError::WrongUsage`] if it is
+    /// for an encryption key; [`PkiError::Malformed`] if the validity cannot be encoded.
     pub fn prepare(
         &self,
         request: &Requested,
@@ -222,12 +225,42 @@ impl Issuer {
         number: CertificateNumber,
         validity: Validity,
     ) -> Result<Prepared, PkiError> {
+        self.prepare_leaf(request, role, Usage::Signing, number, validity)
+    }
+
+    /// Prepares an encryption leaf for `role` from a verified
+    /// [`encryption_request`](crate::encryption_request).
+    ///
+    /// # Errors
+    /// As [`Self::prepare`]: [`PkiError::WrongUsage`] if the request is for a signing key.
+    pub fn prepare_encryption(
+        &self,
+        request: &Requested,
+        role: Role,
+        number: CertificateNumber,
+        validity: Validity,
+    ) -> Result<Prepared, PkiError> {
+        self.prepare_leaf(request, role, Usage::Encryption, number, validity)
+    }
+
+    fn prepare_leaf(
+        &self,
+        request: &Requested,
+        role: Role,
+        usage: Usage,
+        number: CertificateNumber,
+        validity: Validity,
+    ) -> Result<Prepared, PkiError> {
         let identity = request.identity().clone();
         if identity.role() != role {
             return Err(PkiError::WrongRole);
         }
+        if request.usage() != usage {
+            return Err(PkiError::WrongUsage);
+        }
         let subject = format!("CN={},OU={},O=Countersign", identity.id(), identity.role().as_str());
-        self.prepare_kind(Kind::Device(identity), &subject, request.point(), number, validity)
+        let kind = Kind::Device(identity, usage);
+        self.prepare_kind(kind, &subject, request.point(), number, validity)
     }
 
     /// Prepares an intermediate CA's certificate (path length 0).
@@ -285,7 +318,7 @@ impl Issuer {
     ) -> Result<Prepared, PkiError> {
         let subject = Name::from_str(subject)?;
         let profile = Profile { issuer: Some(self.name.clone()), subject, kind };
-        Prepared::new(self.suite, profile, point, &self.point, number, validity)
+        Prepared::new(self.algorithms, profile, point, &self.point, number, validity)
     }
 }
 
@@ -294,7 +327,7 @@ impl Issuer {
 /// # Errors
 /// [`PkiError::Malformed`] for a name that does not parse.
 pub fn self_signed(
-    suite: Suite,
+    provider: &Provider,
     common_name: &str,
     point: &[u8],
     number: CertificateNumber,
@@ -302,7 +335,7 @@ pub fn self_signed(
 ) -> Result<Prepared, PkiError> {
     let subject = Name::from_str(&format!("CN={common_name},O=Countersign"))?;
     let profile = Profile { issuer: None, subject, kind: Kind::Root };
-    Prepared::new(suite, profile, point, point, number, validity)
+    Prepared::new(Algorithms::of(provider)?, profile, point, point, number, validity)
 }
 
 /// A certificate that passed every check and lacks only its signature. Signing consumes it.
@@ -316,14 +349,13 @@ pub struct Prepared {
 
 impl Prepared {
     fn new(
-        suite: Suite,
+        algorithms: Algorithms,
         profile: Profile,
         point: &[u8],
         issuer_point: &[u8],
         number: CertificateNumber,
         validity: Validity,
     ) -> Result<Self, PkiError> {
-        let algorithms = Algorithms::of(suite)?;
         let signer = SignerInfo { algorithms, point: issuer_point.to_vec() };
         let serial = SerialNumber::new(number.as_bytes())?;
         let x509_validity = x509_cert::time::Validity::new(

@@ -2,7 +2,7 @@
 
 use alloc::vec::Vec;
 
-use countersign_crypto::Suite;
+use countersign_crypto::Provider;
 use der::asn1::{Any, BitString, ObjectIdentifier};
 use der::{Document, Encode};
 use signature::Keypair;
@@ -14,8 +14,6 @@ use spki::{
 use crate::PkiError;
 
 const EC_PUBLIC_KEY: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
-const PRIME256V1: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
-const ECDSA_WITH_SHA256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.4.3.2");
 
 /// The algorithm identifiers of one suite's certificates.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -25,13 +23,12 @@ pub(crate) struct Algorithms {
 }
 
 impl Algorithms {
-    pub(crate) fn of(suite: Suite) -> Result<Self, PkiError> {
-        match suite {
-            Suite::X25519_P256_AES128GCM_SHA256 => {
-                Ok(Self { curve: PRIME256V1, signature: ECDSA_WITH_SHA256 })
-            }
-            _ => Err(PkiError::WrongAlgorithm),
-        }
+    pub(crate) fn of(provider: &Provider) -> Result<Self, PkiError> {
+        let oid = |text| ObjectIdentifier::new(text).map_err(|_| PkiError::WrongAlgorithm);
+        Ok(Self {
+            curve: oid(provider.signature.curve_oid())?,
+            signature: oid(provider.signature.signature_oid())?,
+        })
     }
 
     pub(crate) fn signature_identifier(self) -> AlgorithmIdentifierOwned {

@@ -4,6 +4,9 @@
 //! devices). Intermediates are provisioned; only leaves travel. A leaf's subject is an
 //! [`Identity`]: its role and its serial number, carried as the one URI in its subjectAltName.
 //!
+//! A leaf has one [`Usage`]. Signing is the usual one; in dual-certificate deployments a party has a
+//! second leaf, under the same identity, whose key others encrypt to.
+//!
 //! Issuing has two steps that only moves connect: [`Issuer::prepare`] checks everything and yields
 //! a [`Prepared`], which the caller records as an intent; [`Prepared::sign`] consumes it.
 //!
@@ -20,6 +23,7 @@ mod identity;
 mod issue;
 mod keys;
 mod request;
+mod usage;
 mod verify;
 
 #[cfg(feature = "std")]
@@ -27,11 +31,15 @@ pub use cache::{BoundedLeafCache, LEAVES_MAX};
 pub use error::PkiError;
 pub use identity::{ID_MAX, Identity, Role};
 pub use issue::{CertificateNumber, Issuer, Prepared, TlsName, Validity, self_signed};
-pub use request::{Requested, parse_request, request};
+pub use request::{Requested, encryption_request, parse_request, request};
+pub use usage::Usage;
 pub use verify::{
-    CERTIFICATE_MAX, Leaf, LeafCache, TrustStore, certified_point, not_after, number,
+    CERTIFICATE_MAX, EncryptionLeaf, Leaf, LeafCache, TrustStore, certified_point, not_after,
+    number,
 };
 
+#[cfg(test)]
+mod encryption_tests;
 #[cfg(test)]
 mod profile_tests;
 #[cfg(test)]

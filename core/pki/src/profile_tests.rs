@@ -20,7 +20,7 @@ use countersign_crypto::{UnixTime, aws_lc};
 const DAY: core::time::Duration = core::time::Duration::from_secs(86_400);
 
 /// The extensions of a good reader certificate.
-fn good(world: &mut World) -> Vec<Extension> {
+pub(crate) fn good(world: &mut World) -> Vec<Extension> {
     let der = reader(world);
     Certificate::from_der(&der).unwrap().tbs_certificate().extensions().unwrap().clone()
 }
@@ -29,7 +29,10 @@ fn value(extension: impl Encode) -> OctetString {
     OctetString::new(extension.to_der().unwrap()).unwrap()
 }
 
-fn replace<T: Encode + AssociatedOid>(extensions: &[Extension], with: T) -> Vec<Extension> {
+pub(crate) fn replace<T: Encode + AssociatedOid>(
+    extensions: &[Extension],
+    with: T,
+) -> Vec<Extension> {
     let mut changed = extensions.to_vec();
     let found = changed.iter_mut().find(|extension| extension.extn_id == T::OID).unwrap();
     found.extn_value = value(with);
@@ -50,11 +53,11 @@ fn uri(text: &str) -> GeneralName {
 }
 
 /// Signs a certificate with these extensions by the CA that is trusted for readers.
-fn signed(world: &mut World, extensions: Vec<Extension>) -> Vec<u8> {
+pub(crate) fn signed(world: &mut World, extensions: Vec<Extension>) -> Vec<u8> {
     let key = world.provider.signature.generate(&mut world.rng).unwrap().key;
     let number = CertificateNumber::random(&mut world.rng);
     let validity = Validity::from(now(), DAY);
-    Issuer::from_certificate(world.provider.suite, &world.devices)
+    Issuer::from_certificate(&world.provider, &world.devices)
         .unwrap()
         .prepare_raw(extensions, key.public_key(), number, validity)
         .unwrap()
@@ -98,7 +101,15 @@ fn every_rule_of_the_profile_refuses_on_its_own() {
             replace(&good, KeyUsage(KeyUsages::DigitalSignature | KeyUsages::KeyCertSign)),
             PkiError::WrongRole,
         ),
-        ("may not sign", usage(KeyUsages::KeyAgreement), PkiError::WrongRole),
+        ("may nothing", usage(KeyUsages::EncipherOnly), PkiError::WrongUsage),
+        ("may not sign", usage(KeyUsages::KeyAgreement), PkiError::WrongUsage),
+        ("may not sign, but decrypt", usage(KeyUsages::KeyEncipherment), PkiError::WrongUsage),
+        (
+            "may sign and decrypt",
+            replace(&good, KeyUsage(KeyUsages::DigitalSignature | KeyUsages::DataEncipherment)),
+            PkiError::WrongUsage,
+        ),
+        ("may only not deny", usage(KeyUsages::NonRepudiation), PkiError::WrongUsage),
         ("unknown and critical", unknown(true), PkiError::Malformed),
         ("two URIs", names(&[own.clone(), own.clone()]), PkiError::Malformed),
         (
@@ -175,11 +186,11 @@ fn a_root_that_allows_nothing_below_it_has_nothing_below_it() {
     let point = root_key.key.public_key();
     let validity = Validity { not_before: UnixTime::default(), not_after: now().plus(DAY) };
     let number = CertificateNumber::random(&mut world.rng);
-    let first = self_signed(world.provider.suite, "Raw", point, number.clone(), validity)
+    let first = self_signed(&world.provider, "Raw", point, number.clone(), validity)
         .unwrap()
         .sign(&*root_key.key, &mut world.rng)
         .unwrap();
-    let root = Issuer::from_certificate(world.provider.suite, &first)
+    let root = Issuer::from_certificate(&world.provider, &first)
         .unwrap()
         .prepare_raw(extensions, point, number, validity)
         .unwrap()

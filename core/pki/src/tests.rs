@@ -1,7 +1,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
-use countersign_crypto::{Digest, Provider, SoftwareKey, UnixTime, aws_lc, rust_crypto};
+use countersign_crypto::{Digest, Provider, SoftwareKey, UnixTime, aws_lc, rust_crypto, sm};
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
@@ -29,11 +29,11 @@ impl World {
         let root_key = provider.signature.generate(&mut rng).unwrap();
         let validity = Validity::from(now(), 3650 * DAY);
         let number = CertificateNumber::random(&mut rng);
-        let root = self_signed(provider.suite, "Root", root_key.key.public_key(), number, validity)
+        let root = self_signed(&provider, "Root", root_key.key.public_key(), number, validity)
             .unwrap()
             .sign(&*root_key.key, &mut rng)
             .unwrap();
-        let issuer = Issuer::from_certificate(provider.suite, &root).unwrap();
+        let issuer = Issuer::from_certificate(&provider, &root).unwrap();
         let mut intermediate = |name: &str| {
             let key = provider.signature.generate(&mut rng).unwrap();
             let number = CertificateNumber::random(&mut rng);
@@ -62,12 +62,16 @@ impl World {
         let csr = request(&self.provider, &identity, &*key.key, &mut self.rng).unwrap();
         let requested = parse_request(&self.provider, &csr).unwrap();
         let number = CertificateNumber::random(&mut self.rng);
-        Issuer::from_certificate(self.provider.suite, &self.devices)
-            .unwrap()
-            .prepare(&requested, role, number, validity)
-            .unwrap()
-            .sign(&*self.devices_key.key, &mut self.rng)
-            .unwrap()
+        let prepared = self.issuer().prepare(&requested, role, number, validity).unwrap();
+        self.sign(prepared)
+    }
+
+    pub(crate) fn issuer(&self) -> Issuer {
+        Issuer::from_certificate(&self.provider, &self.devices).unwrap()
+    }
+
+    pub(crate) fn sign(&mut self, prepared: Prepared) -> Vec<u8> {
+        prepared.sign(&*self.devices_key.key, &mut self.rng).unwrap()
     }
 }
 
@@ -80,8 +84,8 @@ pub(crate) fn refused(result: Result<std::sync::Arc<Leaf>, PkiError>) -> PkiErro
 }
 
 #[test]
-fn issued_leaf_verifies_under_both_providers() {
-    for provider in [rust_crypto::provider(), aws_lc::provider()] {
+fn issued_leaf_verifies_under_every_provider() {
+    for provider in [rust_crypto::provider(), aws_lc::provider(), sm::provider()] {
         let mut world = World::new(provider, 1);
         let der = reader(&mut world);
         let leaf = world.trust().verify(&der, Role::Reader, now(), None).unwrap();
@@ -133,21 +137,23 @@ fn a_ca_is_not_a_leaf_and_a_leaf_is_not_a_ca() {
 
 #[test]
 fn every_flipped_byte_is_refused() {
-    let mut world = World::new(aws_lc::provider(), 6);
-    let der = reader(&mut world);
-    let trust = world.trust();
-    for at in 0..der.len() {
-        let mut bad = der.clone();
-        bad[at] ^= 1;
-        assert!(trust.verify(&bad, Role::Reader, now(), None).is_err(), "byte {at}");
+    for provider in [aws_lc::provider(), sm::provider()] {
+        let mut world = World::new(provider, 6);
+        let der = reader(&mut world);
+        let trust = world.trust();
+        for at in 0..der.len() {
+            let mut bad = der.clone();
+            bad[at] ^= 1;
+            assert!(trust.verify(&bad, Role::Reader, now(), None).is_err(), "byte {at}");
+        }
+        let mut long = der;
+        long.push(0);
+        assert_eq!(refused(trust.verify(&long, Role::Reader, now(), None)), PkiError::Malformed);
     }
-    let mut long = der;
-    long.push(0);
-    assert_eq!(refused(trust.verify(&long, Role::Reader, now(), None)), PkiError::Malformed);
 }
 
 #[derive(Default)]
-struct OneLeaf(Mutex<Option<std::sync::Arc<Leaf>>>);
+pub(crate) struct OneLeaf(Mutex<Option<std::sync::Arc<Leaf>>>);
 
 impl LeafCache for OneLeaf {
     fn find(&self, hash: &Digest) -> Option<std::sync::Arc<Leaf>> {
@@ -197,7 +203,7 @@ fn signing_needs_the_issuers_key() {
     let mut world = World::new(rust_crypto::provider(), 9);
     let key = world.provider.signature.generate(&mut world.rng).unwrap();
     let number = CertificateNumber::random(&mut world.rng);
-    let prepared = Issuer::from_certificate(world.provider.suite, &world.devices)
+    let prepared = Issuer::from_certificate(&world.provider, &world.devices)
         .unwrap()
         .prepare_intermediate("X", key.key.public_key(), number, Validity::from(now(), DAY))
         .unwrap();
@@ -217,10 +223,11 @@ fn identities_are_strict() {
 proptest! {
     #[test]
     fn parsers_are_total(bytes in proptest::collection::vec(any::<u8>(), 0..600)) {
-        let provider = rust_crypto::provider();
+        let provider = sm::provider();
         prop_assert!(parse_request(&provider, &bytes).is_err());
         let trust = TrustStore::new(provider);
         prop_assert!(trust.verify(&bytes, Role::Reader, now(), None).is_err());
+        prop_assert!(trust.verify_encryption(&bytes, Role::Reader, now(), None).is_err());
     }
 }
 
@@ -286,7 +293,7 @@ fn an_issuer_prepares_for_the_role_it_was_asked_for() {
     let key = world.provider.signature.generate(&mut world.rng).unwrap();
     let csr = request(&world.provider, &identity, &*key.key, &mut world.rng).unwrap();
     let requested = parse_request(&world.provider, &csr).unwrap();
-    let issuer = Issuer::from_certificate(world.provider.suite, &world.devices).unwrap();
+    let issuer = Issuer::from_certificate(&world.provider, &world.devices).unwrap();
     let number = CertificateNumber::random(&mut world.rng);
     let validity = Validity::from(now(), DAY);
     let error = issuer.prepare(&requested, Role::Server, number, validity).err();

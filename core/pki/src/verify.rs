@@ -1,7 +1,7 @@
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use countersign_crypto::{Digest, Provider, Suite, UnixTime, VerifyingKey};
+use countersign_crypto::{Digest, Provider, UnixTime, VerifyingKey};
 use der::oid::AssociatedOid;
 use der::{Decode, Encode, Header, Reader, SliceReader};
 use x509_cert::certificate::{Certificate, Version};
@@ -12,7 +12,7 @@ use x509_cert::ext::pkix::{
 };
 
 use crate::keys::Algorithms;
-use crate::{CertificateNumber, Identity, PkiError, Role};
+use crate::{CertificateNumber, Identity, PkiError, Role, Usage};
 
 /// Longest certificate or request, in bytes of DER.
 pub const CERTIFICATE_MAX: usize = 2048;
@@ -42,7 +42,9 @@ pub trait LeafCache: Send + Sync {
 /// A leaf certificate whose signature and profile were verified. Only [`TrustStore`] makes one.
 pub struct Leaf {
     identity: Identity,
+    usage: Usage,
     number: CertificateNumber,
+    point: Vec<u8>,
     key: Arc<dyn VerifyingKey>,
     not_before: UnixTime,
     not_after: UnixTime,
@@ -82,14 +84,48 @@ impl Leaf {
     pub(crate) fn with_hash(&self, number: usize) -> Self {
         let mut hash = [0; 32];
         hash[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        let (identity, number, key) =
-            (self.identity.clone(), self.number.clone(), self.key.clone());
-        let (not_before, not_after, issuer) = (self.not_before, self.not_after, self.issuer);
-        Self { identity, number, key, not_before, not_after, hash, issuer }
+        Self {
+            identity: self.identity.clone(),
+            number: self.number.clone(),
+            point: self.point.clone(),
+            key: self.key.clone(),
+            hash,
+            ..*self
+        }
     }
 
     fn check_time(&self, now: UnixTime) -> Result<(), PkiError> {
         check_time(self.not_before, self.not_after, now)
+    }
+}
+
+/// An encryption certificate whose signature and profile were verified. Only
+/// [`TrustStore::verify_encryption`] makes one.
+pub struct EncryptionLeaf(Arc<Leaf>);
+
+impl EncryptionLeaf {
+    /// Whom the certificate speaks for: the holder of a signing certificate of this identity.
+    #[must_use]
+    pub fn identity(&self) -> &Identity {
+        self.0.identity()
+    }
+
+    /// The certificate's serial number.
+    #[must_use]
+    pub fn number(&self) -> &CertificateNumber {
+        self.0.number()
+    }
+
+    /// The key to encrypt to: SEC1 uncompressed point, on the curve.
+    #[must_use]
+    pub fn point(&self) -> &[u8] {
+        &self.0.point
+    }
+
+    /// Hash over the certificate's DER.
+    #[must_use]
+    pub fn hash(&self) -> &Digest {
+        self.0.hash()
     }
 }
 
@@ -156,13 +192,42 @@ impl TrustStore {
         self.revoked.push(number);
     }
 
-    /// Verifies a leaf (DER) for `role` at `now`: profile, issuer, validity, revocation, and the
+    /// Verifies a signing leaf (DER) for `role` at `now`: profile, issuer, validity, revocation, and the
     /// issuer's signature unless `cache` remembers that. One signature verification at most.
     ///
     /// # Errors
     /// The first check that fails.
     pub fn verify(
         &self,
+        der: &[u8],
+        role: Role,
+        now: UnixTime,
+        cache: Option<&dyn LeafCache>,
+    ) -> Result<Arc<Leaf>, PkiError> {
+        self.verify_for(Usage::Signing, der, role, now, cache)
+    }
+
+    /// Verifies an encryption leaf (DER), otherwise as [`Self::verify`]. That it belongs to the one
+    /// who is being talked to is for the caller to check: same identity as the signing leaf.
+    ///
+    /// # Errors
+    /// The first check that fails; [`PkiError::WrongAlgorithm`] if the suite has no encryption.
+    pub fn verify_encryption(
+        &self,
+        der: &[u8],
+        role: Role,
+        now: UnixTime,
+        cache: Option<&dyn LeafCache>,
+    ) -> Result<EncryptionLeaf, PkiError> {
+        if self.provider.encryption.is_none() {
+            return Err(PkiError::WrongAlgorithm);
+        }
+        self.verify_for(Usage::Encryption, der, role, now, cache).map(EncryptionLeaf)
+    }
+
+    fn verify_for(
+        &self,
+        usage: Usage,
         der: &[u8],
         role: Role,
         now: UnixTime,
@@ -175,7 +240,7 @@ impl TrustStore {
         let leaf = match cache.and_then(|cache| cache.find(&hash)) {
             Some(leaf) => leaf,
             None => {
-                let leaf = Arc::new(self.verify_signature(der, hash, role, now)?);
+                let leaf = Arc::new(self.verify_signature(usage, der, hash, role, now)?);
                 if let Some(cache) = cache {
                     cache.put(&leaf);
                 }
@@ -184,6 +249,9 @@ impl TrustStore {
         };
         if leaf.identity.role() != role {
             return Err(PkiError::WrongRole);
+        }
+        if leaf.usage != usage {
+            return Err(PkiError::WrongUsage);
         }
         // A cache may have outlived the trust under which it was filled.
         let vouches =
@@ -200,13 +268,14 @@ impl TrustStore {
 
     fn verify_signature(
         &self,
+        usage: Usage,
         der: &[u8],
         hash: Digest,
         role: Role,
         now: UnixTime,
     ) -> Result<Leaf, PkiError> {
         let parsed = Parsed::new(&self.provider, der)?;
-        let identity = parsed.check_leaf()?;
+        let identity = parsed.check_leaf(usage)?;
         if identity.role() != role {
             return Err(PkiError::WrongRole);
         }
@@ -226,7 +295,9 @@ impl TrustStore {
         issuer.key.verify(parsed.tbs, &parsed.signature).map_err(|_| PkiError::BadSignature)?;
         Ok(Leaf {
             identity,
+            usage,
             number: parsed.number,
+            point: parsed.point,
             key,
             not_before: parsed.not_before.max(issuer.not_before),
             not_after: parsed.not_after.min(issuer.not_after),
@@ -259,10 +330,10 @@ pub fn number(der: &[u8]) -> Result<CertificateNumber, PkiError> {
 ///
 /// # Errors
 /// [`PkiError::Malformed`] or [`PkiError::WrongAlgorithm`].
-pub fn certified_point(suite: Suite, der: &[u8]) -> Result<Vec<u8>, PkiError> {
+pub fn certified_point(provider: &Provider, der: &[u8]) -> Result<Vec<u8>, PkiError> {
     let certificate = Certificate::from_der(der)?;
     let spki = certificate.tbs_certificate().subject_public_key_info();
-    Algorithms::of(suite)?.point(spki).map(<[u8]>::to_vec)
+    Algorithms::of(provider)?.point(spki).map(<[u8]>::to_vec)
 }
 
 fn check_time(not_before: UnixTime, not_after: UnixTime, now: UnixTime) -> Result<(), PkiError> {
@@ -293,7 +364,7 @@ impl<'a> Parsed<'a> {
         if der.len() > CERTIFICATE_MAX {
             return Err(PkiError::Malformed);
         }
-        let algorithms = Algorithms::of(provider.suite)?;
+        let algorithms = Algorithms::of(provider)?;
         let certificate = Certificate::from_der(der)?;
         let tbs = certificate.tbs_certificate();
         let wanted = algorithms.signature_identifier();
@@ -349,12 +420,15 @@ impl<'a> Parsed<'a> {
         }
     }
 
-    fn check_leaf(&self) -> Result<Identity, PkiError> {
+    fn check_leaf(&self, wanted: Usage) -> Result<Identity, PkiError> {
         self.check_critical()?;
         let constraints: BasicConstraints = self.extension()?;
         let usage: KeyUsage = self.extension()?;
-        if constraints.ca || usage.key_cert_sign() || !usage.digital_signature() {
+        if constraints.ca || usage.key_cert_sign() {
             return Err(PkiError::WrongRole);
+        }
+        if Usage::of(&usage) != Some(wanted) {
+            return Err(PkiError::WrongUsage);
         }
         single_uri(&self.extensions)
     }

@@ -53,7 +53,7 @@ fn ends(world: &World, clock: &Arc<Wound>, buffer: usize) -> (Reader, Server) {
 async fn accept(server: &mut Server, world: &World) -> Result<(), NetError<Error>> {
     loop {
         match server.next(None).await? {
-            Next::Event(ServerEvent::LookUp(_)) => {
+            Next::Event(ServerEvent::Ask(_)) => {
                 let (channel, now, rng) = server.parts();
                 channel
                     .reader_found(now, rng, world.directory.clone())

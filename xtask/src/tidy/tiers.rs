@@ -24,10 +24,12 @@ const NO_WORLD: [&str; 10] = [
 /// HTTP: `service` has none of its types.
 const NO_HTTP: [&str; 6] = ["axum", "axum-server", "hyper", "http", "tower", "tower-http"];
 /// Who may carry `testkit` in its product: the tools only.
-const TOOLS: [&str; 2] = ["bench", "xtask"];
+const TOOLS: [&str; 3] = ["bench", "fuzz-entry", "xtask"];
 /// The package of use cases.
 const SERVICE: &str = "countersign-service";
 const TESTKIT: &str = "testkit";
+/// The folder of the fuzz targets.
+const FUZZ: &str = "fuzz";
 
 /// Applies the rules to every package of the workspace; development dependencies are free.
 pub(super) fn check(metadata: &Metadata, root: &Path, findings: &mut Findings) {
@@ -77,6 +79,8 @@ fn forbidden(
         ("core", None) if world => Some("core does not know the outside world"),
         ("edge", Some("app")) => Some("dependencies point down"),
         (TESTKIT, Some("edge" | "app")) => Some("testkit stands on core only"),
+        (FUZZ, Some("edge" | "app")) => Some("what is fuzzed is core: nothing else parses alone"),
+        (TESTKIT, Some(_)) if TOOLS.contains(&dependency) => Some("a tool"),
         _ if name == SERVICE && NO_HTTP.contains(&dependency) => Some("service has no HTTP types"),
         ("edge" | "app", Some(_)) if dependency == TESTKIT => Some("testkit is for tests"),
         ("edge" | "app", Some(_)) if TOOLS.contains(&dependency) => Some("a tool"),
@@ -131,6 +135,12 @@ mod tests {
         assert!(forbidden("bench", "bench", TESTKIT, Some(TESTKIT)).is_none());
         assert!(forbidden(TESTKIT, TESTKIT, "countersign-crypto", Some("core")).is_none());
         assert!(forbidden(TESTKIT, TESTKIT, "countersign-store", Some("edge")).is_some());
+        assert!(forbidden("fuzz-entry", FUZZ, TESTKIT, Some(TESTKIT)).is_none());
+        assert!(forbidden("fuzz-entry", FUZZ, "countersign-pki", Some("core")).is_none());
+        assert!(forbidden("fuzz-entry", FUZZ, "countersign-net", Some("edge")).is_some());
+        for (name, floor) in [("countersign-net", "edge"), (TESTKIT, TESTKIT)] {
+            assert!(forbidden(name, floor, "fuzz-entry", Some(FUZZ)).is_some());
+        }
     }
 
     /// `core/a` reaches tokio through `middle`; its development dependency `tool` is free.

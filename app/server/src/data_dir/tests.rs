@@ -65,7 +65,7 @@ impl Made {
 fn tls_matches(keys: &Keys) -> bool {
     let provider = countersign_crypto::aws_lc::provider();
     let key = provider.signature.load_pkcs8(&keys.tls.1).unwrap();
-    certified_point(provider.suite, &keys.tls.0).unwrap() == key.public_key()
+    certified_point(&provider, &keys.tls.0).unwrap() == key.public_key()
 }
 
 #[test]

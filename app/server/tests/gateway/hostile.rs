@@ -57,7 +57,7 @@ async fn foreign_expired_revoked_blocked_and_unknown_readers_are_refused_by_name
     // Foreign: enrolled elsewhere. Its serial is known here, its certificate is not ours.
     let mut foreign = elsewhere.enroll("RD-1").await.config;
     let known = stage.enroll("RD-1").await;
-    foreign.trust = known.config.trust.clone();
+    foreign.credentials[0].trust = known.config.credentials[0].trust.clone();
     let error = stage.reader(foreign).0.read(ReadOptions::default()).await.unwrap_err();
     assert_eq!(alert(&error), (AlertCode::Certificate, true));
 

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_channel::{IdKind, ReaderConfig};
+use countersign_channel::{Credential, IdKind, Mode, Policy, ReaderConfig};
 use countersign_crypto::{Provider, Secret, SecureElement, UnixTime, aws_lc};
 use countersign_device::Reader;
 use countersign_emulator::{
@@ -94,8 +94,7 @@ impl Stage {
         let identity = Identity::new(Role::Reader, serial).unwrap();
         let csr = request(&self.provider, &identity, &*key, &mut rng).unwrap();
         let enrolled = service.enrol_reader(&Actor::Console, &csr).await.unwrap();
-        let number = countersign_pki::number(&enrolled.certificate).unwrap();
-        let config = self.config(serial, key, enrolled.certificate, number);
+        let config = self.config(serial, key, enrolled.certificate);
         Enrolled { id: enrolled.device.id, config }
     }
 
@@ -104,20 +103,24 @@ impl Stage {
         serial: &str,
         key: Arc<dyn SecureElement>,
         certificate: Vec<u8>,
-        number: CertificateNumber,
     ) -> ReaderConfig {
         let authority = self.server.service().authority();
         let mut trust = TrustStore::new(self.provider.clone());
         trust.trust(&authority.root, &authority.server_issuer, Role::Server, now()).unwrap();
-        ReaderConfig {
+        let credential = Credential {
             provider: self.provider.clone(),
-            secure_element: key,
+            key,
             certificate,
+            trust: Arc::new(trust),
+            encryption: None,
+        };
+        ReaderConfig {
+            credentials: vec![credential],
+            mode: Mode::C1,
+            policies: vec![Policy::default()],
             serial: serial.to_owned(),
-            certificate_number: number,
             signed_id: IdKind::CertificateNumber,
             sent_id: IdKind::Serial,
-            trust: Arc::new(trust),
             server_id: Some("srv-test".into()),
         }
     }
@@ -125,16 +128,12 @@ impl Stage {
     /// A reader with a certificate of our CA of which the directory knows nothing.
     pub(crate) fn unlisted(&self, serial: &str) -> ReaderConfig {
         let validity = Validity { not_before: now().minus(DAY), not_after: now().plus(DAY) };
-        let (key, certificate, number) = self.issue(serial, validity);
-        self.config(serial, key, certificate, number)
+        let (key, certificate) = self.issue(serial, validity);
+        self.config(serial, key, certificate)
     }
 
     /// A key and its certificate, signed past the use cases.
-    fn issue(
-        &self,
-        serial: &str,
-        validity: Validity,
-    ) -> (Arc<dyn SecureElement>, Vec<u8>, CertificateNumber) {
+    fn issue(&self, serial: &str, validity: Validity) -> (Arc<dyn SecureElement>, Vec<u8>) {
         let keys = self.data().open_keys(&self.passphrase, &self.provider, now(), None).unwrap();
         let mut rng = SystemRng::default();
         let key = self.provider.signature.generate(&mut rng).unwrap().key;
@@ -143,19 +142,20 @@ impl Stage {
         let requested = parse_request(&self.provider, &csr).unwrap();
         let number = CertificateNumber::random(&mut rng);
         let authority = keys.authority;
-        let certificate = Issuer::from_certificate(self.provider.suite, &authority.device_issuer)
+        let certificate = Issuer::from_certificate(&self.provider, &authority.device_issuer)
             .unwrap()
-            .prepare(&requested, Role::Reader, number.clone(), validity)
+            .prepare(&requested, Role::Reader, number, validity)
             .unwrap()
             .sign(&*authority.device_issuer_key, &mut rng)
             .unwrap();
-        (key, certificate, number)
+        (key, certificate)
     }
 
     /// A reader whose certificate is of our CA and in the store, but ran out yesterday.
     pub(crate) async fn enroll_expired(&self, serial: &str) -> Enrolled {
         let validity = Validity { not_before: now().minus(10 * DAY), not_after: now().minus(DAY) };
-        let (key, certificate, number) = self.issue(serial, validity);
+        let (key, certificate) = self.issue(serial, validity);
+        let number = countersign_pki::number(&certificate).unwrap();
         let mut rng = SystemRng::default();
         let device = Device {
             id: new_id(Id::Reader, now(), &mut rng),
@@ -184,7 +184,7 @@ impl Stage {
             })
             .await
             .unwrap();
-        Enrolled { id, config: self.config(serial, key, certificate, number) }
+        Enrolled { id, config: self.config(serial, key, certificate) }
     }
 
     /// A reader program with a citizen's card on it.

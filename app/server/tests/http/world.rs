@@ -211,10 +211,10 @@ fn authority() -> Authority {
     let keys: Vec<Arc<dyn SecureElement>> = (100..105).map(key).collect();
     let [root_key, device_key, issuer_key, server_key, audit_key] = keys.try_into().ok().unwrap();
     let number = CertificateNumber::random(&mut rng);
-    let root = self_signed(provider.suite, "Root", root_key.public_key(), number, validity)
+    let root = self_signed(&provider, "Root", root_key.public_key(), number, validity)
         .and_then(|prepared| prepared.sign(&*root_key, &mut rng))
         .unwrap();
-    let issuer = Issuer::from_certificate(provider.suite, &root).unwrap();
+    let issuer = Issuer::from_certificate(&provider, &root).unwrap();
     let mut intermediate = |name, key: &dyn SecureElement| {
         let number = CertificateNumber::random(&mut rng);
         issuer
@@ -227,7 +227,7 @@ fn authority() -> Authority {
     let requested =
         parse_request(&provider, &csr(PkiRole::Server, SERVER_ID, &*server_key)).unwrap();
     let number = CertificateNumber::random(&mut rng);
-    let server = Issuer::from_certificate(provider.suite, &server_issuer)
+    let server = Issuer::from_certificate(&provider, &server_issuer)
         .and_then(|issuer| issuer.prepare(&requested, PkiRole::Server, number, validity))
         .and_then(|prepared| prepared.sign(&*issuer_key, &mut rng))
         .unwrap();

@@ -1,0 +1,548 @@
+//! What both sides of every mode have in common: a machine that is in a handshake, open, or dead.
+
+use alloc::boxed::Box;
+use alloc::collections::VecDeque;
+use alloc::vec::Vec;
+use core::fmt;
+use core::time::Duration;
+
+use countersign_crypto::{CryptoRng, UnixTime};
+use zeroize::Zeroizing;
+
+use crate::link::Link;
+use crate::session::{Received, Session};
+use crate::wire::{Frame, Kind, Mode};
+use crate::{Delivery, Error, HANDSHAKE_TIMEOUT, alert};
+
+/// When a handshake message is first repeated over datagrams; then after twice as long, and so on.
+const REPEAT_AFTER: Duration = Duration::from_millis(500);
+
+/// What happened on one side of a channel; `Q` is what its owner may be asked.
+pub enum Event<Q> {
+    /// The handshake waits for the owner's answer.
+    Ask(Q),
+    /// Both sides have confirmed; data may be sent.
+    Connected,
+    /// One record's data.
+    Data(Zeroizing<Vec<u8>>),
+    /// The peer has closed properly; over a stream, nothing is missing.
+    Closed,
+}
+
+impl<Q: fmt::Debug> fmt::Debug for Event<Q> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Ask(question) => f.debug_tuple("Ask").field(question).finish(),
+            Self::Connected => f.write_str("Connected"),
+            Self::Data(_) => f.write_str("Data(..)"),
+            Self::Closed => f.write_str("Closed"),
+        }
+    }
+}
+
+/// One side of a family of handshakes: its configuration, and its states as one enum.
+pub(crate) trait Party {
+    /// One struct per awaited message, consumed by its handler.
+    type State;
+    /// What the owner may be asked.
+    type Question;
+    /// Whether the peer of this side may send alerts. They are not authenticated: like a
+    /// connection reset, anyone on the path can send one.
+    const HEARS_ALERTS: bool;
+
+    /// Which messages a state awaits; none while the owner is asked.
+    fn awaited(state: &Self::State) -> &'static [Kind];
+
+    /// Whether, over datagrams, this side repeats what it sent last until it hears the answer.
+    fn repeats(state: &Self::State) -> bool;
+
+    /// Takes an awaited message.
+    fn handle(
+        &self,
+        state: Self::State,
+        cx: &mut Cx<'_>,
+        frame: &Frame,
+    ) -> Result<Step<Self>, Error>;
+}
+
+/// What a handler may use.
+pub(crate) struct Cx<'a> {
+    pub(crate) now: UnixTime,
+    pub(crate) rng: &'a mut dyn CryptoRng,
+    pub(crate) link: &'a mut Link,
+}
+
+/// Where a handler leaves the machine.
+pub(crate) enum Step<P: Party + ?Sized> {
+    Await(P::State),
+    Ask(P::State, P::Question),
+    Open(Box<Session>),
+}
+
+enum State<H> {
+    Handshake(H),
+    Open(Box<Session>),
+    Dead,
+}
+
+/// The last flight over datagrams: repeated after a while, and when its cause arrives again.
+#[derive(Default)]
+struct Repeat {
+    flight: Vec<Vec<u8>>,
+    heard: Vec<u8>,
+    due: Option<UnixTime>,
+    wait: Duration,
+}
+
+/// The machine behind every public channel type.
+pub(crate) struct Endpoint<P: Party> {
+    pub(crate) party: P,
+    delivery: Delivery,
+    link: Link,
+    state: State<P::State>,
+    deadline: Option<UnixTime>,
+    repeat: Repeat,
+    discarded: u64,
+    events: VecDeque<Event<P::Question>>,
+}
+
+impl<P: Party> Endpoint<P> {
+    /// A machine in its first state; `link` may already hold its first message.
+    pub(crate) fn new(
+        party: P,
+        delivery: Delivery,
+        link: Link,
+        state: P::State,
+        now: UnixTime,
+    ) -> Self {
+        let mut endpoint = Self {
+            party,
+            delivery,
+            link,
+            state: State::Handshake(state),
+            deadline: Some(now.plus(HANDSHAKE_TIMEOUT)),
+            repeat: Repeat::default(),
+            discarded: 0,
+            events: VecDeque::new(),
+        };
+        endpoint.remember_flight(now, &[]);
+        endpoint
+    }
+
+    pub(crate) fn handle(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        if matches!(self.state, State::Dead) {
+            return Err(Error::Dead);
+        }
+        match self.delivery {
+            Delivery::Stream => {
+                self.link.receive(bytes);
+                self.advance(now, rng)
+            }
+            Delivery::Datagrams => self.handle_datagram(now, rng, bytes),
+        }
+    }
+
+    /// Takes frames off the stream as long as there are any.
+    fn advance(&mut self, now: UnixTime, rng: &mut dyn CryptoRng) -> Result<(), Error> {
+        loop {
+            let awaited = match &self.state {
+                State::Dead => return Err(Error::Dead),
+                State::Handshake(state) => P::awaited(state),
+                State::Open(_) => &[Kind::Record],
+            };
+            if awaited.is_empty() {
+                return self.link.check_ahead().inspect_err(|_| self.state = State::Dead);
+            }
+            let frame = if P::HEARS_ALERTS {
+                let kinds = [awaited, &[Kind::Alert]].concat();
+                self.link.next(&kinds)
+            } else {
+                self.link.next(awaited)
+            };
+            // From here on an error leaves the machine dead.
+            let state = core::mem::replace(&mut self.state, State::Dead);
+            let Some(frame) = frame? else {
+                self.state = state;
+                return Ok(());
+            };
+            self.take(state, now, rng, frame)?;
+        }
+    }
+
+    /// Takes one frame that the state awaits.
+    fn take(
+        &mut self,
+        state: State<P::State>,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        frame: Frame,
+    ) -> Result<(), Error> {
+        if frame.kind == Kind::Alert {
+            return Err(match alert::decode(frame.body()) {
+                Some((code, incident)) => Error::Alert { code, incident },
+                None => Error::Malformed("alert"),
+            });
+        }
+        match state {
+            State::Dead => Err(Error::Dead),
+            State::Handshake(state) => {
+                let mut cx = Cx { now, rng, link: &mut self.link };
+                let step = self.party.handle(state, &mut cx, &frame)?;
+                self.settle(step);
+                self.remember_flight(now, &frame.raw);
+                Ok(())
+            }
+            State::Open(mut session) => {
+                match session.receive(now, &mut self.link, frame)? {
+                    Received::Data(data) => self.events.push_back(Event::Data(data)),
+                    Received::Closed => self.events.push_back(Event::Closed),
+                    Received::Nothing => {}
+                    Received::Discarded => self.discarded += 1,
+                }
+                self.state = State::Open(session);
+                Ok(())
+            }
+        }
+    }
+
+    fn settle(&mut self, step: Step<P>) {
+        self.state = match step {
+            Step::Await(state) => State::Handshake(state),
+            Step::Ask(state, question) => {
+                self.events.push_back(Event::Ask(question));
+                State::Handshake(state)
+            }
+            Step::Open(session) => {
+                self.deadline = None;
+                self.events.push_back(Event::Connected);
+                State::Open(session)
+            }
+        };
+    }
+
+    /// Takes one datagram. What is not awaited was lost, doubled or swapped on its way, or is
+    /// forged; none of that ends the channel. What is awaited and wrong ends a handshake.
+    fn handle_datagram(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        bytes: &[u8],
+    ) -> Result<(), Error> {
+        let Some(frame) = self.link.datagram(bytes) else {
+            self.discarded += 1;
+            return Ok(());
+        };
+        let awaited = match &self.state {
+            State::Dead => return Err(Error::Dead),
+            State::Handshake(state) => {
+                P::awaited(state).contains(&frame.kind)
+                    || (P::HEARS_ALERTS && frame.kind == Kind::Alert)
+            }
+            State::Open(session) => frame.kind == session.record_kind(),
+        };
+        if awaited {
+            self.link.fix(frame.mode);
+            let state = core::mem::replace(&mut self.state, State::Dead);
+            self.take(state, now, rng, frame)
+        } else {
+            if !self.repeat.flight.is_empty() && frame.raw == self.repeat.heard {
+                self.send_again(); // the peer has not heard our answer
+            } else {
+                self.discarded += 1;
+            }
+            Ok(())
+        }
+    }
+
+    /// Over datagrams: keeps what is about to be sent, if this side is the one to repeat it.
+    fn remember_flight(&mut self, now: UnixTime, heard: &[u8]) {
+        if self.delivery == Delivery::Stream {
+            return;
+        }
+        let (keep, again) = match &self.state {
+            State::Handshake(state) => (P::repeats(state), true),
+            State::Open(_) => (true, false), // the last message, if its cause comes once more
+            State::Dead => (false, false),
+        };
+        self.repeat = Repeat {
+            flight: if keep { self.link.queued() } else { Vec::new() },
+            heard: heard.to_vec(),
+            due: (keep && again).then(|| now.plus(REPEAT_AFTER)),
+            wait: REPEAT_AFTER * 2,
+        };
+    }
+
+    fn send_again(&mut self) {
+        for frame in &self.repeat.flight {
+            self.link.send_frame(frame.clone());
+        }
+    }
+
+    /// Goes on with the owner's answer.
+    pub(crate) fn answer(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        waits: impl FnOnce(&P::State) -> bool,
+        go_on: impl FnOnce(&P, P::State, &mut Cx<'_>) -> Result<Step<P>, Error>,
+    ) -> Result<(), Error> {
+        // The owner may have been slow; what comes after its answer is the dear part.
+        self.handle_timeout(now)?;
+        match &self.state {
+            State::Dead => return Err(Error::Dead),
+            State::Handshake(state) if waits(state) => {}
+            _ => return Err(Error::Misuse("nothing was asked")), // and the session goes on
+        }
+        if let State::Handshake(state) = core::mem::replace(&mut self.state, State::Dead) {
+            let mut cx = Cx { now, rng, link: &mut self.link };
+            let step = go_on(&self.party, state, &mut cx)?;
+            self.settle(step);
+            let heard = core::mem::take(&mut self.repeat.heard);
+            self.remember_flight(now, &heard);
+        }
+        match self.delivery {
+            Delivery::Stream => self.advance(now, rng),
+            Delivery::Datagrams => Ok(()),
+        }
+    }
+
+    pub(crate) fn refuse(&mut self, error: &Error, incident: &str) {
+        self.state = State::Dead;
+        self.link.send_alert(error, incident);
+    }
+
+    pub(crate) fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+        let frame = self.link.poll_transmit();
+        if let (State::Open(session), true) = (&mut self.state, self.link.is_drained()) {
+            session.sent();
+        }
+        frame
+    }
+
+    pub(crate) fn poll_event(&mut self) -> Option<Event<P::Question>> {
+        self.events.pop_front()
+    }
+
+    pub(crate) fn poll_timeout(&self) -> Option<UnixTime> {
+        let open = match &self.state {
+            State::Open(session) => session.poll_timeout(),
+            State::Handshake(_) => self.repeat.due,
+            State::Dead => None,
+        };
+        [self.deadline, open].into_iter().flatten().min()
+    }
+
+    pub(crate) fn handle_timeout(&mut self, now: UnixTime) -> Result<(), Error> {
+        match core::mem::replace(&mut self.state, State::Dead) {
+            State::Dead => Ok(()),
+            State::Handshake(_) if self.deadline.is_some_and(|due| now >= due) => {
+                Err(Error::Timeout)
+            }
+            State::Handshake(state) => {
+                if self.repeat.due.is_some_and(|due| now >= due) {
+                    self.send_again();
+                    self.repeat.due = Some(now.plus(self.repeat.wait));
+                    self.repeat.wait *= 2;
+                }
+                self.state = State::Handshake(state);
+                Ok(())
+            }
+            // A peer that is silent for too long leaves nothing here: the keys go with the session.
+            State::Open(mut session) => {
+                session.handle_timeout(now, &mut self.link)?;
+                self.state = State::Open(session);
+                Ok(())
+            }
+        }
+    }
+
+    pub(crate) fn handle_end(&mut self) -> Result<(), Error> {
+        match core::mem::replace(&mut self.state, State::Dead) {
+            State::Open(session) if session.is_peer_closed() => Ok(()),
+            State::Dead => Err(Error::Dead),
+            _ => Err(Error::Truncated),
+        }
+    }
+
+    /// The open session, if there is one.
+    pub(crate) const fn session(&self) -> Option<&Session> {
+        match &self.state {
+            State::Open(session) => Some(session),
+            _ => None,
+        }
+    }
+
+    /// The open session and the link it sends on.
+    pub(crate) const fn open(&mut self) -> Result<(&mut Session, &mut Link), Error> {
+        match &mut self.state {
+            State::Open(session) => Ok((session, &mut self.link)),
+            State::Dead => Err(Error::Dead),
+            State::Handshake(_) => Err(Error::Misuse("the handshake is not done")),
+        }
+    }
+
+    pub(crate) fn mode(&self) -> Mode {
+        self.link.mode()
+    }
+
+    pub(crate) const fn discarded(&self) -> u64 {
+        self.discarded
+    }
+}
+
+/// The methods that every public channel type has.
+macro_rules! channel {
+    ($channel:ident, $event:ty) => {
+        impl $channel {
+            /// Takes bytes from the peer: any piece of the stream, or one whole datagram.
+            ///
+            /// # Errors
+            /// Any; the channel is dead afterwards.
+            pub fn handle(
+                &mut self,
+                now: UnixTime,
+                rng: &mut dyn CryptoRng,
+                bytes: &[u8],
+            ) -> Result<(), Error> {
+                self.0.handle(now, rng, bytes)
+            }
+
+            /// Bytes to send, if any; over datagrams, one datagram.
+            pub fn poll_transmit(&mut self) -> Option<Vec<u8>> {
+                self.0.poll_transmit()
+            }
+
+            /// What happened, if anything.
+            pub fn poll_event(&mut self) -> Option<$event> {
+                self.0.poll_event()
+            }
+
+            /// When to call [`Self::handle_timeout`], if at all.
+            #[must_use]
+            pub fn poll_timeout(&self) -> Option<UnixTime> {
+                self.0.poll_timeout()
+            }
+
+            /// Takes the time: ends a handshake that took too long, repeats a lost message, sends
+            /// a probe or gives up a silent peer.
+            ///
+            /// # Errors
+            /// [`Error::Timeout`] or [`Error::Silent`]; the channel is dead afterwards.
+            pub fn handle_timeout(&mut self, now: UnixTime) -> Result<(), Error> {
+                self.0.handle_timeout(now)
+            }
+
+            /// The byte stream has ended.
+            ///
+            /// # Errors
+            /// [`Error::Truncated`] unless the peer had closed properly.
+            pub fn handle_end(&mut self) -> Result<(), Error> {
+                self.0.handle_end()
+            }
+
+            /// Seals `data` (at most [`crate::RECORD_MAX`] bytes) into one record.
+            ///
+            /// # Errors
+            /// [`Error::Misuse`] before the session is open, after closing, or for too much data;
+            /// [`Error::KeyExhausted`].
+            pub fn send(&mut self, data: &[u8]) -> Result<(), Error> {
+                let (session, link) = self.0.open()?;
+                session.send(link, data)
+            }
+
+            /// Queues the close record.
+            ///
+            /// # Errors
+            /// [`Error::Misuse`] before the session is open.
+            pub fn close(&mut self) -> Result<(), Error> {
+                let (session, link) = self.0.open()?;
+                session.close(link)
+            }
+
+            /// Goes on with the next key for what this side sends. The old one is wiped: what it
+            /// protected stays closed, whatever leaks later. Happens by itself after
+            /// [`crate::RECORDS_PER_KEY_MAX`] records.
+            ///
+            /// # Errors
+            /// [`Error::Misuse`] before the session is open or after closing.
+            pub fn rekey(&mut self) -> Result<(), Error> {
+                let (session, link) = self.0.open()?;
+                session.rekey(link)
+            }
+
+            /// Enters sleep mode (A6): sends a probe every `times.every`, and gives the peer up if
+            /// an answer takes longer than `times.within`. The owner calls
+            /// [`Self::handle_timeout`] when [`Self::poll_timeout`] says so.
+            ///
+            /// # Errors
+            /// [`Error::Misuse`] before the session is open, or for a time of zero.
+            pub fn sleep(&mut self, now: UnixTime, times: Heartbeat) -> Result<(), Error> {
+                times.check()?;
+                self.0.open()?.0.sleep(now, times);
+                Ok(())
+            }
+
+            /// Watches a peer that may sleep (A6): gives it up when nothing authentic arrives for
+            /// `times.every + times.within`.
+            ///
+            /// # Errors
+            /// As [`Self::sleep`].
+            pub fn watch(&mut self, now: UnixTime, times: Heartbeat) -> Result<(), Error> {
+                times.check()?;
+                self.0.open()?.0.watch(now, times);
+                Ok(())
+            }
+
+            /// Leaves sleep mode, or stops watching.
+            ///
+            /// # Errors
+            /// [`Error::Misuse`] before the session is open.
+            pub fn wake(&mut self) -> Result<(), Error> {
+                self.0.open()?.0.wake();
+                Ok(())
+            }
+
+            /// The peer's certificate, once connected.
+            #[must_use]
+            pub fn peer(&self) -> Option<&Leaf> {
+                self.0.session().map(|session| &*session.peer)
+            }
+
+            /// The exporter, once connected.
+            #[must_use]
+            pub fn exporter(&self) -> Option<&Exporter> {
+                self.0.session().map(|session| &session.exporter)
+            }
+
+            /// The policy agreed on, once connected.
+            #[must_use]
+            pub fn policy(&self) -> Option<Policy> {
+                self.0.session().map(|session| session.policy)
+            }
+
+            /// The suite agreed on, once connected.
+            #[must_use]
+            pub fn suite(&self) -> Option<Suite> {
+                self.0.session().map(|session| session.suite)
+            }
+
+            /// The mode spoken; before the first message, the first of those possible.
+            #[must_use]
+            pub fn mode(&self) -> Mode {
+                self.0.mode()
+            }
+
+            /// How many datagrams were dropped because they were old, damaged or forged.
+            #[must_use]
+            pub const fn discarded(&self) -> u64 {
+                self.0.discarded()
+            }
+        }
+    };
+}
+pub(crate) use channel;

@@ -1,0 +1,172 @@
+//! Limits per source address: whoever can answer challenges can still make a server verify
+//! signatures, so bad proofs are paid for (G11).
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::time::Duration;
+
+use countersign_crypto::{CryptoRng, Provider, Secret, UnixTime};
+
+use crate::contribution::random_secret;
+use crate::{Error, Refusal};
+
+/// Refused proofs that a source may have at once.
+pub const SOURCE_BURST: u32 = 64;
+/// How long one of them takes to be forgiven: 16 per second.
+pub const SOURCE_FORGIVES: Duration = Duration::from_micros(62_500);
+/// Sources are told apart by a keyed hash into so many places: 1 MiB, however many there are.
+/// Two that share a place share its limit; nobody outside knows which do.
+pub const SOURCE_PLACES: usize = 1 << 16;
+
+/// What of an IPv6 address names a customer's network: the rest is free to choose.
+const IPV6_PREFIX_LEN: usize = 8;
+
+/// Lets proofs of a source through, or not. Shared by all connections of a server.
+pub trait SourceGate: Send + Sync {
+    /// Before a proof from `address` (its octets) is verified: counts it as if it were bad.
+    ///
+    /// # Errors
+    /// [`Refusal::SourceLimited`].
+    fn admit(&self, now: UnixTime, address: &[u8]) -> Result<(), Error>;
+
+    /// The proof was good: it does not count.
+    fn proven(&self, now: UnixTime, address: &[u8]);
+}
+
+/// When a place will be free of what was charged to it (the "generic cell rate" form of a token
+/// bucket: one time per place).
+type FreeAt = u64;
+
+/// The limits of one server process.
+pub struct SourceLimits {
+    provider: Provider,
+    key: Secret,
+    places: Vec<FreeAt>,
+}
+
+impl SourceLimits {
+    /// No source has been heard of.
+    #[must_use]
+    pub fn new(provider: Provider, rng: &mut dyn CryptoRng) -> Self {
+        Self { provider, key: random_secret(rng), places: vec![0; SOURCE_PLACES] }
+    }
+
+    fn place(&mut self, address: &[u8]) -> &mut FreeAt {
+        let network = if address.len() == 16 { &address[..IPV6_PREFIX_LEN] } else { address };
+        let [a, b, ..] = self.provider.mac.mac(self.key.expose(), &[network]);
+        &mut self.places[usize::from(u16::from_be_bytes([a, b]))]
+    }
+
+    /// See [`SourceGate::admit`].
+    ///
+    /// # Errors
+    /// As there.
+    pub fn admit(&mut self, now: UnixTime, address: &[u8]) -> Result<(), Error> {
+        let now = micros(now);
+        let place = self.place(address);
+        let charged = (*place).max(now) + STEP;
+        if charged - now > STEP * u64::from(SOURCE_BURST) {
+            return Err(Refusal::SourceLimited.into());
+        }
+        *place = charged;
+        Ok(())
+    }
+
+    /// See [`SourceGate::proven`].
+    pub fn proven(&mut self, address: &[u8]) {
+        let place = self.place(address);
+        *place = place.saturating_sub(STEP);
+    }
+}
+
+const STEP: u64 = SOURCE_FORGIVES.as_micros() as u64;
+
+fn micros(now: UnixTime) -> u64 {
+    now.as_millis().saturating_mul(1000)
+}
+
+/// [`SourceLimits`] behind a lock, for a server's connections.
+#[cfg(feature = "std")]
+pub struct SharedSources(std::sync::Mutex<SourceLimits>);
+
+#[cfg(feature = "std")]
+impl SharedSources {
+    /// Shares `limits`.
+    #[must_use]
+    pub const fn new(limits: SourceLimits) -> Self {
+        Self(std::sync::Mutex::new(limits))
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, SourceLimits> {
+        // No method leaves the state half-changed, so a poisoned lock is still sound.
+        self.0.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}
+
+#[cfg(feature = "std")]
+impl SourceGate for SharedSources {
+    fn admit(&self, now: UnixTime, address: &[u8]) -> Result<(), Error> {
+        self.lock().admit(now, address)
+    }
+
+    fn proven(&self, _now: UnixTime, address: &[u8]) {
+        self.lock().proven(address);
+    }
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use countersign_crypto::rust_crypto;
+
+    use super::*;
+
+    const T0: UnixTime = UnixTime::from_secs(1_800_000_000);
+    const LIMITED: Result<(), Error> = Err(Error::Refused(Refusal::SourceLimited));
+
+    fn limits() -> SourceLimits {
+        let mut rng = testkit::rng::seeded(4);
+        SourceLimits::new(rust_crypto::provider(), &mut rng)
+    }
+
+    #[test]
+    fn bad_proofs_are_limited_per_source_and_forgiven_with_time() {
+        let mut limits = limits();
+        for _ in 0..SOURCE_BURST {
+            assert_eq!(limits.admit(T0, &[10, 0, 0, 1]), Ok(()));
+        }
+        assert_eq!(limits.admit(T0, &[10, 0, 0, 1]), LIMITED);
+        assert_eq!(limits.admit(T0, &[10, 0, 0, 2]), Ok(()), "another source");
+        let later = T0.plus(Duration::from_millis(63));
+        assert_eq!(limits.admit(later, &[10, 0, 0, 1]), Ok(()));
+        assert_eq!(limits.admit(later, &[10, 0, 0, 1]), LIMITED);
+        let much_later = T0.plus(SOURCE_FORGIVES * (SOURCE_BURST + 2));
+        for _ in 0..SOURCE_BURST {
+            assert_eq!(limits.admit(much_later, &[10, 0, 0, 1]), Ok(()));
+        }
+    }
+
+    /// A branch with many good readers behind one address never runs dry.
+    #[test]
+    fn good_proofs_cost_nothing() {
+        let mut limits = limits();
+        for _ in 0..10 * SOURCE_BURST {
+            assert_eq!(limits.admit(T0, &[10, 0, 0, 1]), Ok(()));
+            limits.proven(&[10, 0, 0, 1]);
+        }
+    }
+
+    /// Whoever has an IPv6 network has all its addresses.
+    #[test]
+    fn an_ipv6_network_is_one_source() {
+        let mut limits = limits();
+        let mut address = [0x20_u8; 16];
+        for _ in 0..SOURCE_BURST {
+            address[15] = address[15].wrapping_add(1);
+            assert_eq!(limits.admit(T0, &address), Ok(()));
+        }
+        address[15] = 0;
+        assert_eq!(limits.admit(T0, &address), LIMITED);
+        address[7] ^= 1;
+        assert_eq!(limits.admit(T0, &address), Ok(()));
+    }
+}

@@ -1,0 +1,101 @@
+//! `certificate-sealed`: contributions sealed to the peer's encryption certificate as well, for
+//! dual-certificate deployments of the SM2 suite.
+
+use std::sync::Arc;
+
+use countersign_channel::{EncryptionCredential, Policy, Refusal};
+use countersign_pki::{PkiError, Role};
+use testkit::counting::CountingProvider;
+
+use super::*;
+
+const SEALED: Policy = Policy {
+    protection: countersign_channel::Protection::EncryptAndMac,
+    delivery: countersign_channel::Delivery::Stream,
+    certificate_sealed: true,
+};
+
+fn dual(mode: Mode, seed: u64) -> World {
+    let provider = sm::provider();
+    world_with(&provider, seed).speaking(mode).under(SEALED).with_dual_certificates()
+}
+
+/// The receiver of the contribution (the reader in C1, the server in C2) decrypts with the key of
+/// its encryption certificate, the other side encrypts to it, once each.
+#[test]
+fn contributions_are_sealed_to_the_encryption_certificate_as_well() {
+    for mode in MODES {
+        let (reader, server) =
+            (CountingProvider::new(sm::provider()), CountingProvider::new(sm::provider()));
+        let mut world = World::new(sm::provider(), reader.provider(), server.provider(), 50)
+            .speaking(mode)
+            .under(SEALED)
+            .with_dual_certificates();
+        // Encryption keys that nobody holds any more: the peer cannot finish.
+        let mut broken = dual(mode, 51);
+        let (stray, _) = broken.pki.encryption(Role::Reader, "RD-1");
+        let swap = |encryption: &mut Option<EncryptionCredential>| {
+            encryption.as_mut().unwrap().key = stray.clone();
+        };
+        match mode {
+            Mode::C1 => broken.change_reader(|config| swap(&mut config.credentials[0].encryption)),
+            _ => broken.change_server(|config| swap(&mut config.credentials[0].encryption)),
+        }
+        assert_eq!(refused(&mut broken), Error::Authentication("contribution"));
+
+        let mut pair = connected(&mut world);
+        assert_eq!(pair.server.policy(), Some(SEALED));
+        pair.reader.send(b"sealed").unwrap();
+        pair.drive().unwrap();
+        assert_eq!(server_data(&mut pair), [b"sealed".to_vec()]);
+        let encrypted = [reader.snapshot().encrypt, server.snapshot().encrypt];
+        assert_eq!(encrypted, if mode == Mode::C1 { [0, 1] } else { [1, 0] });
+    }
+}
+
+/// The encryption certificate must be an encryption certificate, of the same party, of our CA.
+#[test]
+fn a_wrong_encryption_certificate_is_refused_by_name() {
+    for mode in MODES {
+        let (role, id) = match mode {
+            Mode::C1 => (Role::Reader, "RD-1"),
+            _ => (Role::Server, "srv-1"),
+        };
+        let with = |change: &dyn Fn(
+            &mut World,
+        )
+            -> (Arc<dyn countersign_crypto::DecryptionKey>, Vec<u8>)| {
+            let mut world = dual(mode, 52);
+            let (key, certificate) = change(&mut world);
+            let encryption = Some(EncryptionCredential { key, certificate });
+            match mode {
+                Mode::C1 => world.change_reader(|c| c.credentials[0].encryption = encryption),
+                _ => world.change_server(|c| c.credentials[0].encryption = encryption),
+            }
+            refused(&mut world)
+        };
+        let another = with(&|world| world.pki.encryption(role, "RD-2"));
+        assert_eq!(another, Refusal::EncryptionIdMismatch.into());
+        let signing = with(&|world| {
+            let (key, _) = world.pki.encryption(role, id);
+            (key, world.pki.party(role, id).certificate)
+        });
+        assert_eq!(signing, PkiError::WrongUsage.into());
+        let foreign =
+            with(&|_| testkit::pki::TestPki::new(sm::provider(), 99).encryption(role, id));
+        assert_eq!(foreign, PkiError::UnknownIssuer.into());
+    }
+}
+
+/// Where the policy does not ask for it, a second certificate is out of place.
+#[test]
+fn a_server_without_the_key_does_not_select_the_policy() {
+    let mut world = dual(Mode::C2, 53);
+    world.change_server(|config| config.credentials[0].encryption = None);
+    assert_eq!(refused(&mut world), Error::Incompatible("protection policy"));
+    let plain = Policy::default();
+    world.change_reader(|config| config.policies = vec![SEALED, plain]);
+    world.change_server(|config| config.policies = vec![SEALED, plain]);
+    let pair = connected(&mut world);
+    assert_eq!(pair.reader.policy(), Some(plain));
+}

@@ -1,0 +1,58 @@
+//! What the fuzz targets do, on a stable compiler.
+//!
+//! Each target is a function of bytes that panics when something does not hold: not only that a
+//! parser survives, but that what it accepts it writes again, that nobody who altered a message is
+//! let in, that what a machine keeps and sends is bounded. The cargo-fuzz package beside this crate
+//! calls them with a line each; `tests/smoke.rs` replays the corpus, with mutations, in the CI.
+//!
+//! Keys are made once per process from a fixed seed, so that an input repeats.
+#![forbid(unsafe_code)]
+
+mod channel;
+mod idcard;
+mod pki;
+mod script;
+pub mod seeds;
+
+pub use channel::{alert, handshake, reader_channel, records, server_channel};
+pub use idcard::{card, messages, reader_flow, record, sam_frames, sam_host, server_flow};
+pub use pki::{certificate, certificate_edits, request};
+
+/// A fuzz target.
+#[derive(Clone, Copy)]
+pub struct Target {
+    /// The name: of the function, of the file in `fuzz_targets`, of the folder in `corpus`.
+    pub name: &'static str,
+    /// What it does.
+    pub run: fn(&[u8]),
+    /// How many mutations of each file of its corpus the smoke test tries: few where an input
+    /// costs signatures.
+    pub mutations: u32,
+}
+
+macro_rules! targets {
+    ($($name:ident: $mutations:literal,)*) => {
+        /// Every target, by name.
+        pub const TARGETS: &[Target] = &[
+            $(Target { name: stringify!($name), run: $name, mutations: $mutations },)*
+        ];
+    };
+}
+
+targets! {
+    alert: 100,
+    card: 400,
+    certificate: 200,
+    certificate_edits: 80,
+    handshake: 30,
+    messages: 1000,
+    reader_channel: 30,
+    reader_flow: 200,
+    record: 400,
+    records: 30,
+    request: 80,
+    sam_frames: 400,
+    sam_host: 400,
+    server_channel: 30,
+    server_flow: 1000,
+}
