@@ -329,12 +329,11 @@ impl<P: Party> Endpoint<P> {
     }
 
     pub(crate) fn poll_timeout(&self) -> Option<UnixTime> {
-        let open = match &self.state {
+        match &self.state {
             State::Open(session) => session.poll_timeout(),
-            State::Handshake(_) => self.repeat.due,
+            State::Handshake(_) => [self.deadline, self.repeat.due].into_iter().flatten().min(),
             State::Dead => None,
-        };
-        [self.deadline, open].into_iter().flatten().min()
+        }
     }
 
     pub(crate) fn handle_timeout(&mut self, now: UnixTime) -> Result<(), Error> {

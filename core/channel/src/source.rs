@@ -14,7 +14,8 @@ use crate::{Error, Refusal};
 pub const SOURCE_BURST: u32 = 64;
 /// How long one of them takes to be forgiven: 16 per second.
 pub const SOURCE_FORGIVES: Duration = Duration::from_micros(62_500);
-/// Sources are told apart by a keyed hash into so many places: 1 MiB, however many there are.
+/// Sources are told apart by a keyed hash into so many places: 512 KiB, however many there
+/// are.
 /// Two that share a place share its limit; nobody outside knows which do.
 pub const SOURCE_PLACES: usize = 1 << 16;
 

@@ -4,6 +4,7 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod datagrams;
+mod exposure;
 mod heartbeat;
 mod identity;
 mod negotiation;
