@@ -36,6 +36,7 @@ mod error;
 mod heartbeat;
 mod link;
 mod message;
+mod methods;
 mod policy;
 mod reader;
 mod record;
@@ -63,7 +64,9 @@ pub use schedule::Exporter;
 pub use server::{DirectoryEntry, LookupRefusal, ServerChannel, ServerConfig, ServerEvent};
 #[cfg(feature = "std")]
 pub use source::SharedSources;
-pub use source::{SOURCE_BURST, SOURCE_FORGIVES, SOURCE_PLACES, SourceGate, SourceLimits};
+pub use source::{
+    Admission, SOURCE_BURST, SOURCE_FORGIVES, SOURCE_PLACES, SourceGate, SourceLimits,
+};
 pub use window::REPLAY_WINDOW;
 pub use wire::{HANDSHAKE_FRAME_MAX, Mode};
 

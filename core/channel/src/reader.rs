@@ -14,12 +14,13 @@ use tls_codec::TlsByteVecU8;
 
 use crate::contribution::{Seal, random_secret};
 use crate::credential::{self, Credential};
-use crate::endpoint::{Cx, Endpoint, Event, Party, Step, channel};
+use crate::endpoint::{Cx, Endpoint, Event, Party, Step};
 use crate::link::Link;
 use crate::message::{
     self, Challenge, Contribution, EpochProof, HANDSHAKE_V1, IdKind, Proof, ReaderId, ServerProof,
     ServerShare, decode, decode_whole, encode,
 };
+use crate::methods::channel;
 use crate::schedule::SessionKeys;
 use crate::session::Session;
 use crate::transcript::{Role, Transcript, epoch_share_to_be_signed};

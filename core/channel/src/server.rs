@@ -4,29 +4,29 @@
 //! limit → id map → certificate → signature → atomic consumption → only now key generation and the
 //! private key.
 
+mod proof;
+
 use alloc::boxed::Box;
 use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use countersign_crypto::{CryptoRng, Domain, Provider, Secret, Suite, UnixTime};
-use countersign_pki::{CertificateNumber, Leaf, LeafCache, PkiError, Role as PkiRole};
+use countersign_crypto::{CryptoRng, Domain, Suite, UnixTime};
+use countersign_pki::{CertificateNumber, Leaf, LeafCache};
 use tls_codec::TlsByteVecU8;
 
+use self::proof::{ExpectFinished, ExpectReader};
 use crate::challenge::{EpochShare, Issued, Selection};
-use crate::contribution::{Seal, random_secret};
 use crate::credential::{self, Credential};
-use crate::endpoint::{Cx, Endpoint, Event, Party, Step, channel};
+use crate::endpoint::{Cx, Endpoint, Event, Party, Step};
 use crate::link::Link;
 use crate::message::{
-    self, Contribution, EpochProof, HANDSHAKE_V1, IdKind, OFFER_MAX, Proof, ReaderId, ServerProof,
-    ServerShare, decode, decode_whole, encode,
+    self, Contribution, EpochProof, HANDSHAKE_V1, IdKind, OFFER_MAX, Proof, ReaderId, decode,
+    decode_whole, encode,
 };
-use crate::reader::certified_point;
-use crate::schedule::{self, SessionKeys};
-use crate::session::Session;
+use crate::methods::channel;
 use crate::source::SourceGate;
-use crate::transcript::{Role, Transcript, epoch_share_to_be_signed};
+use crate::transcript::{Transcript, epoch_share_to_be_signed};
 use crate::wire::{self, Frame, Kind, Mode};
 use crate::{ChallengeGate, Error, Exporter, Heartbeat, Policy, Refusal};
 
@@ -136,32 +136,6 @@ pub(crate) enum State {
 pub(crate) struct Contact {
     /// A stream asks once.
     asked: bool,
-}
-
-/// M2's challenge is good; waiting for the owner to look the reader up.
-pub(crate) struct ExpectReader {
-    mode: Mode,
-    policy: Policy,
-    /// Before the contribution and after it, through what the reader signed.
-    before_contribution: Transcript,
-    transcript: Transcript,
-    issued: Issued,
-    proof: Proof,
-    /// C2: `E_server(R2)` and the share it is sealed to.
-    sealed: Option<(Vec<u8>, Arc<EpochShare>)>,
-    sent_id: ReaderId,
-    signed_kind: IdKind,
-    signature: Vec<u8>,
-    signature_field: Vec<u8>,
-}
-
-/// Waiting for M4.
-pub(crate) struct ExpectFinished {
-    suite: Suite,
-    policy: Policy,
-    transcript: Transcript,
-    keys: SessionKeys,
-    peer: Arc<Leaf>,
 }
 
 impl Party for Server {
@@ -328,7 +302,7 @@ impl Server {
         if contribution.as_ref().is_some_and(named) {
             return Err(Refusal::WrongServer.into());
         }
-        self.config.sources.admit(cx.now, &self.address)?;
+        let admission = self.config.sources.admit(cx.now, &self.address)?;
 
         let credential = self.credential(issued.selection.suite)?;
         let policy = Policy::from_code(issued.selection.policy)?;
@@ -346,6 +320,7 @@ impl Server {
             before_contribution,
             transcript,
             issued,
+            admission,
             proof,
             sealed,
             sent_id,
@@ -353,154 +328,5 @@ impl Server {
             signature: signature.into_vec(),
             signature_field: rest.to_vec(),
         })
-    }
-}
-
-impl ExpectReader {
-    fn handle(
-        self,
-        server: &Server,
-        cx: &mut Cx<'_>,
-        found: Result<DirectoryEntry, LookupRefusal>,
-    ) -> Result<ExpectFinished, Error> {
-        if found == Err(LookupRefusal::Unavailable) {
-            server.config.sources.proven(cx.now, &server.address); // it has cost nothing
-            return Err(Refusal::Busy.into());
-        }
-        let credential = server.credential(self.issued.selection.suite)?;
-        let leaf = self.verify(&server.config, credential, cx.now, found)?;
-        // Only a proven reader burns a challenge.
-        server.config.challenges.consume(cx.now, &self.issued)?;
-        server.config.sources.proven(cx.now, &server.address);
-        let certificate = self.proof.encryption_certificate.as_slice();
-        let certified = match self.mode {
-            Mode::C1 => certified_point(credential, self.policy, certificate, &leaf, cx.now)?,
-            Mode::C2 if certificate.is_empty() => None,
-            Mode::C2 => return Err(Error::Malformed("M2")),
-        };
-        // Only from here on: key generation, the private key.
-        self.answer(credential, cx, leaf, certified.as_deref())
-    }
-
-    /// Whether the reader is who it says, and what the directory says of it.
-    fn verify(
-        &self,
-        config: &ServerConfig,
-        credential: &Credential,
-        now: UnixTime,
-        found: Result<DirectoryEntry, LookupRefusal>,
-    ) -> Result<Arc<Leaf>, Error> {
-        let certificate = self.proof.certificate.as_slice();
-        let cache = Some(&*config.leaf_cache);
-        let leaf = credential.trust.verify(certificate, PkiRole::Reader, now, cache)?;
-
-        // C4: mapped first, then verified over the other kind of id. Where the directory has no
-        // entry, or one that is not this certificate's, the certificate's own ids stand in: so that
-        // only who has a reader's key learns what the directory says of it.
-        let own = DirectoryEntry {
-            serial: leaf.identity().id().into(),
-            certificate_number: leaf.number().clone(),
-        };
-        let mapped = found.as_ref().unwrap_or(&own);
-        let id = |kind| ReaderId::of(kind, &mapped.serial, &mapped.certificate_number);
-        let matches = *mapped == own && id(self.sent_id.kind()) == self.sent_id;
-        let signer = if matches { mapped } else { &own };
-        let signed_id = ReaderId::of(self.signed_kind, &signer.serial, &signer.certificate_number);
-        let message = self.transcript.to_be_signed(Role::Reader, signed_id.as_bytes());
-        leaf.key()
-            .verify_in(Domain::Handshake, &message, &self.signature)
-            .map_err(|_| Error::Authentication("reader-signature"))?;
-        match found {
-            _ if !matches => Err(Refusal::ReaderIdMismatch.into()),
-            Ok(_) => Ok(leaf),
-            Err(LookupRefusal::Unknown) => Err(Refusal::UnknownReader.into()),
-            Err(LookupRefusal::Revoked) => Err(PkiError::Revoked.into()),
-            Err(LookupRefusal::Blocked) => Err(Refusal::ReaderBlocked.into()),
-            Err(LookupRefusal::Unavailable) => Err(Refusal::Busy.into()),
-        }
-    }
-
-    /// Builds and queues M3. C1 (S106–S108): `R2`, `R3 = f(R1, R2)` sealed to the reader. C2: only
-    /// now opens the reader's `R2`. Both: share, signature, `Fin_S`.
-    fn answer(
-        self,
-        credential: &Credential,
-        cx: &mut Cx<'_>,
-        peer: Arc<Leaf>,
-        certified: Option<&[u8]>,
-    ) -> Result<ExpectFinished, Error> {
-        let provider = &credential.provider;
-        let hash = &*provider.hash;
-        let reader_share = self.proof.share.as_slice();
-        let bad_share = |_| Error::Malformed("the reader's share");
-        let ephemeral = provider.key_exchange.generate(cx.rng).map_err(Error::Local)?;
-        let shared = ephemeral.agree(reader_share).map_err(bad_share)?;
-        let before_m3 = self.transcript.append(hash, &self.signature_field);
-        let share: TlsByteVecU8 = ephemeral.share().to_vec().into();
-        let (contribution, proof) = match self.sealed {
-            None => {
-                let r2 = random_secret(cx.rng);
-                let r3 = schedule::r3(provider, &self.proof.challenge.r1(), &r2)?;
-                let label = b"seal R3";
-                let seal = Seal { provider, transcript: &before_m3, shared: &shared, label };
-                let sealed_r3 = seal.seal(cx.rng, certified, &r3)?.into();
-                let certificate = credential.certificate.clone().into();
-                (r3, encode(&ServerProof { share, sealed_r3, certificate })?)
-            }
-            Some((sealed, epoch)) => {
-                let with_epoch = epoch.key.agree(reader_share).map_err(bad_share)?;
-                let seal = Seal {
-                    provider,
-                    transcript: &self.before_contribution,
-                    shared: &with_epoch,
-                    label: b"seal R2",
-                };
-                let encryption = credential.encryption.as_ref();
-                let certified = encryption.filter(|_| self.policy.certificate_sealed);
-                let r2 = seal.open(certified.map(|one| &*one.key), &sealed)?;
-                (r2, encode(&ServerShare { share })?)
-            }
-        };
-        let m3 = M3 { provider, transcript: before_m3.append(hash, &proof), proof };
-        let (transcript, keys) = m3.send(credential, cx, &contribution, &shared)?;
-        let suite = credential.suite();
-        Ok(ExpectFinished { suite, policy: self.policy, transcript, keys, peer })
-    }
-}
-
-/// M3 before its signature.
-struct M3<'a> {
-    provider: &'a Provider,
-    transcript: Transcript,
-    proof: Vec<u8>,
-}
-
-impl M3<'_> {
-    fn send(
-        self,
-        credential: &Credential,
-        cx: &mut Cx<'_>,
-        contribution: &Secret,
-        shared: &Secret,
-    ) -> Result<(Transcript, SessionKeys), Error> {
-        let provider = self.provider;
-        let hash = &*provider.hash;
-        let message = self.transcript.to_be_signed(Role::Server, &[]);
-        let signature = credential.key.sign_in(cx.rng, Domain::Handshake, &message);
-        let signature = encode(&TlsByteVecU8::from(signature.map_err(Error::Local)?))?;
-        let transcript = self.transcript.append(hash, &signature);
-        let keys = SessionKeys::derive(provider, &transcript, contribution, shared)?;
-        let fin = keys.finished(provider, Role::Server, &transcript);
-        cx.link.send(Kind::ServerProof, &[&self.proof, &signature, &fin]);
-        Ok((transcript.append(hash, &fin), keys))
-    }
-}
-
-impl ExpectFinished {
-    fn handle(self, provider: &Provider, m4: &Frame) -> Result<Session, Error> {
-        self.keys.verify_finished(provider, Role::Reader, &self.transcript, m4.body())?;
-        let Self { suite, policy, transcript, keys, peer } = self;
-        let keys = keys.into_directions(provider, &transcript, policy, Role::Server)?;
-        Ok(Session::new(keys, peer, policy, suite))
     }
 }

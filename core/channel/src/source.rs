@@ -28,10 +28,17 @@ pub trait SourceGate: Send + Sync {
     ///
     /// # Errors
     /// [`Refusal::SourceLimited`].
-    fn admit(&self, now: UnixTime, address: &[u8]) -> Result<(), Error>;
+    fn admit(&self, now: UnixTime, address: &[u8]) -> Result<Admission, Error>;
 
-    /// The proof was good: it does not count.
-    fn proven(&self, now: UnixTime, address: &[u8]);
+    /// The proof was good, or nothing was spent on it: it does not count.
+    fn forgive(&self, admission: Admission);
+}
+
+/// That a proof was let through, and where it was charged. Whoever drops it has paid.
+#[derive(Debug)]
+#[must_use]
+pub struct Admission {
+    place: usize,
 }
 
 /// When a place will be free of what was charged to it (the "generic cell rate" form of a token
@@ -52,31 +59,31 @@ impl SourceLimits {
         Self { provider, key: random_secret(rng), places: vec![0; SOURCE_PLACES] }
     }
 
-    fn place(&mut self, address: &[u8]) -> &mut FreeAt {
+    fn place_of(&self, address: &[u8]) -> usize {
         let network = if address.len() == 16 { &address[..IPV6_PREFIX_LEN] } else { address };
         let [a, b, ..] = self.provider.mac.mac(self.key.expose(), &[network]);
-        &mut self.places[usize::from(u16::from_be_bytes([a, b]))]
+        usize::from(u16::from_be_bytes([a, b]))
     }
 
     /// See [`SourceGate::admit`].
     ///
     /// # Errors
     /// As there.
-    pub fn admit(&mut self, now: UnixTime, address: &[u8]) -> Result<(), Error> {
+    pub fn admit(&mut self, now: UnixTime, address: &[u8]) -> Result<Admission, Error> {
+        let place = self.place_of(address);
         let now = micros(now);
-        let place = self.place(address);
-        let charged = (*place).max(now) + STEP;
+        let charged = self.places[place].max(now) + STEP;
         if charged - now > STEP * u64::from(SOURCE_BURST) {
             return Err(Refusal::SourceLimited.into());
         }
-        *place = charged;
-        Ok(())
+        self.places[place] = charged;
+        Ok(Admission { place })
     }
 
-    /// See [`SourceGate::proven`].
-    pub fn proven(&mut self, address: &[u8]) {
-        let place = self.place(address);
-        *place = place.saturating_sub(STEP);
+    /// See [`SourceGate::forgive`].
+    pub fn forgive(&mut self, admission: Admission) {
+        let free_at = &mut self.places[admission.place];
+        *free_at = free_at.saturating_sub(STEP);
     }
 }
 
@@ -106,12 +113,12 @@ impl SharedSources {
 
 #[cfg(feature = "std")]
 impl SourceGate for SharedSources {
-    fn admit(&self, now: UnixTime, address: &[u8]) -> Result<(), Error> {
+    fn admit(&self, now: UnixTime, address: &[u8]) -> Result<Admission, Error> {
         self.lock().admit(now, address)
     }
 
-    fn proven(&self, _now: UnixTime, address: &[u8]) {
-        self.lock().proven(address);
+    fn forgive(&self, admission: Admission) {
+        self.lock().forgive(admission);
     }
 }
 
@@ -129,20 +136,24 @@ mod tests {
         SourceLimits::new(rust_crypto::provider(), &mut rng)
     }
 
+    fn admitted(limits: &mut SourceLimits, now: UnixTime, address: &[u8]) -> Result<(), Error> {
+        limits.admit(now, address).map(drop)
+    }
+
     #[test]
     fn bad_proofs_are_limited_per_source_and_forgiven_with_time() {
         let mut limits = limits();
         for _ in 0..SOURCE_BURST {
-            assert_eq!(limits.admit(T0, &[10, 0, 0, 1]), Ok(()));
+            assert_eq!(admitted(&mut limits, T0, &[10, 0, 0, 1]), Ok(()));
         }
-        assert_eq!(limits.admit(T0, &[10, 0, 0, 1]), LIMITED);
-        assert_eq!(limits.admit(T0, &[10, 0, 0, 2]), Ok(()), "another source");
+        assert_eq!(admitted(&mut limits, T0, &[10, 0, 0, 1]), LIMITED);
+        assert_eq!(admitted(&mut limits, T0, &[10, 0, 0, 2]), Ok(()), "another source");
         let later = T0.plus(Duration::from_millis(63));
-        assert_eq!(limits.admit(later, &[10, 0, 0, 1]), Ok(()));
-        assert_eq!(limits.admit(later, &[10, 0, 0, 1]), LIMITED);
+        assert_eq!(admitted(&mut limits, later, &[10, 0, 0, 1]), Ok(()));
+        assert_eq!(admitted(&mut limits, later, &[10, 0, 0, 1]), LIMITED);
         let much_later = T0.plus(SOURCE_FORGIVES * (SOURCE_BURST + 2));
         for _ in 0..SOURCE_BURST {
-            assert_eq!(limits.admit(much_later, &[10, 0, 0, 1]), Ok(()));
+            assert_eq!(admitted(&mut limits, much_later, &[10, 0, 0, 1]), Ok(()));
         }
     }
 
@@ -151,8 +162,8 @@ mod tests {
     fn good_proofs_cost_nothing() {
         let mut limits = limits();
         for _ in 0..10 * SOURCE_BURST {
-            assert_eq!(limits.admit(T0, &[10, 0, 0, 1]), Ok(()));
-            limits.proven(&[10, 0, 0, 1]);
+            let admission = limits.admit(T0, &[10, 0, 0, 1]).expect("never limited");
+            limits.forgive(admission);
         }
     }
 
@@ -163,11 +174,11 @@ mod tests {
         let mut address = [0x20_u8; 16];
         for _ in 0..SOURCE_BURST {
             address[15] = address[15].wrapping_add(1);
-            assert_eq!(limits.admit(T0, &address), Ok(()));
+            assert_eq!(admitted(&mut limits, T0, &address), Ok(()));
         }
         address[15] = 0;
-        assert_eq!(limits.admit(T0, &address), LIMITED);
+        assert_eq!(admitted(&mut limits, T0, &address), LIMITED);
         address[7] ^= 1;
-        assert_eq!(limits.admit(T0, &address), Ok(()));
+        assert_eq!(admitted(&mut limits, T0, &address), Ok(()));
     }
 }

@@ -99,7 +99,7 @@ fn g12_datagrams_are_delivered_once_whatever_the_link_does() {
             for frame in pair.to_server.drain(..) {
                 let (copies, _) = weather(&mut rng, 20);
                 (0..copies).for_each(|_| wire.push(frame.clone()));
-                if rng.next_u32() % 5 == 0 {
+                if rng.next_u32().is_multiple_of(5) {
                     let mut damaged = frame.clone();
                     let at = rng.next_u32() as usize % damaged.len();
                     damaged[at] ^= 1 << (rng.next_u32() % 8);

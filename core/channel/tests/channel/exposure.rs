@@ -9,7 +9,7 @@ use super::*;
 /// A secure element that keeps what it is asked to sign.
 struct Recording {
     inner: Arc<dyn SecureElement>,
-    signed: Arc<Mutex<Vec<(Domain, Vec<u8>)>>>,
+    signed: Signed,
 }
 
 impl SecureElement for Recording {

@@ -53,6 +53,9 @@ fn contributions_are_sealed_to_the_encryption_certificate_as_well() {
     }
 }
 
+/// An encryption key and the certificate that is shown for it.
+type Encryption = (Arc<dyn countersign_crypto::DecryptionKey>, Vec<u8>);
+
 /// The encryption certificate must be an encryption certificate, of the same party, of our CA.
 #[test]
 fn a_wrong_encryption_certificate_is_refused_by_name() {
@@ -61,10 +64,7 @@ fn a_wrong_encryption_certificate_is_refused_by_name() {
             Mode::C1 => (Role::Reader, "RD-1"),
             _ => (Role::Server, "srv-1"),
         };
-        let with = |change: &dyn Fn(
-            &mut World,
-        )
-            -> (Arc<dyn countersign_crypto::DecryptionKey>, Vec<u8>)| {
+        let with = |change: &dyn Fn(&mut World) -> Encryption| {
             let mut world = dual(mode, 52);
             let (key, certificate) = change(&mut world);
             let encryption = Some(EncryptionCredential { key, certificate });

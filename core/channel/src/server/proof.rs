@@ -1,0 +1,216 @@
+//! From a proof whose challenge is good to an open session: who it is, M3, M4.
+
+use alloc::sync::Arc;
+use alloc::vec::Vec;
+
+use countersign_crypto::{Domain, Provider, Secret, Suite, UnixTime};
+use countersign_pki::{Leaf, PkiError, Role as PkiRole};
+use tls_codec::TlsByteVecU8;
+
+use super::{DirectoryEntry, LookupRefusal, Server, ServerConfig};
+use crate::challenge::{EpochShare, Issued};
+use crate::contribution::{Seal, random_secret};
+use crate::credential::Credential;
+use crate::endpoint::Cx;
+use crate::message::{IdKind, Proof, ReaderId, ServerProof, ServerShare, encode};
+use crate::reader::certified_point;
+use crate::schedule::{self, SessionKeys};
+use crate::session::Session;
+use crate::source::Admission;
+use crate::transcript::{Role, Transcript};
+use crate::wire::{Frame, Kind, Mode};
+use crate::{Error, Policy, Refusal};
+
+/// M2's challenge is good; waiting for the owner to look the reader up.
+pub(crate) struct ExpectReader {
+    pub(super) mode: Mode,
+    pub(super) policy: Policy,
+    /// Before the contribution and after it, through what the reader signed.
+    pub(super) before_contribution: Transcript,
+    pub(super) transcript: Transcript,
+    pub(super) issued: Issued,
+    pub(super) admission: Admission,
+    pub(super) proof: Proof,
+    /// C2: `E_server(R2)` and the share it is sealed to.
+    pub(super) sealed: Option<(Vec<u8>, Arc<EpochShare>)>,
+    pub(super) sent_id: ReaderId,
+    pub(super) signed_kind: IdKind,
+    pub(super) signature: Vec<u8>,
+    pub(super) signature_field: Vec<u8>,
+}
+
+impl ExpectReader {
+    pub(super) fn handle(
+        self,
+        server: &Server,
+        cx: &mut Cx<'_>,
+        found: Result<DirectoryEntry, LookupRefusal>,
+    ) -> Result<ExpectFinished, Error> {
+        if found == Err(LookupRefusal::Unavailable) {
+            server.config.sources.forgive(self.admission); // it has cost nothing
+            return Err(Refusal::Busy.into());
+        }
+        let credential = server.credential(self.issued.selection.suite)?;
+        let leaf = self.verify(&server.config, credential, cx.now, found)?;
+        // Only a proven reader burns a challenge.
+        server.config.challenges.consume(cx.now, &self.issued)?;
+        server.config.sources.forgive(self.admission);
+        let certificate = self.proof.encryption_certificate.as_slice();
+        let certified = match self.mode {
+            Mode::C1 => certified_point(credential, self.policy, certificate, &leaf, cx.now)?,
+            Mode::C2 if certificate.is_empty() => None,
+            Mode::C2 => return Err(Error::Malformed("M2")),
+        };
+        // Only from here on: key generation, the private key.
+        Answer {
+            policy: self.policy,
+            proof: self.proof,
+            sealed: self.sealed,
+            before_contribution: self.before_contribution,
+            before_m3: self.transcript.append(&*credential.provider.hash, &self.signature_field),
+        }
+        .send(credential, cx, leaf, certified.as_deref())
+    }
+
+    /// Whether the reader is who it says, and what the directory says of it.
+    fn verify(
+        &self,
+        config: &ServerConfig,
+        credential: &Credential,
+        now: UnixTime,
+        found: Result<DirectoryEntry, LookupRefusal>,
+    ) -> Result<Arc<Leaf>, Error> {
+        let certificate = self.proof.certificate.as_slice();
+        let cache = Some(&*config.leaf_cache);
+        let leaf = credential.trust.verify(certificate, PkiRole::Reader, now, cache)?;
+
+        // C4: mapped first, then verified over the other kind of id. Where the directory has no
+        // entry, or one that is not this certificate's, the certificate's own ids stand in: so that
+        // only who has a reader's key learns what the directory says of it.
+        let own = DirectoryEntry {
+            serial: leaf.identity().id().into(),
+            certificate_number: leaf.number().clone(),
+        };
+        let mapped = found.as_ref().unwrap_or(&own);
+        let id = |kind| ReaderId::of(kind, &mapped.serial, &mapped.certificate_number);
+        let matches = *mapped == own && id(self.sent_id.kind()) == self.sent_id;
+        let signer = if matches { mapped } else { &own };
+        let signed_id = ReaderId::of(self.signed_kind, &signer.serial, &signer.certificate_number);
+        let message = self.transcript.to_be_signed(Role::Reader, signed_id.as_bytes());
+        leaf.key()
+            .verify_in(Domain::Handshake, &message, &self.signature)
+            .map_err(|_| Error::Authentication("reader-signature"))?;
+        match found {
+            _ if !matches => Err(Refusal::ReaderIdMismatch.into()),
+            Ok(_) => Ok(leaf),
+            Err(LookupRefusal::Unknown) => Err(Refusal::UnknownReader.into()),
+            Err(LookupRefusal::Revoked) => Err(PkiError::Revoked.into()),
+            Err(LookupRefusal::Blocked) => Err(Refusal::ReaderBlocked.into()),
+            Err(LookupRefusal::Unavailable) => Err(Refusal::Busy.into()),
+        }
+    }
+}
+
+/// What the answer to a proven reader is made of.
+struct Answer {
+    policy: Policy,
+    proof: Proof,
+    sealed: Option<(Vec<u8>, Arc<EpochShare>)>,
+    before_contribution: Transcript,
+    before_m3: Transcript,
+}
+
+impl Answer {
+    /// Builds and queues M3. C1 (S106–S108): `R2`, `R3 = f(R1, R2)` sealed to the reader. C2: only
+    /// now opens the reader's `R2`. Both: share, signature, `Fin_S`.
+    fn send(
+        self,
+        credential: &Credential,
+        cx: &mut Cx<'_>,
+        peer: Arc<Leaf>,
+        certified: Option<&[u8]>,
+    ) -> Result<ExpectFinished, Error> {
+        let provider = &credential.provider;
+        let hash = &*provider.hash;
+        let reader_share = self.proof.share.as_slice();
+        let bad_share = |_| Error::Malformed("the reader's share");
+        let ephemeral = provider.key_exchange.generate(cx.rng).map_err(Error::Local)?;
+        let shared = ephemeral.agree(reader_share).map_err(bad_share)?;
+        let before_m3 = self.before_m3;
+        let share: TlsByteVecU8 = ephemeral.share().to_vec().into();
+        let (contribution, proof) = match self.sealed {
+            None => {
+                let r2 = random_secret(cx.rng);
+                let r3 = schedule::r3(provider, &self.proof.challenge.r1(), &r2)?;
+                let label = b"seal R3";
+                let seal = Seal { provider, transcript: &before_m3, shared: &shared, label };
+                let sealed_r3 = seal.seal(cx.rng, certified, &r3)?.into();
+                let certificate = credential.certificate.clone().into();
+                (r3, encode(&ServerProof { share, sealed_r3, certificate })?)
+            }
+            Some((sealed, epoch)) => {
+                let with_epoch = epoch.key.agree(reader_share).map_err(bad_share)?;
+                let seal = Seal {
+                    provider,
+                    transcript: &self.before_contribution,
+                    shared: &with_epoch,
+                    label: b"seal R2",
+                };
+                let encryption = credential.encryption.as_ref();
+                let certified = encryption.filter(|_| self.policy.certificate_sealed);
+                let r2 = seal.open(certified.map(|one| &*one.key), &sealed)?;
+                (r2, encode(&ServerShare { share })?)
+            }
+        };
+        let m3 = M3 { provider, transcript: before_m3.append(hash, &proof), proof };
+        let (transcript, keys) = m3.send(credential, cx, &contribution, &shared)?;
+        let suite = credential.suite();
+        Ok(ExpectFinished { suite, policy: self.policy, transcript, keys, peer })
+    }
+}
+
+/// M3 before its signature.
+struct M3<'a> {
+    provider: &'a Provider,
+    transcript: Transcript,
+    proof: Vec<u8>,
+}
+
+impl M3<'_> {
+    fn send(
+        self,
+        credential: &Credential,
+        cx: &mut Cx<'_>,
+        contribution: &Secret,
+        shared: &Secret,
+    ) -> Result<(Transcript, SessionKeys), Error> {
+        let provider = self.provider;
+        let hash = &*provider.hash;
+        let message = self.transcript.to_be_signed(Role::Server, &[]);
+        let signature = credential.key.sign_in(cx.rng, Domain::Handshake, &message);
+        let signature = encode(&TlsByteVecU8::from(signature.map_err(Error::Local)?))?;
+        let transcript = self.transcript.append(hash, &signature);
+        let keys = SessionKeys::derive(provider, &transcript, contribution, shared)?;
+        let fin = keys.finished(provider, Role::Server, &transcript);
+        cx.link.send(Kind::ServerProof, &[&self.proof, &signature, &fin]);
+        Ok((transcript.append(hash, &fin), keys))
+    }
+}
+
+/// Waiting for M4.
+pub(crate) struct ExpectFinished {
+    pub(super) suite: Suite,
+    policy: Policy,
+    transcript: Transcript,
+    keys: SessionKeys,
+    peer: Arc<Leaf>,
+}
+
+impl ExpectFinished {
+    pub(super) fn handle(self, provider: &Provider, m4: &Frame) -> Result<Session, Error> {
+        self.keys.verify_finished(provider, Role::Reader, &self.transcript, m4.body())?;
+        let Self { suite, policy, transcript, keys, peer } = self;
+        let keys = keys.into_directions(provider, &transcript, policy, Role::Server)?;
+        Ok(Session::new(keys, peer, policy, suite))
+    }
+}
