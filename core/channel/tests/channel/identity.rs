@@ -214,3 +214,39 @@ fn refused_by_reader(world: &mut World) -> Error {
     assert!(pair.server_events.is_empty());
     error
 }
+
+/// Clock skew: certificates begin an hour before they are issued, so a reader whose clock is slow by
+/// less than that still connects; challenges and deadlines are each machine's own clock's.
+#[test]
+fn clocks_may_differ() {
+    let minute = Duration::from_secs(60);
+    let with_reader_at = |mode, reader_now| -> Result<(), Error> {
+        let mut world = world(31).speaking(mode);
+        let server_now = world.now;
+        world.now = reader_now;
+        let mut pair = world.connect();
+        pair.server = ServerChannel::new(world.server.clone(), &ADDRESS, server_now);
+        for _ in 0..3 {
+            pair.collect();
+            pair.now = server_now;
+            while let Some(frame) = pair.to_server.pop_front() {
+                pair.deliver_to_server(&frame)?;
+            }
+            pair.collect();
+            pair.now = reader_now;
+            while let Some(frame) = pair.to_reader.pop_front() {
+                pair.deliver_to_reader(&frame)?;
+            }
+        }
+        assert!(matches!(pair.server_events[0], ServerEvent::Connected));
+        Ok(())
+    };
+    for mode in MODES {
+        assert_eq!(with_reader_at(mode, NOW.minus(59 * minute)), Ok(()));
+        assert_eq!(with_reader_at(mode, NOW.plus(24 * 60 * minute)), Ok(()));
+        let refused = with_reader_at(mode, NOW.minus(61 * minute));
+        assert_eq!(refused, Err(PkiError::NotYetValid.into()));
+        let refused = with_reader_at(mode, NOW.plus(LEAF_VALIDITY + minute));
+        assert_eq!(refused, Err(PkiError::Expired.into()));
+    }
+}
