@@ -2,11 +2,11 @@
 //!
 //! A [`Provider`] is a plain struct of trait objects: one suite's algorithms, passed explicitly to
 //! whoever needs them and never kept in a global. Each suite is one file. Two providers exist for
-//! the suite [`Suite::X25519_P256_AES128GCM_SHA256`]: [`rust_crypto::provider`], pure Rust, `no_std`
-//! and deterministic under a given generator; and, with the feature `aws-lc`, `aws_lc::provider`,
-//! which is several times faster, needs std and draws its randomness from AWS-LC. The suite
-//! [`Suite::SM2_SM4GCM_SM3`] has one, [`sm::provider`], of the first kind. Who has a suite and wants
-//! its provider asks [`provider_of`], or a server `aws_lc::provider_of`.
+//! the suite [`Suite::X25519_P256_AES128GCM_SHA256`]: [`rust_crypto::provider`], pure Rust,
+//! `no_std` and deterministic under a given generator; and, with the feature `aws-lc`,
+//! `aws_lc::provider`, which is several times faster, needs std and draws its randomness from
+//! AWS-LC. The suite [`Suite::SM2_SM4GCM_SM3`] has one, [`sm::provider`], of the first kind. Who
+//! has a suite and wants its provider asks [`provider_of`], or a server `aws_lc::provider_of`.
 //!
 //! Absent on purpose: any clock, any operating-system randomness, any file.
 #![no_std]

@@ -269,8 +269,8 @@ pub trait EncryptionScheme: Send + Sync {
     /// Encrypts `text` to a public key: the SEC1 uncompressed point, 65 bytes.
     ///
     /// # Errors
-    /// [`CryptoError::InvalidKey`] if it is not a point of the curve, [`CryptoError::TooLong`] unless
-    /// `text` has 1 to [`ENCRYPTED_TEXT_MAX`] bytes.
+    /// [`CryptoError::InvalidKey`] if it is not a point of the curve, [`CryptoError::TooLong`]
+    /// unless `text` has 1 to [`ENCRYPTED_TEXT_MAX`] bytes.
     fn encrypt(
         &self,
         rng: &mut dyn CryptoRng,

@@ -4,8 +4,8 @@
 //! devices). Intermediates are provisioned; only leaves travel. A leaf's subject is an
 //! [`Identity`]: its role and its serial number, carried as the one URI in its subjectAltName.
 //!
-//! A leaf has one [`Usage`]. Signing is the usual one; in dual-certificate deployments a party has a
-//! second leaf, under the same identity, whose key others encrypt to.
+//! A leaf has one [`Usage`]. Signing is the usual one; in dual-certificate deployments a party has
+//! a second leaf, under the same identity, whose key others encrypt to.
 //!
 //! Issuing has two steps that only moves connect: [`Issuer::prepare`] checks everything and yields
 //! a [`Prepared`], which the caller records as an intent; [`Prepared::sign`] consumes it.
@@ -22,6 +22,8 @@ mod error;
 mod identity;
 mod issue;
 mod keys;
+mod number;
+mod parsed;
 mod request;
 mod usage;
 mod verify;
@@ -30,13 +32,12 @@ mod verify;
 pub use cache::{BoundedLeafCache, LEAVES_MAX};
 pub use error::PkiError;
 pub use identity::{ID_MAX, Identity, Role};
-pub use issue::{CertificateNumber, Issuer, Prepared, TlsName, Validity, self_signed};
+pub use issue::{Issuer, Prepared, TlsName, Validity, self_signed};
+pub use number::CertificateNumber;
+pub use parsed::CERTIFICATE_MAX;
 pub use request::{Requested, encryption_request, parse_request, request};
 pub use usage::Usage;
-pub use verify::{
-    CERTIFICATE_MAX, EncryptionLeaf, Leaf, LeafCache, TrustStore, certified_point, not_after,
-    number,
-};
+pub use verify::{EncryptionLeaf, Leaf, LeafCache, TrustStore, certified_point, not_after, number};
 
 #[cfg(test)]
 mod encryption_tests;

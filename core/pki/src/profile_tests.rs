@@ -12,8 +12,8 @@ use x509_cert::ext::pkix::{
     AuthorityKeyIdentifier, BasicConstraints, KeyUsage, KeyUsages, SubjectAltName,
 };
 
+use super::parsed::first_element;
 use super::tests::{World, now, reader, refused};
-use super::verify::first_element;
 use super::*;
 use countersign_crypto::{UnixTime, aws_lc};
 

@@ -15,7 +15,7 @@ use x509_cert::name::Name;
 use x509_cert::request::{CertReq, ExtensionReq, RequestBuilder};
 
 use crate::keys::{Algorithms, SignerInfo};
-use crate::verify::{CERTIFICATE_MAX, single_uri};
+use crate::parsed::{CERTIFICATE_MAX, first_element, single_uri};
 use crate::{Identity, PkiError, Usage};
 
 /// A certificate request whose signature proved possession of its key. Only [`parse_request`]
@@ -104,7 +104,8 @@ fn request_for(
     Ok(request.to_der()?)
 }
 
-/// Parses a PKCS#10 request, for either usage, and checks that it proves possession of its key (E1).
+/// Parses a PKCS#10 request, for either usage, and checks that it proves possession of its key
+/// (E1).
 ///
 /// # Errors
 /// [`PkiError::Malformed`], [`PkiError::WrongAlgorithm`], [`PkiError::BadIdentity`],
@@ -121,7 +122,7 @@ pub fn parse_request(provider: &Provider, der: &[u8]) -> Result<Requested, PkiEr
     let point = algorithms.point(&request.info.public_key)?.to_vec();
     let key = provider.signature.public_key(&point).map_err(|_| PkiError::BadProofOfPossession)?;
     // The signed bytes as they arrived: the first element of the outer SEQUENCE.
-    let info = crate::verify::first_element(der)?;
+    let info = first_element(der)?;
     let signature = request.signature.as_bytes().ok_or(PkiError::Malformed)?;
     key.verify(info, signature).map_err(|_| PkiError::BadProofOfPossession)?;
     let mut wanted = Vec::new();

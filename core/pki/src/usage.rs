@@ -1,7 +1,8 @@
 use x509_cert::ext::pkix::{KeyUsage, KeyUsages};
 
-/// What a certified key is for. One certificate per key, one usage per certificate: dual-certificate
-/// deployments (GB/T 38636) give each party one of either kind, under the same identity.
+/// What a certified key is for. One certificate per key, one usage per certificate:
+/// dual-certificate deployments (GB/T 38636) give each party one of either kind, under the same
+/// identity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Usage {
     /// Signs: handshakes, requests, documents.

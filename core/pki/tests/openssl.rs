@@ -1,5 +1,5 @@
-//! Another implementation's word on our certificates and requests, and ours on its own: OpenSSL, for
-//! both suites. It is one of the CI's packages; without it these tests fail.
+//! Another implementation's word on our certificates and requests, and ours on its own: OpenSSL,
+//! for both suites. It is one of the CI's packages; without it these tests fail.
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 

@@ -1,5 +1,5 @@
-//! OpenSSL as an independent peer, both ways. It is one of the CI's packages; without it these tests
-//! fail.
+//! OpenSSL as an independent peer, both ways. It is one of the CI's packages; without it these
+//! tests fail.
 
 use std::fs;
 use std::path::Path;
