@@ -77,12 +77,10 @@ struct Wire {
     incident: TlsByteVecU8,
 }
 
+/// Only visible ASCII of an incident id travels, as the reader accepts no other.
 pub(crate) fn encode(code: AlertCode, incident: &str) -> Vec<u8> {
-    let mut end = incident.len().min(INCIDENT_MAX);
-    while !incident.is_char_boundary(end) {
-        end -= 1;
-    }
-    let incident = TlsByteVecU8::from(incident.as_bytes()[..end].to_vec());
+    let visible = incident.bytes().filter(u8::is_ascii_graphic).take(INCIDENT_MAX);
+    let incident = TlsByteVecU8::from(visible.collect::<Vec<_>>());
     let wire = Wire { code: code.code(), incident };
     wire.tls_serialize_bytes().expect("an alert is far below every bound")
 }

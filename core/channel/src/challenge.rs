@@ -42,14 +42,18 @@ pub trait ChallengeGate: Send + Sync {
     /// [`Refusal::ChallengeStale`], [`Error::Authentication`], [`Refusal::ChallengeReplayed`].
     fn check(&self, now: UnixTime, issued: &Issued, binding: &[u8]) -> Result<(), Error>;
 
+    /// Drops what has expired. Whoever owns a gate that may idle calls this every [`EPOCH`], so that
+    /// an epoch's share does not outlive it; every other call does it too.
+    fn expire(&self, now: UnixTime);
+
     /// Burns the counter, atomically: of two proofs with one challenge only one gets through.
     ///
     /// # Errors
     /// [`Refusal::ChallengeStale`] or [`Refusal::ChallengeReplayed`].
     fn consume(&self, now: UnixTime, issued: &Issued) -> Result<(), Error>;
 
-    /// The share of the challenge's epoch (C2), for its mode and suite. `make` makes it: once per
-    /// epoch, not per contact.
+    /// The share of the challenge's epoch (C2), for its mode and a server's certificate (DER).
+    /// `make` makes it: once per epoch, not per contact.
     ///
     /// # Errors
     /// [`Refusal::ChallengeStale`], or what `make` returns.
@@ -57,6 +61,7 @@ pub trait ChallengeGate: Send + Sync {
         &self,
         now: UnixTime,
         issued: &Issued,
+        certificate: &[u8],
         make: &mut dyn FnMut() -> Result<EpochShare, Error>,
     ) -> Result<Arc<EpochShare>, Error>;
 }
@@ -65,6 +70,8 @@ pub trait ChallengeGate: Send + Sync {
 /// epoch, so that what was sealed to it cannot be opened later.
 pub struct EpochShare {
     pub(crate) key: Box<dyn ExchangeKey>,
+    /// The certificate whose key signed it.
+    pub(crate) certificate: Vec<u8>,
     /// By the server's certified key, over mode, suite, epoch and share.
     pub(crate) signature: Vec<u8>,
 }
@@ -109,8 +116,8 @@ struct Epoch {
     next: u64,
     /// Bit `counter % WINDOW` is set when the counter was consumed.
     used: Vec<u64>,
-    /// By mode and suite; there are no more than those.
-    shares: Vec<((Mode, u16), Arc<EpochShare>)>,
+    /// By mode and certificate; there are no more than a server has.
+    shares: Vec<(Mode, Arc<EpochShare>)>,
 }
 
 impl Epoch {
@@ -145,30 +152,39 @@ pub struct Challenges {
     provider: Provider,
     current: Option<Epoch>,
     previous: Option<Epoch>,
+    /// The number of the next epoch; the first is random.
+    next_number: Option<u32>,
 }
 
 impl Challenges {
     /// No epoch yet; the first request makes one.
     #[must_use]
     pub const fn new(provider: Provider) -> Self {
-        Self { provider, current: None, previous: None }
+        Self { provider, current: None, previous: None, next_number: None }
     }
 
     fn rotate(&mut self, now: UnixTime, rng: &mut dyn CryptoRng) -> &mut Epoch {
+        self.expire(now);
+        // A clock that was set back ends an epoch too: it must not last for as long as the step.
         let due = match &self.current {
-            Some(epoch) => now.since(epoch.started) >= EPOCH,
+            Some(epoch) => now < epoch.started || now.since(epoch.started) >= EPOCH,
             None => true,
         };
         if due {
-            let number = self.current.as_ref().map_or_else(
-                // A restarted server must not repeat an epoch number under another key.
-                || rng.next_u32(),
-                |epoch| epoch.number.wrapping_add(1),
-            );
+            // A restarted server must not repeat an epoch number under another key.
+            let number = *self.next_number.get_or_insert_with(|| rng.next_u32());
+            self.next_number = Some(number.wrapping_add(1));
             let fresh = Epoch::new(number, now, rng);
             self.previous = self.current.replace(fresh);
         }
         self.current.as_mut().expect("just made")
+    }
+
+    /// See [`ChallengeGate::expire`].
+    pub fn expire(&mut self, now: UnixTime) {
+        let expired = |epoch: &mut Epoch| now.since(epoch.started) >= EPOCH * 2;
+        self.previous.take_if(expired);
+        self.current.take_if(expired);
     }
 
     /// See [`ChallengeGate::issue`]; in one process it cannot fail.
@@ -188,14 +204,11 @@ impl Challenges {
     }
 
     fn epoch(&mut self, now: UnixTime, issued: &Issued) -> Result<&mut Epoch, Error> {
+        self.expire(now);
         [&mut self.current, &mut self.previous]
             .into_iter()
             .flatten()
-            .find(|epoch| {
-                epoch.number == issued.epoch
-                    && now.since(epoch.started) < EPOCH * 2
-                    && epoch.in_window(issued.counter)
-            })
+            .find(|epoch| epoch.number == issued.epoch && epoch.in_window(issued.counter))
             .ok_or(Error::Refused(Refusal::ChallengeStale))
     }
 
@@ -237,15 +250,19 @@ impl Challenges {
         &mut self,
         now: UnixTime,
         issued: &Issued,
+        certificate: &[u8],
         make: &mut dyn FnMut() -> Result<EpochShare, Error>,
     ) -> Result<Arc<EpochShare>, Error> {
+        let mode = issued.selection.mode;
         let epoch = self.epoch(now, issued)?;
-        let wanted = (issued.selection.mode, issued.selection.suite);
-        if let Some((_, share)) = epoch.shares.iter().find(|(of, _)| *of == wanted) {
+        let wanted = |(of, share): &&(Mode, Arc<EpochShare>)| {
+            *of == mode && share.certificate == certificate
+        };
+        if let Some((_, share)) = epoch.shares.iter().find(wanted) {
             return Ok(share.clone());
         }
         let share = Arc::new(make()?);
-        epoch.shares.push((wanted, share.clone()));
+        epoch.shares.push((mode, share.clone()));
         Ok(share)
     }
 }
@@ -304,9 +321,14 @@ impl ChallengeGate for SharedChallenges {
         &self,
         now: UnixTime,
         issued: &Issued,
+        certificate: &[u8],
         make: &mut dyn FnMut() -> Result<EpochShare, Error>,
     ) -> Result<Arc<EpochShare>, Error> {
-        self.lock().epoch_share(now, issued, make)
+        self.lock().epoch_share(now, issued, certificate, make)
+    }
+
+    fn expire(&self, now: UnixTime) {
+        self.lock().expire(now);
     }
 }
 
@@ -365,6 +387,23 @@ mod tests {
         assert_eq!(challenges.check(last_moment, &first, b"peer"), Ok(()));
         assert_eq!(challenges.check(T0.plus(EPOCH * 2), &first, b"peer"), stale());
         assert_eq!(challenges.check(T0.plus(EPOCH * 2), &second, b"peer"), Ok(()));
+    }
+
+    /// An idle server keeps no epoch, and a clock that goes back does not make one last.
+    #[test]
+    fn epochs_end_by_themselves() {
+        let mut rng = testkit::rng::seeded(5);
+        let mut challenges = Challenges::new(rust_crypto::provider());
+        let first = challenges.issue(T0, &mut rng, SELECTION, b"peer");
+        challenges.expire(T0.plus(EPOCH));
+        assert!(challenges.current.is_some());
+        challenges.expire(T0.plus(EPOCH * 2));
+        assert!(challenges.current.is_none() && challenges.previous.is_none());
+        let later = T0.plus(EPOCH * 9);
+        let second = challenges.issue(later, &mut rng, SELECTION, b"peer");
+        assert_eq!(second.epoch, first.epoch.wrapping_add(1), "numbers go on");
+        let back = challenges.issue(T0, &mut rng, SELECTION, b"peer");
+        assert_ne!(back.epoch, second.epoch, "the clock was set back by eight minutes");
     }
 
     #[test]

@@ -2,10 +2,10 @@ use alloc::string::String;
 use alloc::sync::Arc;
 use alloc::vec::Vec;
 
-use countersign_crypto::{DecryptionKey, Provider, SecureElement, Suite};
-use countersign_pki::{CERTIFICATE_MAX, CertificateNumber, TrustStore};
+use countersign_crypto::{DecryptionKey, Provider, SecureElement, Suite, UnixTime};
+use countersign_pki::{CERTIFICATE_MAX, CertificateNumber, Leaf, TrustStore};
 
-use crate::{Error, Mode, Policy};
+use crate::{Error, Mode, Policy, Refusal};
 
 /// What a party proves itself with, in one suite.
 #[derive(Clone)]
@@ -58,7 +58,7 @@ pub(crate) fn of_suite(credentials: &[Credential], suite: u16) -> Option<&Creden
     credentials.iter().find(|credential| credential.suite().code() == suite)
 }
 
-/// Which ids, as configured: shared by both configurations' checks.
+/// What no configuration may be without, on either side.
 pub(crate) fn check_offers(
     credentials: &[Credential],
     modes: &[Mode],
@@ -81,4 +81,32 @@ pub(crate) fn check_id(id: Option<&String>) -> Result<&[u8], Error> {
         return Err(Error::Misuse("configuration outside its bounds"));
     }
     Ok(id)
+}
+
+/// The point that the peer's encryption certificate certifies, where the policy seals to it: of the
+/// same party as its signing certificate. Elsewhere there must be no such certificate.
+pub(crate) fn certified_point(
+    credential: &Credential,
+    policy: Policy,
+    encryption_certificate: &[u8],
+    peer: &Leaf,
+    now: UnixTime,
+) -> Result<Option<Vec<u8>>, Error> {
+    if !policy.certificate_sealed {
+        return if encryption_certificate.is_empty() {
+            Ok(None)
+        } else {
+            Err(Error::Malformed("an encryption certificate that nobody asked for"))
+        };
+    }
+    let leaf = credential.trust.verify_encryption(
+        encryption_certificate,
+        peer.identity().role(),
+        now,
+        None,
+    )?;
+    if leaf.identity() != peer.identity() {
+        return Err(Refusal::EncryptionIdMismatch.into());
+    }
+    Ok(Some(leaf.point().to_vec()))
 }

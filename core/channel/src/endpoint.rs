@@ -56,6 +56,12 @@ pub(crate) trait Party {
     /// Whether, over datagrams, this side repeats what it sent last until it hears the answer.
     fn repeats(state: &Self::State) -> bool;
 
+    /// A copy of a state that holds nothing of the peer: over datagrams a message that fails in it
+    /// is as good as lost.
+    fn unchanged(_: &Self::State) -> Option<Self::State> {
+        None
+    }
+
     /// Takes an awaited message.
     fn handle(
         &self,
@@ -137,6 +143,10 @@ impl<P: Party> Endpoint<P> {
     ) -> Result<(), Error> {
         if matches!(self.state, State::Dead) {
             return Err(Error::Dead);
+        }
+        if self.deadline.is_some_and(|due| now >= due) {
+            self.state = State::Dead;
+            return Err(Error::Timeout);
         }
         match self.delivery {
             Delivery::Stream => {
@@ -225,8 +235,8 @@ impl<P: Party> Endpoint<P> {
         };
     }
 
-    /// Takes one datagram. What is not awaited was lost, doubled or swapped on its way, or is
-    /// forged; none of that ends the channel. What is awaited and wrong ends a handshake.
+    /// Takes one datagram. What is not awaited was doubled or swapped on its way, or is forged; none
+    /// of that ends the channel. What is awaited and wrong ends a handshake that has begun.
     fn handle_datagram(
         &mut self,
         now: UnixTime,
@@ -246,9 +256,19 @@ impl<P: Party> Endpoint<P> {
             State::Open(session) => frame.kind == session.record_kind(),
         };
         if awaited {
-            self.link.fix(frame.mode);
+            let unchanged = match &self.state {
+                State::Handshake(state) => P::unchanged(state),
+                _ => None,
+            };
             let state = core::mem::replace(&mut self.state, State::Dead);
-            self.take(state, now, rng, frame)
+            match (self.take(state, now, rng, frame), unchanged) {
+                (Err(_), Some(unchanged)) => {
+                    self.state = State::Handshake(unchanged);
+                    self.discarded += 1;
+                    Ok(())
+                }
+                (result, _) => result,
+            }
         } else {
             if !self.repeat.flight.is_empty() && frame.raw == self.repeat.heard {
                 self.send_again(); // the peer has not heard our answer

@@ -9,11 +9,11 @@ use core::convert::Infallible;
 use countersign_crypto::{
     CryptoRng, Domain, ExchangeKey, HASH_LEN, Provider, Secret, Suite, UnixTime,
 };
-use countersign_pki::{Leaf, Role as PkiRole};
+use countersign_pki::{CertificateNumber, Leaf, Role as PkiRole};
 use tls_codec::TlsByteVecU8;
 
 use crate::contribution::{Seal, random_secret};
-use crate::credential::{self, Credential};
+use crate::credential::{self, Credential, certified_point};
 use crate::endpoint::{Cx, Endpoint, Event, Party, Step};
 use crate::link::Link;
 use crate::message::{
@@ -79,17 +79,17 @@ impl ReaderChannel {
             policies: policies.iter().map(|policy| policy.code()).collect(),
             server_id: credential::check_id(server_id.as_ref())?.to_vec().into(),
         };
-        let mut ephemerals = Vec::with_capacity(credentials.len());
+        let mut prepared = Vec::with_capacity(credentials.len());
         for credential in credentials {
-            credential.number()?;
+            let number = credential.number()?;
             let exchange = &credential.provider.key_exchange;
-            ephemerals.push(exchange.generate(rng).map_err(Error::Local)?);
+            prepared.push((number, exchange.generate(rng).map_err(Error::Local)?));
         }
         let body = encode(&request)?;
         let mut link = Link::new(&[*mode]);
         let m0 = link.send(Kind::Request, &[&body]).to_vec();
         let delivery = policies[0].delivery;
-        let state = State::ExpectChallenge(ExpectChallenge { m0, ephemerals });
+        let state = State::ExpectChallenge(ExpectChallenge { m0, prepared });
         Ok(Self(Endpoint::new(Reader { config }, delivery, link, state, now)))
     }
 }
@@ -103,12 +103,12 @@ pub(crate) enum State {
     ExpectServerProof(Box<ExpectServerProof>),
 }
 
-/// Waiting for M1. The ephemeral shares are ready, so that on `R1` a reader in C1 does nothing but
-/// sign ("at once, doing nothing else first").
+/// Waiting for M1. Certificate numbers and shares are ready, so that on `R1` a reader in C1 does
+/// nothing but sign ("at once, doing nothing else first").
 pub(crate) struct ExpectChallenge {
     m0: Vec<u8>,
-    /// One per credential: which suite it will be, M1 says.
-    ephemerals: Vec<Box<dyn ExchangeKey>>,
+    /// For each credential: which suite it will be, M1 says.
+    prepared: Vec<(CertificateNumber, Box<dyn ExchangeKey>)>,
 }
 
 /// Waiting for M3.
@@ -162,7 +162,7 @@ fn credential_of(config: &ReaderConfig, suite: u16) -> Result<&Credential, Error
     credential::of_suite(&config.credentials, suite).ok_or(Error::Incompatible("suite"))
 }
 
-/// A server that its certificate and, in C2, the epoch's signature vouch for.
+/// The server that a certificate vouches for, if it is the one this reader was set up for.
 fn check_server(
     config: &ReaderConfig,
     credential: &Credential,
@@ -190,13 +190,14 @@ impl ExpectChallenge {
         }
         let credential = credential_of(config, challenge.suite)?;
         let policy = Policy::from_code(challenge.policy)?;
-        if !config.policies.contains(&policy) {
+        if !config.policies.contains(&policy) || !credential.serves(policy, frame.mode == Mode::C1)
+        {
             return Err(Error::Incompatible("protection policy"));
         }
         let agreed = Agreed { mode: frame.mode, suite: credential.suite(), policy };
         let at = config.credentials.iter().position(|one| one.suite() == agreed.suite);
-        let ephemeral = at.and_then(|at| self.ephemerals.into_iter().nth(at));
-        let ephemeral = ephemeral.ok_or(Error::Incompatible("suite"))?;
+        let prepared = at.and_then(|at| self.prepared.into_iter().nth(at));
+        let (number, ephemeral) = prepared.ok_or(Error::Incompatible("suite"))?;
 
         let provider = &credential.provider;
         let hash = &*provider.hash;
@@ -210,7 +211,6 @@ impl ExpectChallenge {
             }
         };
 
-        let number = credential.number()?;
         let id = |kind| ReaderId::of(kind, &config.serial, &number);
         let sealed_to_us = policy.certificate_sealed && frame.mode == Mode::C1;
         let encryption = credential.encryption.as_ref().filter(|_| sealed_to_us);
@@ -302,34 +302,6 @@ impl CheckedEpoch {
         })?;
         Ok((contribution, r2))
     }
-}
-
-/// The point that the peer's encryption certificate certifies, where the policy seals to it: of the
-/// same party as its signing certificate. Elsewhere there must be no such certificate.
-pub(crate) fn certified_point(
-    credential: &Credential,
-    policy: Policy,
-    encryption_certificate: &[u8],
-    peer: &Leaf,
-    now: UnixTime,
-) -> Result<Option<Vec<u8>>, Error> {
-    if !policy.certificate_sealed {
-        return if encryption_certificate.is_empty() {
-            Ok(None)
-        } else {
-            Err(Error::Malformed("an encryption certificate that nobody asked for"))
-        };
-    }
-    let leaf = credential.trust.verify_encryption(
-        encryption_certificate,
-        peer.identity().role(),
-        now,
-        None,
-    )?;
-    if leaf.identity() != peer.identity() {
-        return Err(Refusal::EncryptionIdMismatch.into());
-    }
-    Ok(Some(leaf.point().to_vec()))
 }
 
 impl ExpectServerProof {

@@ -140,6 +140,8 @@ pub(crate) struct Direction {
     generation: Generation,
     /// Number of the next record of a stream, or of the next to be sent.
     next: u64,
+    /// Over datagrams: keys changed by [`Self::rekey`] since the peer was last heard.
+    unheard: u64,
 }
 
 impl Direction {
@@ -151,7 +153,7 @@ impl Direction {
     ) -> Result<Self, Error> {
         let protector = Protector::new(provider, policy.protection, &secret)?;
         let generation = Generation { at: 0, secret, protector };
-        Ok(Self { provider: provider.clone(), mode, policy, generation, next: 0 })
+        Ok(Self { provider: provider.clone(), mode, policy, generation, next: 0, unheard: 0 })
     }
 
     /// The key that protects `number`; `None` if it is the present one.
@@ -167,9 +169,17 @@ impl Direction {
         Ok(found)
     }
 
-    /// Goes on with the next key.
-    fn skip_to_next_key(&mut self) {
-        self.next = (self.next / RECORDS_PER_KEY_MAX + 1) * RECORDS_PER_KEY_MAX;
+    /// Goes on with the next key, at once: the old one is wiped here and not with the next record.
+    fn skip_to_next_key(&mut self) -> Result<(), Error> {
+        let next = (self.generation.at + 1) * RECORDS_PER_KEY_MAX;
+        if next >= NUMBERS_MAX {
+            return Err(Error::KeyExhausted);
+        }
+        if let Some(generation) = self.generation_of(next)? {
+            self.generation = generation;
+        }
+        self.next = next;
+        Ok(())
     }
 
     /// Seals one record into a frame.
@@ -198,22 +208,34 @@ impl Direction {
         frame.push(content as u8);
         protector.seal(self.next, &mut frame, HEADER_LEN + number_len).map_err(Error::Local)?;
         self.next += 1;
-        if content == Content::Rekey {
-            self.skip_to_next_key();
-        }
         Ok(core::mem::take(&mut frame))
     }
 
     /// Goes on with the next key now: over a stream the peer is told, over datagrams the next
-    /// number tells it.
+    /// number tells it, so that a peer that hears nothing for a while must not be left behind.
     pub(crate) fn rekey(&mut self) -> Result<Option<Vec<u8>>, Error> {
+        let last_key = self.generation.at + 1 >= KEYS_PER_SESSION_MAX;
         match self.policy.delivery {
-            Delivery::Stream => self.seal(Content::Rekey, &[]).map(Some),
+            _ if last_key => Err(Error::KeyExhausted),
+            Delivery::Stream => {
+                let frame = self.seal(Content::Rekey, &[])?;
+                self.skip_to_next_key()?;
+                Ok(Some(frame))
+            }
+            Delivery::Datagrams if self.unheard >= KEYS_AHEAD_MAX => {
+                Err(Error::Misuse("the peer has not been heard since the last keys"))
+            }
             Delivery::Datagrams => {
-                self.skip_to_next_key();
+                self.skip_to_next_key()?;
+                self.unheard += 1;
                 Ok(None)
             }
         }
+    }
+
+    /// Something authentic came from the peer.
+    pub(crate) const fn heard(&mut self) {
+        self.unheard = 0;
     }
 
     /// Opens a stream's next record. A failed open changes nothing (G12).
@@ -221,7 +243,7 @@ impl Direction {
         let opened = self.open_as(self.next, raw, HEADER_LEN)?;
         self.next += 1;
         if opened.0 == Content::Rekey {
-            self.skip_to_next_key();
+            self.skip_to_next_key()?;
         }
         Ok(opened)
     }
@@ -235,7 +257,8 @@ impl Direction {
         let generation = number / RECORDS_PER_KEY_MAX;
         let present = self.generation.at;
         // An older key is gone; one far ahead would cost derivations for nothing.
-        if generation < present || generation - present > KEYS_AHEAD_MAX {
+        let ahead = generation.checked_sub(present);
+        if number >= NUMBERS_MAX || ahead.is_none_or(|ahead| ahead > KEYS_AHEAD_MAX) {
             return Err(Error::Authentication("record"));
         }
         self.open_as(number, raw, HEADER_LEN + NUMBER_LEN)
@@ -265,7 +288,7 @@ impl Direction {
         let content = content.and_then(Content::from_code);
         frame.drain(..head);
         match content {
-            Some(Content::Data) => Ok((Content::Data, frame)),
+            Some(Content::Data) if frame.len() <= RECORD_MAX => Ok((Content::Data, frame)),
             Some(other) if frame.is_empty() => Ok((other, frame)),
             _ => Err(Error::Malformed("record content")),
         }
@@ -352,6 +375,9 @@ mod tests {
             assert_eq!(data(opening.open(record).expect("opened")), [round]);
             let rekey = sealing.rekey().expect("rekeyed").expect("a record");
             assert_eq!(opening.open(rekey).expect("opened").0, Content::Rekey);
+            // The old key is gone now, not with the next record.
+            let now = u64::from(round) + 1;
+            assert_eq!((sealing.generation.at, opening.generation.at), (now, now));
         }
         let record = sealing.seal(Content::Data, b"x").expect("sealed");
         assert_eq!(sealing.generation.at, 3);
@@ -371,14 +397,48 @@ mod tests {
         let number = number_of(&old).expect("a number");
         assert_eq!(number / RECORDS_PER_KEY_MAX, KEYS_AHEAD_MAX);
         assert_eq!(data(opening.open_numbered(number, old.clone()).expect("opened")), b"new");
+        // No further until the peer is heard: it might not catch up.
+        let unheard = Error::Misuse("the peer has not been heard since the last keys");
+        assert_eq!(sealing.rekey(), Err(unheard));
         // Five keys further is more than may have been lost.
-        (0..=KEYS_AHEAD_MAX).for_each(|_| drop(sealing.rekey()));
+        (0..=KEYS_AHEAD_MAX).for_each(|_| {
+            sealing.heard();
+            sealing.rekey().expect("rekeyed");
+        });
         let far = sealing.seal(Content::Data, b"far").expect("sealed");
         let number = number_of(&far).expect("a number");
         let refused = Some(Error::Authentication("record"));
         assert_eq!(opening.open_numbered(number, far).err(), refused);
         // An older key is gone.
-        assert_eq!(opening.open_numbered(0, old).err(), refused);
+        assert_eq!(opening.open_numbered(0, old.clone()).err(), refused);
+        // Near the last key a number beyond all is forged like any other, not the end.
+        opening.generation.at = KEYS_PER_SESSION_MAX - 1;
+        assert_eq!(opening.open_numbered(NUMBERS_MAX, old).err(), refused);
+    }
+
+    /// The last key cannot be left, so that the close has its place.
+    #[test]
+    fn the_last_key_is_kept_for_the_close() {
+        for policy in [Policy::default(), DATAGRAMS] {
+            let (mut sealing, _) = pair(policy);
+            sealing.generation.at = KEYS_PER_SESSION_MAX - 1;
+            sealing.next = sealing.generation.at * RECORDS_PER_KEY_MAX;
+            assert_eq!(sealing.rekey(), Err(Error::KeyExhausted));
+            assert!(sealing.seal(Content::Close, &[]).is_ok());
+        }
+    }
+
+    /// What a record holds is bounded for the receiver too, whatever the trailer's length leaves.
+    #[test]
+    fn a_peer_cannot_send_more_than_a_record_holds() {
+        let (sealing, mut opening) = pair(Policy::default());
+        let mut frame = vec![0; HEADER_LEN];
+        frame.extend([7; RECORD_MAX + 1]);
+        frame.push(Content::Data as u8);
+        let len = frame.len() - HEADER_LEN + AEAD_TAG_LEN;
+        frame[..HEADER_LEN].copy_from_slice(&wire::header(Mode::C1, Kind::Record, len));
+        sealing.generation.protector.seal(0, &mut frame, HEADER_LEN).expect("sealed");
+        assert_eq!(opening.open(frame).err(), Some(Error::Malformed("record content")));
     }
 
     #[test]

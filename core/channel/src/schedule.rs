@@ -162,7 +162,7 @@ pub struct Exporter {
 }
 
 impl Exporter {
-    /// `len` bytes for `label` and `context`; both are framed.
+    /// `len` bytes for `label`, which is framed, and `context`, which comes last.
     ///
     /// # Errors
     /// [`Error::Local`] if `len` exceeds what HKDF gives (8160 bytes).

@@ -49,6 +49,18 @@ pub struct ServerConfig {
     pub sources: Arc<dyn SourceGate>,
 }
 
+impl ServerConfig {
+    /// Checks what the types do not: call this once, when the configuration is made.
+    ///
+    /// # Errors
+    /// [`Error::Misuse`] for what can never work.
+    pub fn check(&self) -> Result<(), Error> {
+        credential::check_offers(&self.credentials, &self.modes, &self.policies)?;
+        credential::check_id(Some(&self.server_id))?;
+        self.credentials.iter().try_for_each(|credential| credential.number().map(drop))
+    }
+}
+
 /// What the directory knows of a reader: the mapping of C4.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DirectoryEntry {
@@ -156,6 +168,13 @@ impl Party for Server {
         matches!(state, State::ExpectFinished(_))
     }
 
+    fn unchanged(state: &State) -> Option<State> {
+        match state {
+            State::Contact(Contact { asked }) => Some(State::Contact(Contact { asked: *asked })),
+            _ => None,
+        }
+    }
+
     fn handle(&self, state: State, cx: &mut Cx<'_>, frame: &Frame) -> Result<Step<Self>, Error> {
         match state {
             State::Contact(_) if frame.kind == Kind::Request => {
@@ -172,7 +191,9 @@ impl Party for Server {
             State::ExpectReader(_) => Err(Error::Unexpected),
             State::ExpectFinished(expect) => {
                 let credential = self.credential(expect.suite.code())?;
-                Ok(Step::Open(Box::new(expect.handle(&credential.provider, frame)?)))
+                let (session, admission) = expect.handle(&credential.provider, frame)?;
+                self.config.sources.forgive(admission);
+                Ok(Step::Open(Box::new(session)))
             }
         }
     }
@@ -226,14 +247,20 @@ impl Server {
             return Err(Error::Incompatible("version"));
         }
         let offered = |one: &&Credential| suites.contains(&one.suite().code());
-        let credential = self.config.credentials.iter().find(offered);
-        let credential = credential.ok_or(Error::Incompatible("suite"))?;
+        let mut credentials = self.config.credentials.iter().filter(offered).peekable();
+        if credentials.peek().is_none() {
+            return Err(Error::Incompatible("suite"));
+        }
         let receives = mode == Mode::C2;
-        let policy = self.config.policies.iter().find(|policy| {
-            policies.contains(&policy.code()) && credential.serves(**policy, receives)
-        });
-        let policy = *policy.ok_or(Error::Incompatible("protection policy"))?;
-        Ok((credential, policy))
+        let policy_of = |credential: &Credential| {
+            let serves = |policy: &&Policy| {
+                policies.contains(&policy.code()) && credential.serves(**policy, receives)
+            };
+            self.config.policies.iter().find(serves).copied()
+        };
+        credentials
+            .find_map(|credential| Some((credential, policy_of(credential)?)))
+            .ok_or(Error::Incompatible("protection policy"))
     }
 
     /// M1 as it is sent, and as it is rebuilt from its authenticated echo.
@@ -271,12 +298,14 @@ impl Server {
     ) -> Result<Arc<EpochShare>, Error> {
         let (mode, suite) = (issued.selection.mode, credential.suite());
         let rng = &mut *cx.rng;
-        self.config.challenges.epoch_share(cx.now, issued, &mut || {
+        let certificate = &credential.certificate;
+        self.config.challenges.epoch_share(cx.now, issued, certificate, &mut || {
             let exchange = &credential.provider.key_exchange;
             let key = exchange.generate(rng).map_err(Error::Local)?;
             let message = epoch_share_to_be_signed(mode, suite, issued.epoch, key.share());
             let signature = credential.key.sign_in(rng, Domain::Handshake, &message);
-            Ok(EpochShare { key, signature: signature.map_err(Error::Local)? })
+            let signature = signature.map_err(Error::Local)?;
+            Ok(EpochShare { key, certificate: certificate.clone(), signature })
         })
     }
 
@@ -297,15 +326,20 @@ impl Server {
         let issued = Issued::from_wire(m2.mode, &proof.challenge);
         let after_m0 = Transcript::resume(m2.mode, proof.after_m0);
         self.config.challenges.check(cx.now, &issued, &self.binding(&after_m0))?; // G11: one MAC
-        let named =
-            |one: &Contribution| one.server_id.as_slice() != self.config.server_id.as_bytes();
-        if contribution.as_ref().is_some_and(named) {
+        let for_us =
+            |one: &Contribution| one.server_id.as_slice() == self.config.server_id.as_bytes();
+        if !contribution.as_ref().is_none_or(for_us) {
             return Err(Refusal::WrongServer.into());
         }
         let admission = self.config.sources.admit(cx.now, &self.address)?;
 
         let credential = self.credential(issued.selection.suite)?;
+        // A gate may be shared by listeners that differ: what one selected another may not allow.
         let policy = Policy::from_code(issued.selection.policy)?;
+        if !self.config.policies.contains(&policy) {
+            return Err(Error::Incompatible("protection policy"));
+        }
+        cx.link.fix(m2.mode);
         let hash = &*credential.provider.hash;
         let (m1, epoch) = self.m1(cx, credential, policy, &issued)?;
         let before_contribution = after_m0.append(hash, &m1).append(hash, signed);

@@ -146,6 +146,7 @@ impl Session {
             },
         };
         self.pulse.heard(now);
+        self.sealing.heard();
         match content {
             Content::Data => return Ok(Received::Data(data)),
             Content::Close => {

@@ -19,8 +19,9 @@ pub const SOURCE_FORGIVES: Duration = Duration::from_micros(62_500);
 /// Two that share a place share its limit; nobody outside knows which do.
 pub const SOURCE_PLACES: usize = 1 << 16;
 
-/// What of an IPv6 address names a customer's network: the rest is free to choose.
-const IPV6_PREFIX_LEN: usize = 8;
+/// What of an IPv6 address names a network: one link (/64), whose rest is free to choose, and a
+/// customer's site (/48), who may have many links and is given 16 times as much in all.
+const IPV6_NETWORKS: [(usize, u64); 2] = [(8, STEP), (6, STEP / 16)];
 
 /// Lets proofs of a source through, or not. Shared by all connections of a server.
 pub trait SourceGate: Send + Sync {
@@ -38,7 +39,8 @@ pub trait SourceGate: Send + Sync {
 #[derive(Debug)]
 #[must_use]
 pub struct Admission {
-    place: usize,
+    /// Place and charge, one or two.
+    charges: [Option<(usize, u64)>; 2],
 }
 
 /// When a place will be free of what was charged to it (the "generic cell rate" form of a token
@@ -59,10 +61,17 @@ impl SourceLimits {
         Self { provider, key: random_secret(rng), places: vec![0; SOURCE_PLACES] }
     }
 
-    fn place_of(&self, address: &[u8]) -> usize {
-        let network = if address.len() == 16 { &address[..IPV6_PREFIX_LEN] } else { address };
+    fn charge(&self, network: &[u8], step: u64) -> Option<(usize, u64)> {
         let [a, b, ..] = self.provider.mac.mac(self.key.expose(), &[network]);
-        usize::from(u16::from_be_bytes([a, b]))
+        Some((usize::from(u16::from_be_bytes([a, b])), step))
+    }
+
+    fn charges(&self, address: &[u8]) -> [Option<(usize, u64)>; 2] {
+        if address.len() == 16 {
+            IPV6_NETWORKS.map(|(len, step)| self.charge(&address[..len], step))
+        } else {
+            [self.charge(address, STEP), None]
+        }
     }
 
     /// See [`SourceGate::admit`].
@@ -70,24 +79,34 @@ impl SourceLimits {
     /// # Errors
     /// As there.
     pub fn admit(&mut self, now: UnixTime, address: &[u8]) -> Result<Admission, Error> {
-        let place = self.place_of(address);
         let now = micros(now);
-        let charged = self.places[place].max(now) + STEP;
-        if charged - now > STEP * u64::from(SOURCE_BURST) {
-            return Err(Refusal::SourceLimited.into());
+        let charges = self.charges(address);
+        let mut free_at = [0; 2];
+        for (slot, (place, step)) in free_at.iter_mut().zip(charges.into_iter().flatten()) {
+            // What lies further ahead than a charge can was made under a clock since set back.
+            let before = self.places[place];
+            *slot = if before > now + LIMIT { now } else { before.max(now) } + step;
+            if *slot > now + LIMIT {
+                return Err(Refusal::SourceLimited.into());
+            }
         }
-        self.places[place] = charged;
-        Ok(Admission { place })
+        for (free_at, (place, _)) in free_at.into_iter().zip(charges.into_iter().flatten()) {
+            self.places[place] = free_at;
+        }
+        Ok(Admission { charges })
     }
 
     /// See [`SourceGate::forgive`].
     pub fn forgive(&mut self, admission: Admission) {
-        let free_at = &mut self.places[admission.place];
-        *free_at = free_at.saturating_sub(STEP);
+        for (place, step) in admission.charges.into_iter().flatten() {
+            self.places[place] = self.places[place].saturating_sub(step);
+        }
     }
 }
 
 const STEP: u64 = SOURCE_FORGIVES.as_micros() as u64;
+/// How far ahead of now a place may be charged.
+const LIMIT: u64 = STEP * SOURCE_BURST as u64;
 
 fn micros(now: UnixTime) -> u64 {
     now.as_millis().saturating_mul(1000)
@@ -180,5 +199,27 @@ mod tests {
         assert_eq!(admitted(&mut limits, T0, &address), LIMITED);
         address[7] ^= 1;
         assert_eq!(admitted(&mut limits, T0, &address), Ok(()));
+        // And whoever has many links has no more than 16 times as much.
+        let mut let_through = SOURCE_BURST + 1;
+        for link in 0..=u16::MAX {
+            address[6..8].copy_from_slice(&link.to_be_bytes());
+            let_through += u32::from(admitted(&mut limits, T0, &address).is_ok());
+        }
+        assert_eq!(let_through, 16 * SOURCE_BURST);
+        address[5] ^= 1;
+        assert_eq!(admitted(&mut limits, T0, &address), Ok(()), "another site");
+    }
+
+    /// A clock that is set back does not limit those who did nothing.
+    #[test]
+    fn a_clock_set_back_is_no_charge() {
+        let mut limits = limits();
+        let admission = limits.admit(T0, &[10, 0, 0, 1]).expect("admitted");
+        limits.forgive(admission);
+        let earlier = T0.minus(Duration::from_secs(60));
+        for _ in 0..SOURCE_BURST {
+            assert_eq!(admitted(&mut limits, earlier, &[10, 0, 0, 1]), Ok(()));
+        }
+        assert_eq!(admitted(&mut limits, earlier, &[10, 0, 0, 1]), LIMITED);
     }
 }

@@ -24,7 +24,8 @@ impl Role {
     }
 }
 
-/// `th_n`: a running hash over all raw bytes sent and received, each part framed by its length.
+/// `th_n`: a running hash over the bytes sent and received, as they were, each part framed by its
+/// length: M0 and M1 whole, M2 and M3 without their headers, which say no more than the mode.
 #[derive(Clone)]
 pub(crate) struct Transcript {
     mode: Mode,
@@ -52,7 +53,7 @@ impl Transcript {
         &self.hash
     }
 
-    /// The message a party signs: `context ‖ mode ‖ role ‖ |id| ‖ id ‖ th`.
+    /// The message a party signs: `context ‖ " signature" ‖ mode ‖ role ‖ |id| ‖ id ‖ th`.
     pub(crate) fn to_be_signed(&self, role: Role, id: &[u8]) -> Vec<u8> {
         let mut message = Vec::with_capacity(CONTEXT.len() + id.len() + 64);
         message.extend_from_slice(CONTEXT);
@@ -69,8 +70,8 @@ impl Transcript {
     }
 }
 
-/// The message a server signs once per epoch and suite: `context ‖ mode ‖ role ‖ suite ‖ epoch ‖
-/// share`. Its second part differs from every handshake signature's.
+/// The message a server signs once per epoch and suite: `context ‖ " epoch share" ‖ mode ‖ role ‖
+/// suite ‖ epoch ‖ share`. Its second part differs from every handshake signature's.
 pub(crate) fn epoch_share_to_be_signed(
     mode: Mode,
     suite: Suite,

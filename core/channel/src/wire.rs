@@ -133,25 +133,37 @@ fn read_header(bytes: &[u8], awaited: Awaited<'_>) -> Result<Option<(Mode, Kind,
 #[derive(Default)]
 pub(crate) struct FrameBuffer {
     bytes: Vec<u8>,
+    /// What has been cut off already, at the beginning of `bytes`.
+    taken: usize,
 }
 
 impl FrameBuffer {
     pub(crate) fn push(&mut self, bytes: &[u8]) {
+        self.bytes.drain(..self.taken);
+        self.taken = 0;
         self.bytes.extend_from_slice(bytes);
     }
 
     pub(crate) const fn len(&self) -> usize {
-        self.bytes.len()
+        self.bytes.len() - self.taken
     }
 
     /// The next whole frame, if it has arrived.
     pub(crate) fn next(&mut self, awaited: Awaited<'_>) -> Result<Option<Frame>, Error> {
-        let Some((mode, kind, len)) = read_header(&self.bytes, awaited)? else { return Ok(None) };
-        if self.bytes.len() < HEADER_LEN + len {
-            return Ok(None);
+        let bytes = &self.bytes[self.taken..];
+        let Some((mode, kind, len)) = read_header(bytes, awaited)? else { return Ok(None) };
+        let Some(frame) = bytes.get(..HEADER_LEN + len) else { return Ok(None) };
+        // A frame must not hold on to the room that others came in: many small ones add up.
+        let raw = if frame.len() == self.bytes.len() && self.bytes.capacity() <= 2 * frame.len() {
+            core::mem::take(&mut self.bytes)
+        } else {
+            let raw = frame.to_vec();
+            self.taken += raw.len();
+            raw
+        };
+        if self.len() == 0 {
+            *self = Self::default();
         }
-        let tail = self.bytes.split_off(HEADER_LEN + len);
-        let raw = core::mem::replace(&mut self.bytes, tail);
         Ok(Some(Frame { mode, kind, raw }))
     }
 }
@@ -169,6 +181,33 @@ pub(crate) fn datagram(bytes: &[u8], modes: &[Mode]) -> Option<Frame> {
     ];
     let (mode, kind, len) = read_header(bytes, Awaited { modes, kinds: &KINDS }).ok()??;
     (bytes.len() == HEADER_LEN + len).then(|| Frame { mode, kind, raw: bytes.to_vec() })
+}
+
+#[cfg(all(test, feature = "std"))]
+mod tests {
+    use super::*;
+
+    /// What a peer sent is what it costs, in however many frames.
+    #[test]
+    fn small_frames_hold_no_more_room_than_they_need() {
+        let mut buffer = FrameBuffer::default();
+        let one = frame(Mode::C1, Kind::Finished, &[&[7; 18]]);
+        let chunk: Vec<u8> = one.iter().copied().cycle().take(one.len() * 600).collect();
+        buffer.push(&chunk[..chunk.len() - 1]);
+        let awaited = Awaited { modes: &[Mode::C1], kinds: &[Kind::Finished] };
+        let mut frames = Vec::new();
+        while let Some(frame) = buffer.next(awaited).expect("frames") {
+            assert_eq!(frame.raw, one);
+            frames.push(frame);
+        }
+        assert_eq!((frames.len(), buffer.len()), (599, one.len() - 1));
+        buffer.push(&chunk[chunk.len() - 1..]);
+        frames.push(buffer.next(awaited).expect("a frame").expect("the last"));
+        let held: usize = frames.iter().map(|frame| frame.raw.capacity()).sum();
+        assert!(held <= 2 * chunk.len(), "{held} bytes for {}", chunk.len());
+        assert!(buffer.next(awaited).expect("nothing").is_none());
+        assert_eq!(buffer.bytes.capacity(), 0);
+    }
 }
 
 const _: () = assert!(crate::record::SEALED_MAX + crate::record::NUMBER_LEN < 1 << 24);

@@ -10,10 +10,9 @@ use tls_codec::TlsByteVecU8;
 use super::{DirectoryEntry, LookupRefusal, Server, ServerConfig};
 use crate::challenge::{EpochShare, Issued};
 use crate::contribution::{Seal, random_secret};
-use crate::credential::Credential;
+use crate::credential::{Credential, certified_point};
 use crate::endpoint::Cx;
 use crate::message::{IdKind, Proof, ReaderId, ServerProof, ServerShare, encode};
-use crate::reader::certified_point;
 use crate::schedule::{self, SessionKeys};
 use crate::session::Session;
 use crate::source::Admission;
@@ -54,7 +53,6 @@ impl ExpectReader {
         let leaf = self.verify(&server.config, credential, cx.now, found)?;
         // Only a proven reader burns a challenge.
         server.config.challenges.consume(cx.now, &self.issued)?;
-        server.config.sources.forgive(self.admission);
         let certificate = self.proof.encryption_certificate.as_slice();
         let certified = match self.mode {
             Mode::C1 => certified_point(credential, self.policy, certificate, &leaf, cx.now)?,
@@ -62,7 +60,9 @@ impl ExpectReader {
             Mode::C2 => return Err(Error::Malformed("M2")),
         };
         // Only from here on: key generation, the private key.
+        // The source has paid until M4: a reader that breaks off here costs as much as a bad proof.
         Answer {
+            admission: self.admission,
             policy: self.policy,
             proof: self.proof,
             sealed: self.sealed,
@@ -84,25 +84,23 @@ impl ExpectReader {
         let cache = Some(&*config.leaf_cache);
         let leaf = credential.trust.verify(certificate, PkiRole::Reader, now, cache)?;
 
-        // C4: mapped first, then verified over the other kind of id. Where the directory has no
-        // entry, or one that is not this certificate's, the certificate's own ids stand in: so that
-        // only who has a reader's key learns what the directory says of it.
+        // C4: the directory was asked first; what it says is told last, so that only who has a
+        // reader's key learns of it. The id that is signed is of the kind that M2 names.
         let own = DirectoryEntry {
             serial: leaf.identity().id().into(),
             certificate_number: leaf.number().clone(),
         };
-        let mapped = found.as_ref().unwrap_or(&own);
-        let id = |kind| ReaderId::of(kind, &mapped.serial, &mapped.certificate_number);
-        let matches = *mapped == own && id(self.sent_id.kind()) == self.sent_id;
-        let signer = if matches { mapped } else { &own };
-        let signed_id = ReaderId::of(self.signed_kind, &signer.serial, &signer.certificate_number);
-        let message = self.transcript.to_be_signed(Role::Reader, signed_id.as_bytes());
+        let id = |kind| ReaderId::of(kind, &own.serial, &own.certificate_number);
+        let message = self.transcript.to_be_signed(Role::Reader, id(self.signed_kind).as_bytes());
         leaf.key()
             .verify_in(Domain::Handshake, &message, &self.signature)
             .map_err(|_| Error::Authentication("reader-signature"))?;
+        if id(self.sent_id.kind()) != self.sent_id {
+            return Err(Refusal::ReaderIdMismatch.into());
+        }
         match found {
-            _ if !matches => Err(Refusal::ReaderIdMismatch.into()),
-            Ok(_) => Ok(leaf),
+            Ok(mapped) if mapped == own => Ok(leaf),
+            Ok(_) => Err(Refusal::ReaderIdMismatch.into()),
             Err(LookupRefusal::Unknown) => Err(Refusal::UnknownReader.into()),
             Err(LookupRefusal::Revoked) => Err(PkiError::Revoked.into()),
             Err(LookupRefusal::Blocked) => Err(Refusal::ReaderBlocked.into()),
@@ -113,6 +111,7 @@ impl ExpectReader {
 
 /// What the answer to a proven reader is made of.
 struct Answer {
+    admission: Admission,
     policy: Policy,
     proof: Proof,
     sealed: Option<(Vec<u8>, Arc<EpochShare>)>,
@@ -165,7 +164,8 @@ impl Answer {
         let m3 = M3 { provider, transcript: before_m3.append(hash, &proof), proof };
         let (transcript, keys) = m3.send(credential, cx, &contribution, &shared)?;
         let suite = credential.suite();
-        Ok(ExpectFinished { suite, policy: self.policy, transcript, keys, peer })
+        let Self { admission, policy, .. } = self;
+        Ok(ExpectFinished { suite, policy, admission, transcript, keys, peer })
     }
 }
 
@@ -201,16 +201,21 @@ impl M3<'_> {
 pub(crate) struct ExpectFinished {
     pub(super) suite: Suite,
     policy: Policy,
+    admission: Admission,
     transcript: Transcript,
     keys: SessionKeys,
     peer: Arc<Leaf>,
 }
 
 impl ExpectFinished {
-    pub(super) fn handle(self, provider: &Provider, m4: &Frame) -> Result<Session, Error> {
+    pub(super) fn handle(
+        self,
+        provider: &Provider,
+        m4: &Frame,
+    ) -> Result<(Session, Admission), Error> {
         self.keys.verify_finished(provider, Role::Reader, &self.transcript, m4.body())?;
-        let Self { suite, policy, transcript, keys, peer } = self;
+        let Self { suite, policy, admission, transcript, keys, peer } = self;
         let keys = keys.into_directions(provider, &transcript, policy, Role::Server)?;
-        Ok(Session::new(keys, peer, policy, suite))
+        Ok((Session::new(keys, peer, policy, suite), admission))
     }
 }

@@ -59,8 +59,8 @@ fn a_replayed_m2_is_refused() {
         assert!([Error::Malformed("M2"), forged].contains(&error), "{error}");
 
         // Two epochs later it is stale.
+        world.now = world.now.plus(2 * countersign_channel::EPOCH);
         let mut late = world.connect();
-        late.now = world.now.plus(2 * countersign_channel::EPOCH);
         late.deliver_to_server(&m0).unwrap();
         assert_eq!(late.deliver_to_server(&m2).unwrap_err(), Refusal::ChallengeStale.into());
     }
@@ -179,8 +179,10 @@ fn g11_an_epoch_share_is_made_once_per_epoch() {
     assert_eq!((first.sign, first.exchange_generate, first.mac), (1, 1, 50));
     let same_epoch = contacts(&mut world);
     assert_eq!((same_epoch.private_key(), same_epoch.generated()), (0, 0));
+    let second = Duration::from_secs(1);
+    world.now = world.now.plus(countersign_channel::EPOCH).minus(second);
     let (old, _, m2) = up_to_m2(&mut world);
-    world.now = world.now.plus(countersign_channel::EPOCH);
+    world.now = world.now.plus(second);
     let next_epoch = contacts(&mut world);
     assert_eq!((next_epoch.sign, next_epoch.exchange_generate), (1, 1));
     // What was sealed to the former epoch's share is still opened, one epoch long.
