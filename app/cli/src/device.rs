@@ -2,11 +2,14 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
-use countersign_device::{Api, DeviceDir, Outcome, Reader, enroll};
+use countersign_channel::{Credential, Mode, Policy};
+use countersign_crypto::{Provider, Suite, aws_lc};
+use countersign_device::{Api, DeviceDir, Outcome, Reader, enroll, server_suite};
 use countersign_emulator::{CardHandle, CardImage, EmulatedCard, Scheme, load_card, sample};
 use countersign_idcard::PlainData;
 use countersign_idcard::reader::ReadOptions;
 use countersign_idcard::record::{DocumentType, IdRecord};
+use countersign_net::{mode_name, mode_of, policy_name, policy_of};
 use countersign_server::ambient;
 use serde_json::{Value, json};
 
@@ -22,7 +25,7 @@ const FILE_MAX: u64 = 64 * 1024;
 /// Device programs.
 #[derive(Subcommand)]
 pub(crate) enum Device {
-    /// Make a device's key and have the server certify it.
+    /// Make a device's key and have the server certify it, in the server's suite.
     ///
     /// Example: countersign device enroll --serial RD-1 --server https://localhost:8443
     /// --ca ca.pem --token-file admin.token
@@ -87,6 +90,13 @@ pub(crate) struct ReaderCommand {
     /// The server's device gateway.
     #[arg(long, value_name = "HOST:PORT", default_value = "localhost:8444")]
     gateway: String,
+    /// The handshake to begin: c1 (the reader proves itself first) or c2 (the server shows its
+    /// certificate first).
+    #[arg(long, value_name = "NAME", default_value = "c1", value_parser = mode_of)]
+    handshake: Mode,
+    /// The protection to ask for: encrypt+mac, encrypt, mac, or certificate-sealed (suite sm2).
+    #[arg(long, value_name = "NAME", default_value = "encrypt+mac", value_parser = policy_of)]
+    policy: Policy,
     /// The card on the reader: emulated:citizen, emulated:foreigner2017, emulated:foreigner2023,
     /// emulated:residencePermit, or emulated:FILE with a card of your own as JSON.
     #[arg(long, value_name = "CARD")]
@@ -117,7 +127,8 @@ impl Enroll {
         let api = self.client.api()?;
         let enrolled = tokio::task::spawn_blocking(move || {
             let ambient = ambient();
-            let provider = countersign_crypto::aws_lc::provider();
+            let suite = server_suite(&api)?;
+            let provider = provider_of(suite)?;
             let now = ambient.clock.now();
             let mut rng = (ambient.rng)();
             let dir = enroll(&self.device, &self.serial, &api, &provider, now, &mut *rng)?;
@@ -127,19 +138,27 @@ impl Enroll {
         let (device, settings, number) =
             enrolled.await.map_err(|error| Failure::environment("task", error.to_string()))??;
         let text = format!(
-            "Enrolled   {} at {}\nCertificate {number}\nDirectory  {}",
+            "Enrolled   {} at {}\nSuite      {}\nCertificate {number}\nDirectory  {}",
             settings.serial,
             settings.server_id,
+            settings.suite,
             device.display()
         );
         let json = json!({
             "serial": settings.serial,
             "serverId": settings.server_id,
+            "suite": settings.suite.name(),
             "certificateNumber": number.to_string(),
             "device": device,
         });
         Ok(Output::new(json, text))
     }
+}
+
+/// The algorithms of a suite.
+pub(crate) fn provider_of(suite: Suite) -> Result<Provider, Failure> {
+    let absent = || format!("this program does not have the suite {suite}");
+    aws_lc::provider_of(suite).ok_or_else(|| Failure::check("device-suite", absent()))
 }
 
 /// An emulated card of this name: one of the four samples, or a JSON file.
@@ -168,8 +187,11 @@ pub(crate) const DOCUMENTS: [DocumentType; 4] = [
 
 /// An emulated reader front end with nothing on it, and the hand that puts cards there.
 pub(crate) fn emulated_field() -> (EmulatedCard, CardHandle) {
-    let provider = countersign_crypto::aws_lc::provider();
-    EmulatedCard::new(Scheme::with_demo_key(provider), (ambient().rng)())
+    EmulatedCard::new(Scheme::with_demo_key(aws_lc::provider()), (ambient().rng)())
+}
+
+fn has_no_encryption(credential: &Credential) -> bool {
+    credential.encryption.is_none()
 }
 
 impl ReaderCommand {
@@ -178,12 +200,21 @@ impl ReaderCommand {
             let detail = "no real card interface is built in: use --card emulated:…";
             return Err(Failure::usage("card", detail));
         };
-        let provider = countersign_crypto::aws_lc::provider();
         let ambient = ambient();
         let dir = DeviceDir::open(&self.device)?;
-        let config = dir.reader_config(&provider, ambient.clock.now())?;
+        let mut config = dir.reader_config(&dir.provider(), ambient.clock.now())?;
+        if self.policy.certificate_sealed && config.credentials.iter().all(has_no_encryption) {
+            let suite = dir.settings.suite.name().unwrap_or("unknown");
+            let detail = format!(
+                "{} needs an encryption certificate (suite sm2); this device, of the suite \
+                 {suite}, has none",
+                policy_name(self.policy)
+            );
+            return Err(Failure::usage("policy", detail));
+        }
+        (config.mode, config.policies) = (self.handshake, vec![self.policy]);
         let (link, field) = emulated_field();
-        let scheme = Scheme::with_demo_key(provider);
+        let scheme = Scheme::with_demo_key(aws_lc::provider());
         field.insert(emulated_card(&scheme, name)?.into());
         let rng = Box::new(move || (ambient.rng)());
         let mut reader =
@@ -219,6 +250,9 @@ fn read_json(outcome: &Outcome, (sent, received): (u64, u64), record: &IdRecord)
         "photoBytes": outcome.data.photo().len(),
         "fingerprintBytes": outcome.data.fingerprint().map(<[u8]>::len),
         "source": outcome.source.name(),
+        "handshake": outcome.spoken.map(|spoken| mode_name(spoken.mode)),
+        "suite": outcome.spoken.and_then(|spoken| spoken.suite.name()),
+        "policy": outcome.spoken.map(|spoken| policy_name(spoken.policy)),
         "attempts": outcome.attempts,
         "ms": millis(outcome.total),
         "bytesSent": sent,

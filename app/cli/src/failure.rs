@@ -129,6 +129,7 @@ impl From<EnrollError> for Failure {
             EnrollError::Dir(error) => error.into(),
             EnrollError::Api(error) => error.into(),
             EnrollError::Pki(error) => Self::check(error.check(), error.to_string()),
+            EnrollError::UnknownSuite(_) => Self::check("device-suite", error.to_string()),
         }
     }
 }

@@ -4,7 +4,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use countersign_crypto::Secret;
+use countersign_crypto::{Secret, Suite, aws_lc};
 use countersign_server::{
     Config, DataDir, DataError, Init as DataInit, NewDataDir, ambient, open_service, parse_tls_name,
 };
@@ -26,6 +26,11 @@ pub(crate) struct Init {
     /// The data directory to make; it must not exist, or be empty.
     #[arg(long, value_name = "DIR", default_value = "./countersign-data")]
     data: PathBuf,
+    /// The suite of the devices' certificates and of their handshakes with this server: p256
+    /// (X25519, P-256, AES-128-GCM, SHA-256) or sm2 (SM2, SM4-GCM, SM3). It is the server's for
+    /// good. HTTPS is P-256 always.
+    #[arg(long, value_name = "SUITE", default_value = "p256")]
+    suite: Suite,
     /// File with the passphrase that is to protect the keys. Without it: a systemd credential, or
     /// a prompt on a terminal, or a random one that is left in the directory.
     #[arg(long, value_name = "FILE")]
@@ -62,6 +67,7 @@ impl Init {
             None => None,
         };
         let plan = Plan {
+            suite: self.suite,
             server_id: self.server_id,
             tls_names: &self.tls_name,
             config: &config,
@@ -71,9 +77,10 @@ impl Init {
         let made = make(&self.data, plan, token_file.as_mut()).await?;
         let passphrase_file = kept.then(|| made.data.join("passphrase"));
         let mut text = format!(
-            "Data directory  {}\nServer id       {}\n",
+            "Data directory  {}\nServer id       {}\nSuite           {}\n",
             made.data.display(),
-            made.server_id
+            made.server_id,
+            self.suite
         );
         let shown = match &self.admin_token_file {
             Some(path) => {
@@ -100,6 +107,7 @@ impl Init {
         let json = json!({
             "data": made.data,
             "serverId": made.server_id,
+            "suite": self.suite.name(),
             "adminToken": shown,
             "adminTokenFile": self.admin_token_file,
             "passphraseFile": passphrase_file,
@@ -188,6 +196,7 @@ impl Drop for TokenFile {
 
 /// What is to be made.
 pub(crate) struct Plan<'a> {
+    pub(crate) suite: Suite,
     /// Random if absent.
     pub(crate) server_id: Option<String>,
     pub(crate) tls_names: &'a [String],
@@ -225,7 +234,9 @@ pub(crate) async fn make(
         config: plan.config,
     };
     let ambient = ambient();
-    let provider = countersign_crypto::aws_lc::provider();
+    let provider = aws_lc::provider_of(plan.suite).ok_or_else(|| {
+        Failure::usage("suite", format!("this program does not have the suite {}", plan.suite))
+    })?;
     let now = ambient.clock.now();
     let new = NewDataDir::build(target, &init, &provider, now, &mut *(ambient.rng)())?;
     let building = DataDir::open(new.path())?;

@@ -9,9 +9,11 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use countersign_channel::{Credential, IdKind, Mode, Policy, ReaderConfig};
-use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, UnixTime};
-use countersign_pki::{CertificateNumber, Identity, PkiError, Role, TrustStore};
+use countersign_channel::{Credential, EncryptionCredential, IdKind, Mode, Policy, ReaderConfig};
+use countersign_crypto::{
+    CryptoError, CryptoRng, DecryptionKey, Provider, Secret, SecureElement, Suite, UnixTime, aws_lc,
+};
+use countersign_pki::{CertificateNumber, Identity, PkiError, Role, TrustStore, certified_point};
 use pem::Pem;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -19,6 +21,10 @@ use thiserror::Error;
 const MARKER: &str = "COUNTERSIGN-DEVICE";
 const FORMAT: &str = "countersign device directory, format 1\n";
 const KEY: &str = "key.p8";
+const CERTIFICATE: &str = "certificate.pem";
+/// The second key and certificate, in suites that have such.
+const ENCRYPTION_KEY: &str = "encryption.p8";
+const ENCRYPTION_CERTIFICATE: &str = "encryption-certificate.pem";
 const SETTINGS: &str = "device.toml";
 const FILE_MAX: u64 = 64 * 1024;
 
@@ -37,6 +43,20 @@ pub enum DeviceDirError {
         found: String,
         /// Who was asked for.
         wanted: String,
+    },
+    /// Its key is of another suite.
+    #[error(
+        "the key in {dir} is of the suite {}, not {}: use another --device directory",
+        short(*found),
+        short(*wanted)
+    )]
+    OtherSuite {
+        /// The directory.
+        dir: PathBuf,
+        /// The key's suite.
+        found: Suite,
+        /// What was asked for.
+        wanted: Suite,
     },
     /// Enrolment has not finished.
     #[error("{0} has no certificate yet: run `countersign device enroll` again")]
@@ -69,6 +89,7 @@ impl DeviceDirError {
         match self {
             Self::NotOurs(_) => "device-not-ours",
             Self::OtherDevice { .. } => "device-other",
+            Self::OtherSuite { .. } => "device-suite",
             Self::NotEnrolled(_) => "device-not-enrolled",
             Self::Damaged { .. } => "device-damaged",
             Self::Pki(error) => error.check(),
@@ -83,14 +104,42 @@ impl DeviceDirError {
 pub struct Settings {
     /// Serial number.
     pub serial: String,
+    /// The suite of its keys. A directory of before there was a second suite names none.
+    #[serde(default = "first_suite", with = "suite_name")]
+    pub suite: Suite,
     /// The server it was enrolled with; empty until then.
     #[serde(default)]
     pub server_id: String,
 }
 
+const fn first_suite() -> Suite {
+    Suite::X25519_P256_AES128GCM_SHA256
+}
+
+fn short(suite: Suite) -> &'static str {
+    suite.name().unwrap_or("unknown")
+}
+
+/// A suite by its short name.
+mod suite_name {
+    use countersign_crypto::Suite;
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
+    pub(super) fn serialize<S: Serializer>(suite: &Suite, to: S) -> Result<S::Ok, S::Error> {
+        to.serialize_str(super::short(*suite))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Suite, D::Error> {
+        String::deserialize(from)?.parse().map_err(D::Error::custom)
+    }
+}
+
 /// The certificates a device is given at enrolment, PEM.
 pub(crate) struct Certificates<'a> {
     pub(crate) own: &'a str,
+    pub(crate) encryption: Option<&'a str>,
     pub(crate) device_issuer: &'a str,
     pub(crate) server_issuer: &'a str,
     pub(crate) root: &'a str,
@@ -111,8 +160,8 @@ impl DeviceDir {
     /// nothing there, and at most `.NAME.new-…` beside it with a key that nobody has certified.
     ///
     /// # Errors
-    /// [`DeviceDirError::OtherDevice`]; [`DeviceDirError::NotOurs`] for a directory with other
-    /// files.
+    /// [`DeviceDirError::OtherDevice`], [`DeviceDirError::OtherSuite`];
+    /// [`DeviceDirError::NotOurs`] for a directory with other files.
     pub fn open_or_make(
         path: &Path,
         serial: &str,
@@ -132,7 +181,25 @@ impl DeviceDir {
                 wanted: serial.to_owned(),
             });
         }
+        dir.check_suite(provider)?;
         Ok(dir)
+    }
+
+    fn check_suite(&self, provider: &Provider) -> Result<(), DeviceDirError> {
+        let (found, wanted) = (self.settings.suite, provider.suite);
+        if found == wanted {
+            return Ok(());
+        }
+        Err(DeviceDirError::OtherSuite { dir: self.path.clone(), found, wanted })
+    }
+
+    /// The algorithms of the device's suite.
+    ///
+    /// # Panics
+    /// Never: a directory of a suite that this program does not have is not opened.
+    #[must_use]
+    pub fn provider(&self) -> Provider {
+        aws_lc::provider_of(self.settings.suite).expect("a known suite has a provider")
     }
 
     fn make(
@@ -174,14 +241,19 @@ impl DeviceDir {
         private.recursive(true).mode(0o700).create(building).map_err(io_error(building))?;
         let dir = Self {
             path: building.to_owned(),
-            settings: Settings { serial: serial.to_owned(), server_id: String::new() },
+            settings: Settings {
+                serial: serial.to_owned(),
+                suite: provider.suite,
+                server_id: String::new(),
+            },
         };
-        let key = provider.signature.generate(rng).map_err(|error| DeviceDirError::Damaged {
-            path: building.join(KEY),
-            detail: error.to_string(),
-        })?;
+        let key = provider.signature.generate(rng).map_err(key_error(building.join(KEY)))?;
         dir.write(MARKER, FORMAT.as_bytes())?;
         dir.write(KEY, key.pkcs8.expose())?;
+        if let Some(scheme) = &provider.encryption {
+            let failed = key_error(building.join(ENCRYPTION_KEY));
+            dir.write(ENCRYPTION_KEY, scheme.generate(rng).map_err(failed)?.pkcs8.expose())?;
+        }
         dir.write_settings()?;
         Ok(dir)
     }
@@ -207,12 +279,39 @@ impl DeviceDir {
     /// # Errors
     /// [`DeviceDirError::Damaged`].
     pub fn key(&self, provider: &Provider) -> Result<Arc<dyn SecureElement>, DeviceDirError> {
-        let path = self.path.join(KEY);
+        self.signing_key(KEY, provider)
+    }
+
+    /// A key of the directory as one that signs.
+    fn signing_key(
+        &self,
+        name: &str,
+        provider: &Provider,
+    ) -> Result<Arc<dyn SecureElement>, DeviceDirError> {
+        let path = self.path.join(name);
         let der = Secret::new(read_bytes(&path)?);
-        provider
-            .signature
-            .load_pkcs8(&der)
-            .map_err(|error| DeviceDirError::Damaged { path, detail: error.to_string() })
+        provider.signature.load_pkcs8(&der).map_err(key_error(path))
+    }
+
+    /// The encryption key, for the one signature on its request; none where the suite has no such
+    /// keys.
+    pub(crate) fn encryption_signer(
+        &self,
+        provider: &Provider,
+    ) -> Result<Option<Arc<dyn SecureElement>>, DeviceDirError> {
+        let has = provider.encryption.is_some();
+        has.then(|| self.signing_key(ENCRYPTION_KEY, provider)).transpose()
+    }
+
+    /// The encryption key as one that decrypts.
+    fn decryption_key(
+        &self,
+        provider: &Provider,
+    ) -> Result<Option<Arc<dyn DecryptionKey>>, DeviceDirError> {
+        let Some(scheme) = &provider.encryption else { return Ok(None) };
+        let path = self.path.join(ENCRYPTION_KEY);
+        let der = Secret::new(read_bytes(&path)?);
+        scheme.load_pkcs8(&der).map(Some).map_err(key_error(path))
     }
 
     /// Checks what enrolment returned and stores it.
@@ -233,34 +332,46 @@ impl DeviceDir {
         trust.trust(&root, &server_issuer, Role::Server, now)?;
         let leaf = trust.verify(&own, Role::Reader, now, None)?;
         let key = self.key(provider)?;
-        let certified = countersign_pki::certified_point(provider, &own)?;
+        let certified = certified_point(provider, &own)?;
         if leaf.identity().id() != self.settings.serial || certified != key.public_key() {
-            return Err(DeviceDirError::Damaged {
-                path: PathBuf::from("certificate"),
-                detail: "the certificate is for another device or key".into(),
-            });
+            return Err(foreign("certificate"));
+        }
+        if let Some(encryption) = certificates.encryption {
+            let name = "encryptionCertificate";
+            let encryption = parse_pem(Path::new(name), encryption)?;
+            let second = trust.verify_encryption(&encryption, Role::Reader, now, None)?;
+            let key = self.decryption_key(provider)?.ok_or_else(|| foreign(name))?;
+            if second.identity() != leaf.identity() || second.point() != key.public_key() {
+                return Err(foreign(name));
+            }
         }
         server_id.clone_into(&mut self.settings.server_id);
         self.write_settings()?;
         self.write("root.pem", certificates.root.as_bytes())?;
         self.write("server-issuer.pem", certificates.server_issuer.as_bytes())?;
-        self.write("certificate.pem", certificates.own.as_bytes()) // last: its presence says "done"
+        if let Some(encryption) = certificates.encryption {
+            self.write(ENCRYPTION_CERTIFICATE, encryption.as_bytes())?;
+        }
+        self.write(CERTIFICATE, certificates.own.as_bytes()) // last: its presence says "done"
     }
 
-    /// What the reader's channel is made of. It signs its certificate number and sends its serial
+    /// What the reader's channel is made of, for handshake C1 under the default policy; the caller
+    /// may choose others. It signs its certificate number and sends its serial
     /// number, two kinds of id that the server maps to each other (C4).
     ///
     /// # Errors
-    /// [`DeviceDirError::NotEnrolled`]; what is wrong with a certificate at `now`.
+    /// [`DeviceDirError::NotEnrolled`]; [`DeviceDirError::OtherSuite`] for a provider of another
+    /// suite; what is wrong with a certificate at `now`.
     pub fn reader_config(
         &self,
         provider: &Provider,
         now: UnixTime,
     ) -> Result<ReaderConfig, DeviceDirError> {
-        if !self.path.join("certificate.pem").exists() {
+        self.check_suite(provider)?;
+        if !self.path.join(CERTIFICATE).exists() {
             return Err(DeviceDirError::NotEnrolled(self.path.clone()));
         }
-        let certificate = self.certificate("certificate.pem")?;
+        let certificate = self.certificate(CERTIFICATE)?;
         let mut trust = TrustStore::new(provider.clone());
         let (root, issuer) =
             (self.certificate("root.pem")?, self.certificate("server-issuer.pem")?);
@@ -270,7 +381,7 @@ impl DeviceDir {
             key: self.key(provider)?,
             certificate,
             trust: Arc::new(trust),
-            encryption: None,
+            encryption: self.encryption(provider)?,
         };
         Ok(ReaderConfig {
             credentials: vec![credential],
@@ -283,15 +394,28 @@ impl DeviceDir {
         })
     }
 
+    /// The encryption certificate and its key, if it was given one.
+    fn encryption(
+        &self,
+        provider: &Provider,
+    ) -> Result<Option<EncryptionCredential>, DeviceDirError> {
+        if !self.path.join(ENCRYPTION_CERTIFICATE).exists() {
+            return Ok(None);
+        }
+        let certificate = self.certificate(ENCRYPTION_CERTIFICATE)?;
+        let key = self.decryption_key(provider)?;
+        Ok(key.map(|key| EncryptionCredential { key, certificate }))
+    }
+
     /// The number of the device's certificate.
     ///
     /// # Errors
     /// [`DeviceDirError::NotEnrolled`] or what is wrong with the certificate.
     pub fn certificate_number(&self) -> Result<CertificateNumber, DeviceDirError> {
-        if !self.path.join("certificate.pem").exists() {
+        if !self.path.join(CERTIFICATE).exists() {
             return Err(DeviceDirError::NotEnrolled(self.path.clone()));
         }
-        Ok(countersign_pki::number(&self.certificate("certificate.pem")?)?)
+        Ok(countersign_pki::number(&self.certificate(CERTIFICATE)?)?)
     }
 
     fn certificate(&self, name: &str) -> Result<Vec<u8>, DeviceDirError> {
@@ -300,7 +424,7 @@ impl DeviceDir {
     }
 
     fn write_settings(&self) -> Result<(), DeviceDirError> {
-        let text = toml::to_string(&self.settings).expect("two short strings");
+        let text = toml::to_string(&self.settings).expect("three short strings");
         self.write(SETTINGS, text.as_bytes())
     }
 
@@ -322,6 +446,18 @@ impl DeviceDir {
         write().map_err(io_error(&path))?;
         sync_dir(&self.path)
     }
+}
+
+/// Certified is not this device, or not its key.
+fn foreign(name: &str) -> DeviceDirError {
+    DeviceDirError::Damaged {
+        path: PathBuf::from(name),
+        detail: "the certificate is for another device or key".into(),
+    }
+}
+
+fn key_error(path: PathBuf) -> impl FnOnce(CryptoError) -> DeviceDirError {
+    |error| DeviceDirError::Damaged { path, detail: error.to_string() }
 }
 
 /// The directory that a path is in.
@@ -366,82 +502,4 @@ fn read_text(path: &Path) -> Result<String, DeviceDirError> {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::os::unix::fs::{PermissionsExt, symlink};
-
-    use super::*;
-
-    fn make(path: &Path, seed: u64) -> Result<DeviceDir, DeviceDirError> {
-        let provider = countersign_crypto::aws_lc::provider();
-        DeviceDir::open_or_make(path, "RD-1", &provider, &mut testkit::rng::seeded(seed))
-    }
-
-    fn names(path: &Path) -> Vec<String> {
-        let names = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().file_name());
-        let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();
-        names.sort();
-        names
-    }
-
-    #[test]
-    fn a_directory_broken_off_at_any_file_can_be_made_again() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("RD-1");
-        let provider = countersign_crypto::aws_lc::provider();
-        // What a crash just before the move leaves: everything beside, nothing in place.
-        let beside = parent.path().join(".RD-1.new-0123456789abcdef");
-        DeviceDir::fill(&beside, "RD-1", &provider, &mut testkit::rng::seeded(1)).unwrap();
-        assert_eq!(make(&path, 2).unwrap().path, path);
-        assert_eq!(names(&path), [MARKER, "device.toml", "key.p8"]);
-        assert_eq!(names(parent.path()), [".RD-1.new-0123456789abcdef", "RD-1"]);
-        // Again: the same key, not a second one.
-        let key = fs::read(path.join(KEY)).unwrap();
-        make(&path, 3).unwrap();
-        assert_eq!(fs::read(path.join(KEY)).unwrap(), key);
-    }
-
-    #[test]
-    fn nothing_stays_of_a_directory_that_cannot_be_moved_into_place() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("RD-1");
-        fs::write(&path, "mine").unwrap();
-        assert_eq!(make(&path, 1).err().unwrap().check(), "io");
-        assert_eq!(names(parent.path()), ["RD-1"]);
-        assert_eq!(fs::read(&path).unwrap(), b"mine");
-    }
-
-    #[test]
-    fn an_empty_directory_open_to_others_is_closed() {
-        let parent = tempfile::tempdir().unwrap();
-        let path = parent.path().join("RD-1");
-        fs::create_dir(&path).unwrap();
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o777)).unwrap();
-        make(&path, 1).unwrap();
-        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        assert_eq!((mode(&path), mode(&path.join(KEY))), (0o700, 0o600));
-    }
-
-    #[test]
-    fn a_link_to_an_empty_directory_stands_for_it() {
-        let parent = tempfile::tempdir().unwrap();
-        let (real, link) = (parent.path().join("real"), parent.path().join("link"));
-        fs::create_dir(&real).unwrap();
-        symlink(&real, &link).unwrap();
-        make(&link, 1).unwrap();
-        assert_eq!(names(&real), [MARKER, "device.toml", "key.p8"]);
-        assert!(link.symlink_metadata().unwrap().is_symlink());
-    }
-
-    #[test]
-    fn writing_follows_no_link() {
-        let parent = tempfile::tempdir().unwrap();
-        let dir = make(&parent.path().join("RD-1"), 1).unwrap();
-        let outside = parent.path().join("outside");
-        fs::write(&outside, "mine").unwrap();
-        symlink(&outside, dir.path.join("device.new")).unwrap();
-        dir.write_settings().unwrap();
-        assert_eq!(fs::read(&outside).unwrap(), b"mine");
-        assert!(fs::symlink_metadata(dir.path.join(SETTINGS)).unwrap().is_file());
-        assert!(DeviceDir::open(&dir.path).is_ok());
-    }
-}
+mod tests;

@@ -2,8 +2,8 @@
 
 use std::path::Path;
 
-use countersign_crypto::{CryptoRng, Provider, UnixTime};
-use countersign_pki::{Identity, PkiError, Role, request};
+use countersign_crypto::{CryptoRng, Provider, Suite, UnixTime};
+use countersign_pki::{Identity, PkiError, Role, encryption_request, request};
 use pem::Pem;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -23,25 +23,53 @@ pub enum EnrollError {
     /// The request could not be made.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// The server's certificates are of a suite that this program does not have.
+    #[error("the server's suite is {0}, which this program does not have")]
+    UnknownSuite(String),
+}
+
+#[derive(Deserialize)]
+struct Terms {
+    suite: String,
+}
+
+/// In which suite the server certifies devices: to be asked before a key is made. Blocking.
+///
+/// # Errors
+/// [`EnrollError::Api`] or [`EnrollError::UnknownSuite`].
+pub fn server_suite(api: &Api) -> Result<Suite, EnrollError> {
+    let Terms { suite } = api.get("/v1/enrolment")?;
+    Suite::from_name(&suite).ok_or(EnrollError::UnknownSuite(suite))
 }
 
 #[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
 struct EnrollRequest {
     request: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    encryption_request: Option<String>,
+}
+
+impl EnrollRequest {
+    fn pem(der: Vec<u8>) -> String {
+        pem::encode(&Pem::new("CERTIFICATE REQUEST", der))
+    }
 }
 
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
 struct EnrollAnswer {
     certificate: String,
+    encryption_certificate: Option<String>,
     device_issuer: String,
     server_issuer: String,
     root: String,
     server_id: String,
 }
 
-/// Makes (or finds) the device's key in `dir`, has the server certify it as reader `serial`, checks
-/// and stores the answer. Blocking. Repeating it after a break-off is safe.
+/// Makes (or finds) the device's keys in `dir`, has the server certify them as reader `serial`,
+/// checks and stores the answer. `provider` is of the [`server_suite`]; where that has encryption
+/// certificates, there are two keys. Blocking. Repeating it after a break-off is safe.
 ///
 /// # Errors
 /// [`EnrollError`].
@@ -57,10 +85,18 @@ pub fn enroll(
     let key = dir.key(provider)?;
     let identity = Identity::new(Role::Reader, serial)?;
     let der = request(provider, &identity, &*key, rng)?;
-    let body = EnrollRequest { request: pem::encode(&Pem::new("CERTIFICATE REQUEST", der)) };
+    let second = match dir.encryption_signer(provider)? {
+        Some(key) => Some(encryption_request(provider, &identity, &*key, rng)?),
+        None => None,
+    };
+    let body = EnrollRequest {
+        request: EnrollRequest::pem(der),
+        encryption_request: second.map(EnrollRequest::pem),
+    };
     let answer: EnrollAnswer = api.post("/v1/readers", &body)?;
     let certificates = Certificates {
         own: &answer.certificate,
+        encryption: answer.encryption_certificate.as_deref(),
         device_issuer: &answer.device_issuer,
         server_issuer: &answer.server_issuer,
         root: &answer.root,

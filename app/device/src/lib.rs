@@ -14,6 +14,6 @@ mod traffic;
 
 pub use api::{Api, ApiError};
 pub use device_dir::{DeviceDir, DeviceDirError, Settings};
-pub use enroll::{EnrollError, enroll};
-pub use reader::{CARD_WAIT, Outcome, RETRY_FOR, ReadError, Reader, Source};
+pub use enroll::{EnrollError, enroll, server_suite};
+pub use reader::{CARD_WAIT, Outcome, RETRY_FOR, ReadError, Reader, Source, Spoken};
 pub use traffic::Traffic;

@@ -3,8 +3,10 @@
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use countersign_channel::{Error, ReaderChannel, ReaderConfig, ReaderEvent};
-use countersign_crypto::CryptoRng;
+use countersign_channel::{
+    AlertCode, Error, Mode, Policy, ReaderChannel, ReaderConfig, ReaderEvent,
+};
+use countersign_crypto::{CryptoRng, Suite};
 use countersign_idcard::cache::{CacheHit, CacheMode, ReaderCache};
 use countersign_idcard::card::{CardError, CardLink, read_configuration};
 use countersign_idcard::message;
@@ -12,7 +14,7 @@ use countersign_idcard::reader::{
     ReadFailure, ReadOptions, ReadStart, ReaderEvent as FlowEvent, ReaderFlow,
 };
 use countersign_idcard::{Configuration, PlainData, READ_ID_LEN, ReadId};
-use countersign_net::{Clock, Connection, NetError, Next};
+use countersign_net::{Clock, Connection, NetError, Next, mode_name, policy_name};
 use thiserror::Error as ThisError;
 use tokio::net::TcpStream;
 use tokio::time::Instant;
@@ -54,6 +56,17 @@ impl Source {
     }
 }
 
+/// What a channel was made with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Spoken {
+    /// The handshake.
+    pub mode: Mode,
+    /// The suite agreed on.
+    pub suite: Suite,
+    /// The protection policy agreed on.
+    pub policy: Policy,
+}
+
 /// A read that succeeded.
 #[derive(Debug)]
 pub struct Outcome {
@@ -66,6 +79,8 @@ pub struct Outcome {
     /// From the read command to the confirmed channel, in the attempt that succeeded; zero from the
     /// cache.
     pub handshake: Duration,
+    /// What that channel was made with; none from the cache.
+    pub spoken: Option<Spoken>,
     /// From the read command to the answer, all attempts and the wait for a card included.
     pub total: Duration,
 }
@@ -85,6 +100,17 @@ pub enum ReadError {
     /// The secure channel ended.
     #[error("the secure channel: {0}")]
     Channel(Error),
+    /// The server does not allow what this reader offers.
+    #[error(
+        "the secure channel: {error}; this reader offers {offered}, and the server allows others \
+         only"
+    )]
+    NoCommonGround {
+        /// How the channel ended.
+        error: Error,
+        /// Handshake, suite and policy, for a person.
+        offered: String,
+    },
     /// The server cannot be reached.
     #[error("the server at {gateway} cannot be reached: {detail}")]
     Unreachable {
@@ -107,7 +133,7 @@ impl ReadError {
             Self::NoCard => "no-card",
             Self::Card(_) => "card",
             Self::Refused(failure) => &failure.check,
-            Self::Channel(error) => error.check(),
+            Self::Channel(error) | Self::NoCommonGround { error, .. } => error.check(),
             Self::Unreachable { .. } => "server-unreachable",
         }
     }
@@ -117,7 +143,12 @@ impl ReadError {
     pub fn incident(&self) -> Option<&str> {
         match self {
             Self::Refused(failure) => failure.incident.as_deref(),
-            Self::Channel(Error::Alert { incident, .. }) if !incident.is_empty() => Some(incident),
+            Self::Channel(Error::Alert { incident, .. })
+            | Self::NoCommonGround { error: Error::Alert { incident, .. }, .. }
+                if !incident.is_empty() =>
+            {
+                Some(incident)
+            }
             _ => None,
         }
     }
@@ -137,14 +168,15 @@ impl ReadError {
                 Error::Truncated
                     | Error::Timeout
                     | Error::Alert {
-                        code: countersign_channel::AlertCode::Busy
-                            | countersign_channel::AlertCode::ChallengeStale
-                            | countersign_channel::AlertCode::Internal,
+                        code: AlertCode::Busy
+                            | AlertCode::SourceLimited
+                            | AlertCode::ChallengeStale
+                            | AlertCode::Internal,
                         ..
                     }
             ),
             Self::Unreachable { .. } => true,
-            Self::NoCard | Self::Card(_) => false,
+            Self::NoCard | Self::Card(_) | Self::NoCommonGround { .. } => false,
         }
     }
 }
@@ -284,9 +316,9 @@ impl Reader {
         }
     }
 
-    /// The read command: answers from the cache, or connects (C1), reads and keeps what the policy
-    /// allows. A server that goes away in mid-read is tried again for [`RETRY_FOR`] under the same
-    /// read id, with the packets that the reader already has.
+    /// The read command: answers from the cache, or connects (C1, C2), reads and keeps what the
+    /// policy allows. A server that goes away in mid-read is tried again for [`RETRY_FOR`] under
+    /// the same read id, with the packets that the reader already has.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -304,8 +336,14 @@ impl Reader {
             let start = ReaderFlow::begin(now, &mut self.cache, &configuration, read_id, options);
             let flow = match start {
                 ReadStart::Answered(data) => {
-                    let (handshake, total) = (Duration::ZERO, started.elapsed());
-                    return Ok(Outcome { data, source: Source::Cache, attempts, handshake, total });
+                    return Ok(Outcome {
+                        data,
+                        source: Source::Cache,
+                        attempts,
+                        handshake: Duration::ZERO,
+                        spoken: None,
+                        total: started.elapsed(),
+                    });
                 }
                 ReadStart::Started(flow) => flow,
             };
@@ -321,9 +359,9 @@ impl Reader {
             }
             attempts += 1;
             match self.run(flow).await {
-                Ok((data, handshake)) => {
+                Ok((data, Connected { handshake, spoken })) => {
                     let total = started.elapsed();
-                    return Ok(Outcome { data, source, attempts, handshake, total });
+                    return Ok(Outcome { data, source, attempts, handshake, spoken, total });
                 }
                 Err(error) if error.may_pass() && self.clock.now() < give_up => {
                     tracing::info!(%error, attempts, "the read is tried again");
@@ -341,7 +379,7 @@ impl Reader {
     }
 
     /// One attempt: connect, handshake, drive the flow.
-    async fn run(&mut self, mut flow: ReaderFlow) -> Result<(PlainData, Duration), ReadError> {
+    async fn run(&mut self, mut flow: ReaderFlow) -> Result<(PlainData, Connected), ReadError> {
         let started = Instant::now();
         let unreachable =
             |detail: String| ReadError::Unreachable { gateway: self.gateway.clone(), detail };
@@ -355,12 +393,12 @@ impl Reader {
             .map_err(ReadError::Channel)?;
         let stream = Counted::new(stream, self.counters.clone());
         let connection = Connection::new(channel, stream, self.clock.clone(), rng);
-        let mut attempt = Attempt { reader: self, connection, started, handshake: None };
+        let mut attempt = Attempt { reader: self, connection, started, connected: None };
         let result = attempt.drive(&mut flow).await;
         // Tell the server that this was all (or why it was not), if it still listens.
         let _gone = attempt.connection.machine().close();
         let _gone = attempt.connection.flush().await;
-        result.map(|data| (data, attempt.handshake.unwrap_or_default()))
+        result.map(|data| (data, attempt.connected.unwrap_or_default()))
     }
 }
 
@@ -368,13 +406,29 @@ struct Attempt<'a> {
     reader: &'a mut Reader,
     connection: Connection<ReaderChannel, Counted<TcpStream>>,
     started: Instant,
-    handshake: Option<Duration>,
+    connected: Option<Connected>,
+}
+
+/// A confirmed channel.
+#[derive(Default)]
+struct Connected {
+    /// How long it took.
+    handshake: Duration,
+    spoken: Option<Spoken>,
+}
+
+impl Connected {
+    fn new(channel: &ReaderChannel, handshake: Duration) -> Self {
+        let (mode, agreed) = (channel.mode(), channel.suite().zip(channel.policy()));
+        let spoken = agreed.map(|(suite, policy)| Spoken { mode, suite, policy });
+        Self { handshake, spoken }
+    }
 }
 
 impl Attempt<'_> {
     async fn drive(&mut self, flow: &mut ReaderFlow) -> Result<PlainData, ReadError> {
         loop {
-            if self.handshake.is_some() {
+            if self.connected.is_some() {
                 while let Some(message) = flow.poll_transmit() {
                     let sent = self.connection.machine().send(&message);
                     sent.map_err(ReadError::Channel)?;
@@ -396,8 +450,10 @@ impl Attempt<'_> {
             let next = self.connection.next(flow.poll_timeout()).await;
             match next.map_err(|error| self.net_error(error))? {
                 Next::Event(ReaderEvent::Connected) => {
-                    self.handshake = Some(self.started.elapsed());
-                    let peer = self.connection.machine().peer();
+                    let took = self.started.elapsed();
+                    let channel = self.connection.machine();
+                    self.connected = Some(Connected::new(channel, took));
+                    let peer = channel.peer();
                     self.reader.peer = peer.map(|leaf| leaf.identity().id().to_owned());
                 }
                 Next::Event(ReaderEvent::Data(bytes)) => {
@@ -415,6 +471,9 @@ impl Attempt<'_> {
 
     fn net_error(&self, error: NetError<Error>) -> ReadError {
         match error {
+            NetError::Machine(error) if self.connected.is_none() && is_no_common_ground(&error) => {
+                ReadError::NoCommonGround { error, offered: offered(&self.reader.config) }
+            }
             NetError::Machine(error) => ReadError::Channel(error),
             other => ReadError::Unreachable {
                 gateway: self.reader.gateway.clone(),
@@ -424,6 +483,43 @@ impl Attempt<'_> {
     }
 }
 
+/// Whether a handshake ended because of what was offered.
+const fn is_no_common_ground(error: &Error) -> bool {
+    matches!(error, Error::Incompatible(_) | Error::Alert { code: AlertCode::Incompatible, .. })
+}
+
+/// What a reader offers, for a person.
+fn offered(config: &ReaderConfig) -> String {
+    let suites = config.credentials.iter().map(|one| one.provider.suite);
+    let suites: Vec<_> = suites.map(|suite| suite.name().unwrap_or("unknown")).collect();
+    let policies: Vec<_> = config.policies.iter().map(|policy| policy_name(*policy)).collect();
+    format!(
+        "handshake {}, suite {} and policy {}",
+        mode_name(config.mode),
+        suites.join(" or "),
+        policies.join(" or ")
+    )
+}
+
 fn protocol(error: countersign_idcard::FlowError) -> ReadError {
     ReadError::Refused(error.check().into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_busy_server_is_tried_again_and_a_refusal_is_not() {
+        let told = |code| Error::Alert { code, incident: String::new() };
+        for code in [AlertCode::Busy, AlertCode::SourceLimited, AlertCode::ChallengeStale] {
+            assert!(ReadError::Channel(told(code)).may_pass(), "{code:?}");
+        }
+        for code in [AlertCode::ReaderBlocked, AlertCode::Authentication, AlertCode::Certificate] {
+            assert!(!ReadError::Channel(told(code)).may_pass(), "{code:?}");
+        }
+        let error = told(AlertCode::Incompatible);
+        assert!(is_no_common_ground(&error));
+        assert!(!ReadError::NoCommonGround { error, offered: String::new() }.may_pass());
+    }
 }

@@ -2,10 +2,12 @@
 
 use std::time::Duration;
 
-use countersign_crypto::{CryptoRng, Provider, SecureElement, SoftwareKey, UnixTime};
+use countersign_crypto::{
+    CryptoRng, Provider, SecureElement, SoftwareDecryptionKey, SoftwareKey, UnixTime,
+};
 use countersign_pki::{
-    CertificateNumber, Identity, Issuer, PkiError, Role, TlsName, Validity, parse_request, request,
-    self_signed,
+    CertificateNumber, Identity, Issuer, PkiError, Role, TlsName, Validity, encryption_request,
+    parse_request, request, self_signed,
 };
 
 const YEAR: Duration = Duration::from_secs(365 * 86_400);
@@ -23,15 +25,28 @@ pub(crate) struct Made {
     pub(crate) certificate: Vec<u8>,
 }
 
+/// A decryption key and its certificate.
+pub(crate) struct MadeEncryption {
+    pub(crate) key: SoftwareDecryptionKey,
+    pub(crate) certificate: Vec<u8>,
+}
+
 /// Everything `init` makes.
 pub(crate) struct Trees {
     pub(crate) root: Made,
     pub(crate) devices: Made,
     pub(crate) servers: Made,
     pub(crate) server: Made,
+    /// Where the suite has encryption certificates.
+    pub(crate) server_encryption: Option<MadeEncryption>,
     pub(crate) tls_root: Made,
     pub(crate) tls: Made,
     pub(crate) audit: SoftwareKey,
+}
+
+/// What HTTPS certificates are made with, whatever the suite of the devices is.
+pub(crate) fn https_provider() -> Provider {
+    countersign_crypto::aws_lc::provider()
 }
 
 /// What certificates are made with.
@@ -42,6 +57,8 @@ pub(crate) struct Maker<'a> {
 }
 
 impl Maker<'_> {
+    /// Everything in the maker's suite, but for the HTTPS tree: that is P-256 always, for TLS
+    /// libraries and browsers speak no SM2.
     pub(crate) fn trees(
         &mut self,
         server_id: &str,
@@ -51,10 +68,13 @@ impl Maker<'_> {
         let devices = self.intermediate(&root, "Countersign Device CA")?;
         let servers = self.intermediate(&root, "Countersign Server CA")?;
         let server = self.server(&servers, server_id)?;
-        let tls_root = self.root("Countersign HTTPS Root CA")?;
-        let tls = self.tls(&tls_root.certificate, &*tls_root.key.key, tls_names)?;
+        let server_encryption = self.server_encryption(&servers, server_id)?;
         let audit = self.key()?;
-        Ok(Trees { root, devices, servers, server, tls_root, tls, audit })
+        let provider = &https_provider();
+        let mut https = Maker { provider, rng: self.rng, now: self.now };
+        let tls_root = https.root("Countersign HTTPS Root CA")?;
+        let tls = https.tls(&tls_root.certificate, &*tls_root.key.key, tls_names)?;
+        Ok(Trees { root, devices, servers, server, server_encryption, tls_root, tls, audit })
     }
 
     fn key(&mut self) -> Result<SoftwareKey, PkiError> {
@@ -96,6 +116,27 @@ impl Maker<'_> {
             .prepare(&requested, Role::Server, number, validity)?
             .sign(&*issuer.key.key, self.rng)?;
         Ok(Made { key, certificate })
+    }
+
+    /// The second certificate of a server, in suites that have such.
+    fn server_encryption(
+        &mut self,
+        issuer: &Made,
+        server_id: &str,
+    ) -> Result<Option<MadeEncryption>, PkiError> {
+        let Some(scheme) = &self.provider.encryption else { return Ok(None) };
+        let key = scheme.generate(self.rng).map_err(|_| PkiError::SigningFailed)?;
+        let signature = &self.provider.signature;
+        let signer = signature.load_pkcs8(&key.pkcs8).map_err(|_| PkiError::SigningFailed)?;
+        let identity = Identity::new(Role::Server, server_id)?;
+        let csr = encryption_request(self.provider, &identity, &*signer, self.rng)?;
+        let requested = parse_request(self.provider, &csr)?;
+        let validity = Validity::from(self.now, SERVER_VALIDITY);
+        let number = self.number();
+        let certificate = Issuer::from_certificate(self.provider, &issuer.certificate)?
+            .prepare_encryption(&requested, Role::Server, number, validity)?
+            .sign(&*issuer.key.key, self.rng)?;
+        Ok(Some(MadeEncryption { key, certificate }))
     }
 
     /// An HTTPS certificate under the HTTPS root.

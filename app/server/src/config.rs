@@ -1,23 +1,28 @@
 //! `config.toml` in the data directory.
 
-use serde::{Deserialize, Serialize};
+use countersign_channel::{Mode, Policy};
+use countersign_crypto::Suite;
+use countersign_net::{UnknownName, mode_name, mode_of, policy_name, policy_of};
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 /// What an operator sets once. Command-line flags go before it.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `postgres://…`; absent: `store.sqlite` in the data directory.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub database: Option<String>,
     /// What readers may do.
     pub readers: Readers,
+    /// How devices may connect.
+    pub gateway: Gateway,
     /// The SAM modules attached to this machine.
-    #[serde(rename = "sam", skip_serializing_if = "Vec::is_empty")]
+    #[serde(rename = "sam")]
     pub sams: Vec<Sam>,
 }
 
 /// Policy for readers.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Readers {
     /// C13: a reader may keep the decrypted record, under a random key of its own, to answer the
@@ -25,8 +30,53 @@ pub struct Readers {
     pub plaintext_cache: bool,
 }
 
+/// What the device gateway speaks.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct Gateway {
+    /// The handshakes that devices may begin, by name: `c1`, `c2`.
+    #[serde(deserialize_with = "handshakes")]
+    pub handshakes: Vec<Mode>,
+    /// The protection policies that devices may choose (A7), by name, the preferred one first.
+    #[serde(deserialize_with = "policies")]
+    pub policies: Vec<Policy>,
+}
+
+impl Default for Gateway {
+    fn default() -> Self {
+        Self { handshakes: vec![Mode::C1, Mode::C2], policies: vec![Policy::default()] }
+    }
+}
+
+fn handshakes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Mode>, D::Error> {
+    named(from, mode_of)
+}
+
+fn policies<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Policy>, D::Error> {
+    named(from, policy_of)
+}
+
+/// At least one name, none twice.
+fn named<'de, D: Deserializer<'de>, T: PartialEq>(
+    from: D,
+    of: fn(&str) -> Result<T, UnknownName>,
+) -> Result<Vec<T>, D::Error> {
+    let mut found = Vec::new();
+    for name in Vec::<String>::deserialize(from)? {
+        let one = of(&name).map_err(D::Error::custom)?;
+        if found.contains(&one) {
+            return Err(D::Error::custom("a name stands here twice"));
+        }
+        found.push(one);
+    }
+    if found.is_empty() {
+        return Err(D::Error::custom("at least one name must stand here"));
+    }
+    Ok(found)
+}
+
 /// One SAM module.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sam {
     /// Path of the serial port.
@@ -54,6 +104,22 @@ impl Config {
         })
     }
 
+    /// Whether a server of this suite can do what is set here.
+    ///
+    /// # Errors
+    /// A sentence that names the setting.
+    pub fn check(&self, suite: Suite) -> Result<(), String> {
+        let sealed = self.gateway.policies.iter().find(|policy| policy.certificate_sealed);
+        match sealed {
+            Some(policy) if suite != Suite::SM2_SM4GCM_SM3 => Err(format!(
+                "[gateway] policies: {} needs the suite sm2, and this server's is {}",
+                policy_name(*policy),
+                suite.name().unwrap_or("unknown")
+            )),
+            _ => Ok(()),
+        }
+    }
+
     /// The file as `init` writes it, with what each setting means.
     #[must_use]
     pub fn initial(&self) -> String {
@@ -63,6 +129,8 @@ impl Config {
             None => "# database = \"postgres://user@host/countersign\"  # else store.sqlite here\n"
                 .to_owned(),
         };
+        let handshakes = list(self.gateway.handshakes.iter().map(|mode| mode_name(*mode)));
+        let policies = list(self.gateway.policies.iter().map(|policy| policy_name(*policy)));
         format!(
             "# Countersign server configuration. Command-line flags go before these settings.\n\
              {database}\n\
@@ -70,6 +138,15 @@ impl Config {
              # A reader may keep a decrypted record, under a random key of its own, to answer the\n\
              # next read of the same card without the server (C13). Off by default.\n\
              plaintext_cache = {}\n\n\
+             [gateway]\n\
+             # Handshakes that readers may begin: c1 (the reader proves itself first), c2 (the\n\
+             # server shows its certificate first).\n\
+             handshakes = [{handshakes}]\n\
+             # How what they say may be protected, the preferred way first: encrypt+mac;\n\
+             # encrypt (the same with keys of its own); mac (readable on the wire!);\n\
+             # certificate-sealed (encrypt+mac, and the handshake's secret sealed to an\n\
+             # encryption certificate as well: suite sm2 only).\n\
+             policies = [{policies}]\n\n\
              # One section per SAM module attached to this machine:\n\
              # [[sam]]\n\
              # port = \"/dev/ttyUSB0\"\n\
@@ -84,6 +161,11 @@ impl Sam {
     fn section(&self) -> String {
         format!("\n[[sam]]\nport = {}\nbaud = {}\n", quoted(&self.port), self.baud)
     }
+}
+
+/// The inside of a TOML array of plain names.
+fn list(names: impl Iterator<Item = &'static str>) -> String {
+    names.map(|name| format!("\"{name}\"")).collect::<Vec<_>>().join(", ")
 }
 
 /// A TOML string of any text.
@@ -109,13 +191,20 @@ mod tests {
     #[test]
     fn what_init_writes_is_what_serve_reads() {
         let sam = |port: &str| Sam { port: port.to_owned(), baud: 9600 };
+        let all = ["certificate-sealed", "mac", "encrypt", "encrypt+mac"].map(policy_of);
+        let all = all.map(Result::unwrap).to_vec();
+        let other = Gateway { handshakes: vec![Mode::C2], policies: all };
         for (database, sams) in [
             (None, vec![]),
             (Some("postgres://cs@127.0.0.1:5432/db".to_owned()), vec![sam("/dev/ttyUSB0")]),
             (Some("postgres://cs:\u{7f}\"\\é@h/db".to_owned()), vec![sam("a\"b"), sam("c'\n")]),
         ] {
-            let config = Config { database, readers: Readers { plaintext_cache: true }, sams };
-            assert_eq!(Config::parse(&config.initial()).unwrap(), config);
+            let readers = Readers { plaintext_cache: true };
+            for gateway in [Gateway::default(), other.clone()] {
+                let (database, sams) = (database.clone(), sams.clone());
+                let config = Config { database, readers: readers.clone(), gateway, sams };
+                assert_eq!(Config::parse(&config.initial()).unwrap(), config);
+            }
         }
         let text = "[[sam]]\nport = \"/dev/ttyUSB0\"\n";
         assert_eq!(Config::parse(text).unwrap().sams[0].baud, 115_200);
@@ -125,6 +214,32 @@ mod tests {
     fn a_mistyped_setting_is_named() {
         let error = Config::parse("[readers]\nplaintext_cash = true\n").unwrap_err();
         assert!(error.contains("plaintext_cash"), "{error}");
+    }
+
+    #[test]
+    fn a_name_that_nobody_has_is_refused_and_the_known_ones_are_named() {
+        for (setting, known) in [
+            ("handshakes = [\"c1\", \"c3\"]", "there are c1 and c2"),
+            ("policies = [\"none\"]", "encrypt+mac, mac, encrypt and certificate-sealed"),
+            ("handshakes = []", "at least one"),
+            ("policies = [\"mac\", \"mac\"]", "twice"),
+            ("handshakes = \"c1\"", "expected a sequence"),
+        ] {
+            let error = Config::parse(&format!("[gateway]\n{setting}\n")).unwrap_err();
+            assert!(error.starts_with("line 2: ") && error.contains(known), "{setting}: {error}");
+        }
+    }
+
+    #[test]
+    fn only_a_suite_with_encryption_certificates_can_seal_to_them() {
+        let text = "[gateway]\npolicies = [\"encrypt+mac\", \"certificate-sealed\"]\n";
+        let config = Config::parse(text).unwrap();
+        assert_eq!(config.check(Suite::SM2_SM4GCM_SM3), Ok(()));
+        let error = config.check(Suite::X25519_P256_AES128GCM_SHA256).unwrap_err();
+        for word in ["policies", "certificate-sealed", "sm2", "p256"] {
+            assert!(error.contains(word), "{error}");
+        }
+        assert_eq!(Config::default().check(Suite::X25519_P256_AES128GCM_SHA256), Ok(()));
     }
 
     #[test]
@@ -139,6 +254,8 @@ mod tests {
             (format!("[[sam]]\nport = \"a\"\nbaud = \"x\\\"{url}\"\n"), 3),
             (format!("readers = '{url}'\n"), 1),
             (format!("databse = \"{url}\"\n"), 1),
+            (format!("[gateway]\nhandshakes = [\"{url}\"]\n"), 2),
+            (format!("[gateway]\npolicies = \"{url}\"\n"), 2),
         ] {
             let error = Config::parse(&text).unwrap_err();
             assert!(error.starts_with(&format!("line {line}: ")), "{text:?}: {error}");

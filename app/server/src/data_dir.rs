@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/            0700
-//!   COUNTERSIGN   marker with the format's version
+//!   COUNTERSIGN   marker with the format's version and the suite
 //!   config.toml   settings
 //!   ca/           certificates, PEM
 //!   tls/          the HTTPS tree, PEM, and its names
@@ -21,7 +21,8 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, UnixTime};
+use countersign_channel::EncryptionCredential;
+use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, Suite, UnixTime, aws_lc};
 use countersign_pki::{PkiError, TlsName, certified_point};
 use countersign_service::Authority;
 use pem::Pem;
@@ -29,12 +30,14 @@ use thiserror::Error;
 
 use self::files::{io_error, read_bytes, read_text, replace};
 pub use self::new::{Init, NewDataDir};
-use crate::ca::{Maker, TLS_RENEW_BEFORE};
+use crate::ca::{Maker, TLS_RENEW_BEFORE, https_provider};
 use crate::config::Config;
 use crate::seal::{Derivation, SealError, Sealer};
 
 const MARKER: &str = "COUNTERSIGN";
 const FORMAT: &str = "countersign data directory, format 1\n";
+/// The server's encryption certificate in `ca/`, and its key.
+const ENCRYPTION: &str = "server-encryption";
 const KDF: &str = "keys/derivation.toml";
 const TLS_NAMES: &str = "tls/names";
 /// Mode bits that let others than its owner into the directory.
@@ -137,6 +140,7 @@ impl DataError {
 /// An opened data directory.
 pub struct DataDir {
     path: PathBuf,
+    suite: Suite,
     /// Its settings.
     pub config: Config,
 }
@@ -171,15 +175,31 @@ impl DataDir {
             }
             Err(error) => return Err(error),
         };
-        if found != FORMAT {
+        let Some(suite) = Suite::known().find(|suite| found == marker(*suite)) else {
             return Err(DataError::UnknownFormat { dir: path.to_owned(), found });
-        }
+        };
         let dir = fs::metadata(path).map_err(io_error(path))?;
         check_access(path, dir.mode(), dir.uid(), rustix::process::geteuid().as_raw())?;
         let config_path = path.join("config.toml");
         let config = Config::parse(&read_text(&config_path)?)
+            .and_then(|config| config.check(suite).map(|()| config))
             .map_err(|detail| DataError::Config { path: config_path, detail })?;
-        Ok(Self { path: path.to_owned(), config })
+        Ok(Self { path: path.to_owned(), suite, config })
+    }
+
+    /// The suite of the devices' certificates and handshakes, as `init` chose it.
+    #[must_use]
+    pub const fn suite(&self) -> Suite {
+        self.suite
+    }
+
+    /// The suite's algorithms.
+    ///
+    /// # Panics
+    /// Never: a directory of a suite that this program does not have is not opened.
+    #[must_use]
+    pub fn provider(&self) -> Provider {
+        aws_lc::provider_of(self.suite).expect("a known suite has a provider")
     }
 
     /// The directory.
@@ -232,10 +252,10 @@ impl DataDir {
     pub fn open_keys(
         &self,
         passphrase: &Secret,
-        provider: &Provider,
         now: UnixTime,
         renew: Option<&mut dyn CryptoRng>,
     ) -> Result<Keys, DataError> {
+        let provider = &self.provider();
         let kdf_path = self.path.join(KDF);
         let derivation: Derivation = toml::from_str(&read_text(&kdf_path)?)
             .map_err(|error| DataError::Damaged { path: kdf_path, detail: error.to_string() })?;
@@ -249,6 +269,7 @@ impl DataDir {
             device_issuer,
             server_issuer: self.certificate("ca/servers.pem")?,
             server_key: self.certified_key(&sealer, "server", &server, provider)?,
+            server_encryption: self.server_encryption(&sealer, provider)?,
             audit_key: self.key(&sealer, "audit", provider)?,
             provider: provider.clone(),
             root,
@@ -256,7 +277,9 @@ impl DataDir {
             server_id,
         };
         let tls = match renew {
-            Some(rng) => self.live_tls(&sealer, &mut Maker { provider, rng, now })?,
+            Some(rng) => {
+                self.live_tls(&sealer, &mut Maker { provider: &https_provider(), rng, now })?
+            }
             None => self.stored_tls(&sealer)?,
         };
         Ok(Keys { authority, tls })
@@ -274,6 +297,24 @@ impl DataDir {
         trust.trust(root, &issuer, countersign_pki::Role::Server, now)?;
         let leaf = trust.verify(server, countersign_pki::Role::Server, now, None)?;
         Ok(leaf.identity().id().to_owned())
+    }
+
+    /// The encryption certificate and its key, in suites that have such.
+    fn server_encryption(
+        &self,
+        sealer: &Sealer,
+        provider: &Provider,
+    ) -> Result<Option<EncryptionCredential>, DataError> {
+        let Some(scheme) = &provider.encryption else { return Ok(None) };
+        let certificate = self.certificate(&format!("ca/{ENCRYPTION}.pem"))?;
+        let secret = self.secret(sealer, ENCRYPTION)?;
+        let key = scheme
+            .load_pkcs8(&secret)
+            .map_err(|error| self.damaged_key(ENCRYPTION, error.to_string()))?;
+        if certified_point(provider, &certificate)? != key.public_key() {
+            return Err(self.foreign_key(ENCRYPTION));
+        }
+        Ok(Some(EncryptionCredential { key, certificate }))
     }
 
     fn stored_tls(&self, sealer: &Sealer) -> Result<(Vec<u8>, Secret), DataError> {
@@ -352,9 +393,12 @@ impl DataDir {
         if certified_point(provider, certificate)? == key.public_key() {
             Ok(key)
         } else {
-            let detail = format!("this is not the key of ca/{name}.pem");
-            Err(self.damaged_key(name, detail))
+            Err(self.foreign_key(name))
         }
+    }
+
+    fn foreign_key(&self, name: &str) -> DataError {
+        self.damaged_key(name, format!("this is not the key of ca/{name}.pem"))
     }
 
     fn damaged_key(&self, name: &str, detail: String) -> DataError {
@@ -373,6 +417,15 @@ fn check_access(path: &Path, mode: u32, owner: u32, user: u32) -> Result<(), Dat
         return Err(DataError::Exposed { dir: path.to_owned(), mode });
     }
     Ok(())
+}
+
+/// What the marker says. It has said no suite since before there was a second one: a program of
+/// that time takes no directory whose keys it could not use.
+fn marker(suite: Suite) -> String {
+    match suite {
+        Suite::X25519_P256_AES128GCM_SHA256 => FORMAT.to_owned(),
+        other => format!("{FORMAT}suite {}\n", other.name().unwrap_or("unknown")),
+    }
 }
 
 fn key_path(name: &str) -> String {

@@ -5,20 +5,24 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_channel::{
-    Challenges, Credential, Error, Mode, Policy, ServerChannel, ServerConfig, ServerEvent,
+    Challenges, Credential, EPOCH, Error, ServerChannel, ServerConfig, ServerEvent,
     SharedChallenges, SharedSources, SourceLimits,
 };
-use countersign_crypto::UnixTime;
-use countersign_net::{Connection, NetError, Next};
-use countersign_pki::{BoundedLeafCache, PkiError};
+use countersign_crypto::{Suite, UnixTime};
+use countersign_net::{Connection, NetError, Next, mode_name};
+use countersign_pki::BoundedLeafCache;
 use countersign_service::{Answer, KnownReader, ReadSession, Service};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
-use crate::http::metrics::{CONNECTIONS, HANDSHAKES, READ_SECONDS, READS};
+use crate::http::metrics::{CONNECTIONS, HANDSHAKES, READ_SECONDS, READS, TURNED_AWAY};
+use crate::per_source::PerSource;
+use crate::{StartError, config};
 
 /// Connections at once; more wait in the system's backlog.
 pub const CONNECTIONS_MAX: usize = 4096;
+/// Connections at once from one IPv4 address or IPv6 network; one more is closed at once.
+pub const PER_SOURCE_MAX: usize = 256;
 /// How long an authenticated reader may be silent between reads.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How old a connection may become: its keys, and what the handshake proved, do not last for ever.
@@ -33,7 +37,7 @@ pub(crate) struct Gateway {
 }
 
 impl Gateway {
-    pub(crate) fn new(service: Arc<Service>) -> Result<Self, PkiError> {
+    pub(crate) fn new(service: Arc<Service>, config: &config::Gateway) -> Result<Self, StartError> {
         let authority = service.authority();
         let provider = authority.provider.clone();
         let credential = Credential {
@@ -41,18 +45,19 @@ impl Gateway {
             key: authority.server_key.clone(),
             certificate: authority.server.clone(),
             trust: Arc::new(authority.trust_in_readers(service.now())?),
-            encryption: None,
+            encryption: authority.server_encryption.clone(),
         };
         let sources = SourceLimits::new(provider.clone(), &mut *service.rng());
         let config = ServerConfig {
             credentials: vec![credential],
-            modes: vec![Mode::C1, Mode::C2],
-            policies: vec![Policy::default()],
+            modes: config.handshakes.clone(),
+            policies: config.policies.clone(),
             server_id: authority.server_id.clone(),
             leaf_cache: Arc::new(BoundedLeafCache::default()),
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
             sources: Arc::new(SharedSources::new(sources)),
         };
+        config.check().map_err(StartError::Channel)?;
         Ok(Self { service, config: Arc::new(config) })
     }
 
@@ -62,7 +67,9 @@ impl Gateway {
         listener: TcpListener,
         mut stop: watch::Receiver<bool>,
     ) {
+        tokio::spawn(self.clone().expire_challenges(stop.clone()));
         let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+        let sources = PerSource::new(PER_SOURCE_MAX);
         loop {
             let place = tokio::select! {
                 place = places.clone().acquire_owned() => place,
@@ -75,12 +82,18 @@ impl Gateway {
             };
             match accepted {
                 Ok((stream, peer)) => {
+                    // As IPv4, where an IPv6 socket took it: else all of IPv4 were one source.
+                    let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    let Some(held) = sources.hold(peer.ip()) else {
+                        metrics::counter!(TURNED_AWAY).increment(1); // a log line were a flood
+                        continue;
+                    };
                     let gateway = self.clone();
                     tokio::spawn(async move {
                         metrics::gauge!(CONNECTIONS).increment(1);
                         gateway.connection(stream, peer).await;
                         metrics::gauge!(CONNECTIONS).decrement(1);
-                        drop(place);
+                        drop((held, place));
                     });
                 }
                 Err(error) => {
@@ -89,6 +102,17 @@ impl Gateway {
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
+        }
+    }
+
+    /// On a server that nobody calls, epochs end too.
+    async fn expire_challenges(self: Arc<Self>, mut stop: watch::Receiver<bool>) {
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep(EPOCH) => {}
+                _ = stop.wait_for(|stop| *stop) => return,
+            }
+            self.config.challenges.expire(self.service.now());
         }
     }
 
@@ -164,9 +188,14 @@ impl Contact<'_> {
                 }
                 Next::Event(ServerEvent::Connected) => {
                     self.connected = true;
-                    metrics::counter!(HANDSHAKES, "outcome" => "accepted").increment(1);
+                    let channel = self.connection.machine();
+                    let handshake = mode_name(channel.mode());
+                    let suite = channel.suite().and_then(Suite::name).unwrap_or("unknown");
+                    let labels =
+                        [("outcome", "accepted"), ("handshake", handshake), ("suite", suite)];
+                    metrics::counter!(HANDSHAKES, &labels).increment(1);
                     if let Some(reader) = &self.reader {
-                        tracing::info!(reader = reader.id, "a reader connected");
+                        tracing::info!(reader = reader.id, handshake, suite, "a reader connected");
                         let session = ReadSession::new(self.service.clone(), reader.clone());
                         self.session = Some(session);
                     }

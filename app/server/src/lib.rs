@@ -15,6 +15,7 @@ mod gateway;
 pub mod http;
 mod https;
 mod jobs;
+mod per_source;
 mod seal;
 
 use std::io;
@@ -36,9 +37,9 @@ use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 pub use audit_file::{append_checkpoint, read_checkpoints};
-pub use config::{Config, Readers, Sam};
+pub use config::{Config, Gateway, Readers, Sam};
 pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
-pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT, SESSION_MAX};
+pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT, PER_SOURCE_MAX, SESSION_MAX};
 pub use https::HTTP_CONNECTIONS_MAX;
 pub use seal::SealError;
 
@@ -81,6 +82,9 @@ pub enum StartError {
     /// The CA's certificates do not fit together.
     #[error(transparent)]
     Pki(#[from] PkiError),
+    /// The devices' channel cannot be served like this.
+    #[error("the devices' channel: {0}")]
+    Channel(countersign_channel::Error),
     /// The HTTPS certificate or key is refused by the TLS library.
     #[error("the HTTPS certificate: {0}")]
     Tls(#[from] rustls::Error),
@@ -103,6 +107,7 @@ impl StartError {
             Self::Listen { .. } => "listen",
             Self::PlainHttp(_) => "plain-http",
             Self::Pki(error) => error.check(),
+            Self::Channel(error) => error.check(),
             Self::Tls(_) => "tls-certificate",
         }
     }
@@ -113,7 +118,7 @@ impl StartError {
         match self {
             Self::Data(error) => error.is_environment(),
             Self::Store(_) | Self::Listen { .. } => true,
-            Self::PlainHttp(_) | Self::Pki(_) | Self::Tls(_) => false,
+            Self::PlainHttp(_) | Self::Pki(_) | Self::Channel(_) | Self::Tls(_) => false,
         }
     }
 }
@@ -141,8 +146,7 @@ pub async fn open_service(
     sams: &[Sam],
 ) -> Result<(Arc<Service>, Keys), StartError> {
     let ambient = ambient();
-    let provider = countersign_crypto::aws_lc::provider();
-    let keys = data.open_keys(passphrase, &provider, ambient.clock.now(), None)?;
+    let keys = data.open_keys(passphrase, ambient.clock.now(), None)?;
     let service = service_over(data, &keys, database, sams, ambient).await?;
     Ok((service, keys))
 }
@@ -243,10 +247,9 @@ impl Server {
         let sams: Vec<Sam> = data.config.sams.iter().chain(&options.sams).cloned().collect();
         let database = options.database.as_deref();
         let ambient = ambient();
-        let provider = countersign_crypto::aws_lc::provider();
         let mut rng = (ambient.rng)();
         let now = ambient.clock.now();
-        let keys = data.open_keys(passphrase, &provider, now, Some(&mut *rng))?;
+        let keys = data.open_keys(passphrase, now, Some(&mut *rng))?;
         drop(rng); // it is not held across an await
         let service = service_over(data, &keys, database, &sams, ambient).await?;
 
@@ -254,7 +257,7 @@ impl Server {
         let metrics = http::metrics::install();
         let router = http::router(service.clone(), metrics.clone());
         let http_handle = axum_server::Handle::new();
-        let devices = Arc::new(gateway::Gateway::new(service.clone())?);
+        let devices = Arc::new(gateway::Gateway::new(service.clone(), &data.config.gateway)?);
         let gateway_listener = tokio::net::TcpListener::from_std(gateway_listener)
             .map_err(|source| StartError::Listen { address: gateway, source })?;
         let tls = if options.plain_http { None } else { Some(tls_config(&keys.tls)?) };

@@ -1,5 +1,6 @@
 use std::sync::Arc;
 
+use countersign_channel::EncryptionCredential;
 use countersign_crypto::{Provider, SecureElement, UnixTime};
 use countersign_pki::{Issuer, PkiError, Role, TrustStore};
 
@@ -21,6 +22,8 @@ pub struct Authority {
     pub server: Vec<u8>,
     /// Its key.
     pub server_key: Arc<dyn SecureElement>,
+    /// The server's second certificate and its key, in suites that have encryption certificates.
+    pub server_encryption: Option<EncryptionCredential>,
     /// The id in the server's certificate.
     pub server_id: String,
     /// Signs audit checkpoints.

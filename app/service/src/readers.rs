@@ -1,8 +1,10 @@
 use countersign_channel::{DirectoryEntry, LookupRefusal, ReaderId};
 use countersign_crypto::UnixTime;
-use countersign_pki::{CertificateNumber, Prepared, Requested, Role, Validity, parse_request};
+use countersign_pki::{
+    CertificateNumber, PkiError, Prepared, Requested, Role, Validity, parse_request,
+};
 use countersign_store::{
-    Certificate, CertificateIntent, CertificateState, Device, DeviceKind, DeviceRecord,
+    AuditEntry, Certificate, CertificateIntent, CertificateState, Device, DeviceKind, DeviceRecord,
     DeviceStatus, IdKind, Page, StoreError, Tx,
 };
 
@@ -24,6 +26,8 @@ pub struct Enrolled {
     pub number: String,
     /// Until when it holds.
     pub not_after: UnixTime,
+    /// Its encryption certificate, DER, if it asked for one.
+    pub encryption_certificate: Option<Vec<u8>>,
     /// Whether it was issued now; false if this key had it before.
     pub created: bool,
 }
@@ -47,19 +51,24 @@ enum Decision {
 
 impl Service {
     /// Enrols a reader from its PKCS#10 request: `prepare` → stored intent → sign → stored outcome.
+    /// With `encryption`, a request for the same reader's second key, where the suite has such.
     ///
     /// Repeating it with the same key returns the same certificate. A crash between the two
     /// transactions leaves an intent whose certificate nobody has seen; the next try revokes it.
+    /// Of an encryption certificate intent and outcome stand in the audit only, and repeating gives
+    /// a new one: it opens nothing without the live signing certificate.
     ///
     /// # Errors
-    /// The request's checks; `request-role`; `reader-blocked`; `serial-taken` for another key.
+    /// The requests' checks; `request-role`; `request-pair`; `reader-blocked`; `serial-taken` for
+    /// another key.
     pub async fn enrol_reader(
         &self,
         actor: &Actor,
         request: &[u8],
+        encryption: Option<&[u8]>,
     ) -> Result<Enrolled, ServiceError> {
         let mut subject = UNREAD_REQUEST.to_owned();
-        let enrolled = self.enrol(actor, request, &mut subject).await;
+        let enrolled = self.enrol(actor, request, encryption, &mut subject).await;
         if let Err(error) = &enrolled {
             self.refused_operator(actor, "reader.enrol", &subject, error).await;
         }
@@ -71,26 +80,71 @@ impl Service {
         &self,
         actor: &Actor,
         request: &[u8],
+        encryption: Option<&[u8]>,
         subject: &mut String,
     ) -> Result<Enrolled, ServiceError> {
         actor.require(Scope::ReadersEnrol)?;
-        let requested = parse_request(&self.authority.provider, request)?;
+        let requested = self.parse(request)?;
         requested.identity().id().clone_into(subject);
         if requested.identity().role() != Role::Reader {
             let detail = "the request is not for a reader";
             return Err(ServiceError::refused("request-role", detail));
         }
         let now = self.now();
-        let prepared = self.authority.issuer()?.prepare(
-            &requested,
-            Role::Reader,
-            CertificateNumber::random(&mut *self.rng()),
-            Validity::from(now, self.policy.certificate_validity),
-        )?;
-        match self.intend(actor, &requested, &prepared, now).await? {
-            Decision::Already(enrolled) => Ok(*enrolled),
-            Decision::Sign(device) => self.sign(actor, *device, prepared, now).await,
+        let validity = Validity::from(now, self.policy.certificate_validity);
+        let number = CertificateNumber::random(&mut *self.rng());
+        let issuer = self.authority.issuer()?;
+        let prepared = issuer.prepare(&requested, Role::Reader, number, validity)?;
+        let second = encryption.map(|second| {
+            let second = self.parse_second(second, &requested)?;
+            let number = CertificateNumber::random(&mut *self.rng());
+            Ok::<_, ServiceError>(issuer.prepare_encryption(
+                &second,
+                Role::Reader,
+                number,
+                validity,
+            )?)
+        });
+        let second = second.transpose()?;
+        let decision = self.intend(actor, &requested, &prepared, second.as_ref(), now).await?;
+        let mut enrolled = match decision {
+            Decision::Already(enrolled) => *enrolled,
+            Decision::Sign(device) => self.sign(actor, *device, prepared, now).await?,
+        };
+        if let Some(second) = second {
+            let certificate = self.sign_second(actor, &enrolled.device, second, now).await?;
+            enrolled.encryption_certificate = Some(certificate);
         }
+        Ok(enrolled)
+    }
+
+    /// A request in this server's suite.
+    fn parse(&self, request: &[u8]) -> Result<Requested, ServiceError> {
+        let provider = &self.authority.provider;
+        parse_request(provider, request).map_err(|error| match error {
+            PkiError::WrongAlgorithm => {
+                let (suite, short) = (provider.suite, provider.suite.name().unwrap_or_default());
+                let detail = format!("this server certifies keys of the suite {short} ({suite})");
+                ServiceError::refused(error.check(), detail)
+            }
+            other => other.into(),
+        })
+    }
+
+    /// The request for an encryption key that goes with `first`.
+    fn parse_second(&self, second: &[u8], first: &Requested) -> Result<Requested, ServiceError> {
+        let refused = |detail| Err(ServiceError::refused("request-pair", detail));
+        if self.authority.provider.encryption.is_none() {
+            return refused("this server's suite has no encryption certificates");
+        }
+        let second = self.parse(second)?;
+        if second.identity() != first.identity() {
+            return refused("the two requests are for different readers");
+        }
+        if second.point() == first.point() {
+            return refused("the encryption key must not be the signing key");
+        }
+        Ok(second)
     }
 
     async fn intend(
@@ -98,6 +152,7 @@ impl Service {
         actor: &Actor,
         requested: &Requested,
         prepared: &Prepared,
+        second: Option<&Prepared>,
         now: UnixTime,
     ) -> Result<Decision, ServiceError> {
         let serial = requested.identity().id().to_owned();
@@ -118,17 +173,25 @@ impl Service {
             at: now,
         };
         let entry = done(now, actor, "certificate.intend", &intent.number);
+        let second = second
+            .map(|second| done(now, actor, "certificate.intend", &second.number().to_string()));
         self.store
             .run_tx("enrol_intend", move |tx| {
-                let device = match tx.device_by_serial(DeviceKind::Reader, &fresh.serial)? {
+                let found = match tx.device_by_serial(DeviceKind::Reader, &fresh.serial)? {
                     None => {
                         tx.insert_device(&fresh)?;
-                        fresh.clone()
+                        Err(fresh.clone())
                     }
-                    Some(record) => match reenrol(tx, record, &intent)? {
-                        Ok(enrolled) => return Ok(Decision::Already(Box::new(enrolled))),
-                        Err(device) => device,
-                    },
+                    Some(record) => reenrol(tx, record, &intent)?,
+                };
+                if let Some(second) = &second {
+                    let device = found.as_ref().map_or_else(|device| device, |known| &known.device);
+                    let detail = encryption_detail(&device.id);
+                    tx.append_audit(&AuditEntry { detail, ..second.clone() })?;
+                }
+                let device = match found {
+                    Ok(enrolled) => return Ok(Decision::Already(Box::new(enrolled))),
+                    Err(device) => device,
                 };
                 let intent = CertificateIntent { device_id: device.id.clone(), ..intent.clone() };
                 tx.intend_certificate(&intent)?;
@@ -148,7 +211,15 @@ impl Service {
         let number = prepared.number().to_string();
         let not_after = prepared.validity().not_after;
         let certificate = prepared.sign(&*self.authority.device_issuer_key, &mut *self.rng())?;
-        let enrolled = Enrolled { device, certificate, number, not_after, created: true };
+        let encryption_certificate = None;
+        let enrolled = Enrolled {
+            device,
+            certificate,
+            number,
+            not_after,
+            encryption_certificate,
+            created: true,
+        };
         let (number, der) = (enrolled.number.clone(), enrolled.certificate.clone());
         let entry = done(now, actor, "reader.enrol", &enrolled.device.id);
         self.store
@@ -159,6 +230,27 @@ impl Service {
             })
             .await?;
         Ok(enrolled)
+    }
+
+    /// Signs an encryption certificate, whose intent the audit has, and has the outcome there too.
+    async fn sign_second(
+        &self,
+        actor: &Actor,
+        device: &Device,
+        prepared: Prepared,
+        now: UnixTime,
+    ) -> Result<Vec<u8>, ServiceError> {
+        let number = prepared.number().to_string();
+        let certificate = prepared.sign(&*self.authority.device_issuer_key, &mut *self.rng())?;
+        let detail = encryption_detail(&device.id);
+        let entry = AuditEntry { detail, ..done(now, actor, "certificate.issue", &number) };
+        self.store
+            .run_tx("enrol_encryption", move |tx| {
+                tx.append_audit(&entry)?;
+                Ok::<_, ServiceError>(())
+            })
+            .await?;
+        Ok(certificate)
     }
 
     /// Readers, oldest first.
@@ -298,6 +390,11 @@ impl Service {
     }
 }
 
+/// What the audit says of an encryption certificate beside its number.
+fn encryption_detail(device_id: &str) -> String {
+    serde_json::json!({ "usage": "encryption", "device": device_id }).to_string()
+}
+
 fn check_reason(reason: &str) -> Result<String, ServiceError> {
     if reason.is_empty() || reason.len() > REASON_MAX || reason.contains(char::is_control) {
         let detail = format!("a reason has 1 to {REASON_MAX} bytes and no control characters");
@@ -330,8 +427,14 @@ fn reenrol(
         }
         Some(der) if live.public_key == intent.public_key && live.not_after > intent.at => {
             let (number, not_after) = (live.number, live.not_after);
-            let certificate = der;
-            Ok(Ok(Enrolled { device, certificate, number, not_after, created: false }))
+            Ok(Ok(Enrolled {
+                device,
+                certificate: der,
+                number,
+                not_after,
+                encryption_certificate: None,
+                created: false,
+            }))
         }
         Some(_) if live.not_after <= intent.at => {
             tx.revoke_certificate(&live.number, "expired", intent.at)?;

@@ -35,11 +35,14 @@ impl Link {
 
     /// The next frame of an awaited kind.
     pub(crate) fn next(&mut self, kinds: &[Kind]) -> Result<Option<Frame>, Error> {
-        let frame = self.frames.next(Awaited { modes: &self.modes, kinds })?;
-        if let Some(frame) = &frame {
-            self.fix(frame.mode);
+        let frame = self.frames.next(Awaited { modes: &self.modes, kinds });
+        match &frame {
+            Ok(Some(frame)) => self.fix(frame.mode),
+            // What is said about it must be in the peer's mode, or it will not listen.
+            Err(Error::Incompatible(_)) => self.modes = self.frames.mode().into_iter().collect(),
+            _ => {}
         }
-        Ok(frame)
+        frame
     }
 
     /// The frame that this datagram is, if it is one.

@@ -8,6 +8,8 @@ pub(crate) const MAGIC: [u8; 2] = *b"CS";
 /// Version of the frame and of the handshakes.
 pub(crate) const VERSION: u8 = 1;
 pub(crate) const HEADER_LEN: usize = 8;
+/// Where the mode stands in a header, behind magic and version.
+const MODE_AT: usize = 3;
 /// Longest body of a handshake message, in bytes: bounds what an unauthenticated peer can make the
 /// other side hold (G11). Two certificates and what goes with them.
 pub const HANDSHAKE_FRAME_MAX: usize = 5 * 1024;
@@ -109,14 +111,17 @@ pub(crate) struct Awaited<'a> {
 /// Checks a header, as much of it as there is, and gives mode, type and length of the body once it
 /// is whole: noise dies at its first wrong byte, a wrong type or length at the header.
 fn read_header(bytes: &[u8], awaited: Awaited<'_>) -> Result<Option<(Mode, Kind, usize)>, Error> {
-    let expected = [MAGIC[0], MAGIC[1], VERSION];
+    let expected: [u8; MODE_AT] = [MAGIC[0], MAGIC[1], VERSION];
     let seen = bytes.len().min(expected.len());
-    let foreign = Error::Malformed("not a frame of this protocol and mode");
+    let foreign = Error::Malformed("not a frame of this protocol");
     if bytes[..seen] != expected[..seen] {
         return Err(foreign);
     }
-    let Some(&mode) = bytes.get(expected.len()) else { return Ok(None) };
-    let mode = Mode::from_code(mode).filter(|mode| awaited.modes.contains(mode)).ok_or(foreign)?;
+    let Some(&mode) = bytes.get(MODE_AT) else { return Ok(None) };
+    let mode = Mode::from_code(mode).ok_or(foreign)?;
+    if !awaited.modes.contains(&mode) {
+        return Err(Error::Incompatible("handshake"));
+    }
     let Some(head) = bytes.first_chunk::<HEADER_LEN>() else { return Ok(None) };
     let kind = Kind::from_code(head[4]).ok_or(Error::Malformed("unknown message type"))?;
     if !awaited.kinds.contains(&kind) {
@@ -146,6 +151,11 @@ impl FrameBuffer {
 
     pub(crate) const fn len(&self) -> usize {
         self.bytes.len() - self.taken
+    }
+
+    /// The mode of the frame that comes next.
+    pub(crate) fn mode(&self) -> Option<Mode> {
+        self.bytes.get(self.taken + MODE_AT).copied().and_then(Mode::from_code)
     }
 
     /// The next whole frame, if it has arrived.

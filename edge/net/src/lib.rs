@@ -10,7 +10,9 @@
 mod ambient;
 mod connection;
 mod machines;
+mod names;
 pub mod serial;
 
 pub use ambient::{Clock, SystemClock, SystemRng};
 pub use connection::{Connection, Machine, NetError, Next, WRITE_TIMEOUT};
+pub use names::{UnknownName, mode_name, mode_of, policy_name, policy_of};

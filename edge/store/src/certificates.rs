@@ -32,7 +32,7 @@ pub struct Certificate {
     pub number: String,
     /// To whom.
     pub device_id: String,
-    /// SHA-256 of the public key.
+    /// Hash of the public key (the suite's).
     pub public_key: [u8; 32],
     /// Where it stands.
     pub state: CertificateState,
@@ -57,7 +57,7 @@ pub struct CertificateIntent {
     pub number: String,
     /// To whom.
     pub device_id: String,
-    /// SHA-256 of the public key.
+    /// Hash of the public key (the suite's).
     pub public_key: [u8; 32],
     /// Until when it will be valid.
     pub not_after: UnixTime,

@@ -16,7 +16,7 @@ pub struct Token {
     pub id: String,
     /// Whose it is.
     pub operator_id: String,
-    /// SHA-256 of the token. The token is long and random, so a plain hash suffices, and looking
+    /// Hash of the token (the suite's). The token is long and random, so a plain hash suffices, and looking
     /// it up by hash tells by its timing nothing about any token.
     pub hash: [u8; 32],
     /// What its owner calls it.

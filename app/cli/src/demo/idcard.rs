@@ -3,8 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use countersign_crypto::Secret;
-use countersign_device::{Api, DeviceDir, Outcome, ReadError, Reader, Source, Traffic, enroll};
+use countersign_channel::Mode;
+use countersign_crypto::{Secret, Suite};
+use countersign_device::{
+    Api, DeviceDir, Outcome, ReadError, Reader, Source, Traffic, enroll, server_suite,
+};
 use countersign_emulator::{CardHandle, CardImage, EmulatedCard, SamPty, Scheme, sample};
 use countersign_idcard::PHOTO_LEN;
 use countersign_idcard::reader::ReadOptions;
@@ -15,7 +18,7 @@ use serde_json::Value;
 use tokio::time::Instant;
 
 use super::steps::{Flow, expect};
-use crate::device::{DOCUMENTS, emulated_field};
+use crate::device::{DOCUMENTS, emulated_field, provider_of};
 use crate::emulator::{SAM_SERIAL, start_sam};
 use crate::failure::Failure;
 use crate::init;
@@ -45,6 +48,7 @@ impl Stage {
         let data = dir.path().join("data");
         let config = Config::default();
         let plan = init::Plan {
+            suite: Suite::X25519_P256_AES128GCM_SHA256,
             server_id: Some(SERVER_ID.into()),
             tls_names: &[],
             config: &config,
@@ -72,7 +76,8 @@ impl Stage {
         let dir = self.dir.path().join(serial);
         blocking(move || {
             let ambient = ambient();
-            let provider = countersign_crypto::aws_lc::provider();
+            let suite = server_suite(&api)?;
+            let provider = provider_of(suite)?;
             let now = ambient.clock.now();
             Ok(enroll(&dir, serial, &api, &provider, now, &mut *(ambient.rng)())?)
         })
@@ -102,9 +107,19 @@ impl Stage {
     }
 
     fn reader(&self, dir: &DeviceDir, link: EmulatedCard) -> Result<Reader, Failure> {
+        self.reader_by(Mode::C1, dir, link)
+    }
+
+    /// A reader that begins this handshake.
+    fn reader_by(
+        &self,
+        mode: Mode,
+        dir: &DeviceDir,
+        link: EmulatedCard,
+    ) -> Result<Reader, Failure> {
         let ambient = ambient();
-        let provider = countersign_crypto::aws_lc::provider();
-        let config = dir.reader_config(&provider, ambient.clock.now())?;
+        let mut config = dir.reader_config(&dir.provider(), ambient.clock.now())?;
+        config.mode = mode;
         let gateway = self.server.gateway().to_string();
         let rng = Box::new(move || (ambient.rng)());
         Ok(Reader::new(config, gateway, Box::new(link), ambient.clock, rng))
@@ -155,6 +170,7 @@ pub(super) async fn run(quiet: bool) -> Result<Flow, Failure> {
     appear(&mut flow, &mut reader, &field, &cards).await?;
     first_read(&mut flow, &stage, &mut reader, &cards[0]).await?;
     mismatched_ids(&mut flow, &stage, &device).await?;
+    server_first(&mut flow, &stage, &device, &cards[0]).await?;
     read_again(&mut flow, &mut reader, &field, &cards[0]).await?;
     other_documents(&mut flow, &mut reader, &field, &cards).await?;
 
@@ -299,11 +315,10 @@ async fn first_read(
 async fn mismatched_ids(flow: &mut Flow, stage: &Stage, device: &DeviceDir) -> Result<(), Failure> {
     stage.enroll(OTHER_SERIAL).await?;
     let ambient = ambient();
-    let provider = countersign_crypto::aws_lc::provider();
-    let mut config = device.reader_config(&provider, ambient.clock.now())?;
+    let mut config = device.reader_config(&device.provider(), ambient.clock.now())?;
     config.serial = OTHER_SERIAL.to_owned();
     let (link, field) = emulated_field();
-    let scheme = Scheme::with_demo_key(provider);
+    let scheme = Scheme::with_demo_key(countersign_crypto::aws_lc::provider());
     field.insert(DemoCard::make(&scheme, DocumentType::Citizen)?.image);
     let gateway = stage.server.gateway().to_string();
     let rng = Box::new(move || (ambient.rng)());
@@ -318,6 +333,27 @@ async fn mismatched_ids(flow: &mut Flow, stage: &Stage, device: &DeviceDir) -> R
     let checked = checked.and_then(|()| expect("reads stored", &after, &before));
     let what = "serial and certificate number mapped; another reader's serial is refused";
     flow.step("C4", what, checked, took);
+    Ok(())
+}
+
+/// C2: the same reader begins the other handshake.
+async fn server_first(
+    flow: &mut Flow,
+    stage: &Stage,
+    device: &DeviceDir,
+    card: &DemoCard,
+) -> Result<(), Failure> {
+    let (link, field) = emulated_field();
+    field.insert(card.image.clone());
+    let mut reader = stage.reader_by(Mode::C2, device, link)?;
+    let outcome = reader.read(card.options()).await?;
+    let mode = outcome.spoken.map(|spoken| spoken.mode);
+    let checked = expect("the handshake", &mode, &Some(Mode::C2))
+        .and_then(|()| expect("the proven server", &reader.proven_server(), &Some(SERVER_ID)))
+        .and_then(|()| expect("the source", &outcome.source, &Source::Server))
+        .and_then(|()| card.compare(&outcome));
+    let what = "the other handshake: the server shows its certificate first; the same card read";
+    flow.step("C2", what, checked, outcome.handshake);
     Ok(())
 }
 
@@ -411,6 +447,7 @@ mod tests {
             source: Source::Server,
             attempts: 1,
             handshake: Duration::ZERO,
+            spoken: None,
             total: Duration::ZERO,
         }
     }

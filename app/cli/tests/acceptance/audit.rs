@@ -7,9 +7,9 @@ use serde_json::Value;
 use crate::host::{Database, Host, Ports, wait_for};
 
 /// A directory with a chained audit of some rows, and no server on it.
-fn audited() -> Result<Host, Failed> {
+fn audited(suite: &str) -> Result<Host, Failed> {
     let host = Host::new()?;
-    host.init(&Database::Sqlite)?;
+    host.init_with(&["--suite", suite], &Database::Sqlite)?;
     for name in ["one", "two", "three"] {
         host.run(&["operator", "add", "--data", "data", name, "--role", "auditor"])?.ok()?;
     }
@@ -54,8 +54,8 @@ fn expect_bad(host: &Host, row: Option<i64>) -> Result<(), Failed> {
     Ok(())
 }
 
-pub(crate) fn tampering_is_found() -> Result<(), Failed> {
-    let host = audited()?;
+pub(crate) fn tampering_is_found(suite: &str) -> Result<(), Failed> {
+    let host = audited(suite)?;
     assert_eq!(verify(&host)?["ok"], true);
     let second: i64 = intruder(&host)?.query_row(
         "SELECT row_id FROM audit_chain WHERE position = 2",
@@ -71,12 +71,19 @@ pub(crate) fn tampering_is_found() -> Result<(), Failed> {
     expect_bad(&host, Some(second))?;
     change("UPDATE audit_rows SET actor = 'console' WHERE id = ?1")?;
     assert_eq!(verify(&host)?["ok"], true, "put right again");
+    // Checkpoints are signed, in the directory's suite.
+    intruder(&host)?.execute_batch("UPDATE audit_checkpoints SET at = at + 1")?;
+    expect_bad(&host, None)?;
+    let fault = verify(&host)?["firstBad"]["fault"].clone();
+    assert_eq!(fault, "a checkpoint is not signed by the audit key");
+    intruder(&host)?.execute_batch("UPDATE audit_checkpoints SET at = at - 1")?;
+    assert_eq!(verify(&host)?["ok"], true, "put right again");
     change("DELETE FROM audit_rows WHERE id = ?1")?;
     expect_bad(&host, Some(second))
 }
 
 pub(crate) fn a_cut_tail_is_found_by_the_file() -> Result<(), Failed> {
-    let host = audited()?;
+    let host = audited("p256")?;
     let connection = intruder(&host)?;
     connection.execute_batch(
         "DELETE FROM audit_checkpoints WHERE position > 2;

@@ -128,7 +128,13 @@ impl Host {
 
     /// `init`, as the README has it.
     pub(crate) fn init(&self, database: &Database) -> Result<(), Failed> {
+        self.init_with(&[], database)
+    }
+
+    /// The same with more words.
+    pub(crate) fn init_with(&self, more: &[&str], database: &Database) -> Result<(), Failed> {
         let mut words = vec!["init", "--data", "data", "--admin-token-file", "admin.token"];
+        words.extend(more);
         if let Database::Postgres(url) = database {
             words.extend(["--database", url]);
         }
@@ -194,7 +200,13 @@ impl Host {
     }
 
     pub(crate) fn enroll(&self, ports: &Ports, serial: &str) -> Result<(), Failed> {
+        self.try_enroll(ports, serial)?.ok()?;
+        Ok(())
+    }
+
+    pub(crate) fn try_enroll(&self, ports: &Ports, serial: &str) -> Result<Ended, Failed> {
         self.run(&[
+            "--json",
             "device",
             "enroll",
             "--device",
@@ -207,9 +219,7 @@ impl Host {
             "ca.pem",
             "--token-file",
             "admin.token",
-        ])?
-        .ok()?;
-        Ok(())
+        ])
     }
 
     pub(crate) fn data(&self) -> PathBuf {

@@ -7,6 +7,7 @@ mod host;
 mod read;
 mod setup;
 mod several;
+mod suites;
 mod words;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -20,7 +21,7 @@ type Check = fn(&Database) -> Result<(), Failed>;
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    let alone: [(&str, Alone); 12] = [
+    let alone: [(&str, Alone); 16] = [
         (
             "a_credential_opens_the_keys_and_plain_http_stays_at_home",
             several::a_credential_opens_the_keys_and_plain_http_stays_at_home,
@@ -33,9 +34,13 @@ fn main() {
         ("wrong_directories_are_refused", words::wrong_directories_are_refused),
         ("wrong_surroundings_are_named", words::wrong_surroundings_are_named),
         ("wrong_clients_are_refused", words::wrong_clients_are_refused),
-        ("audit_tampering_is_found", audit::tampering_is_found),
+        ("audit_tampering_is_found::p256", || audit::tampering_is_found("p256")),
+        ("audit_tampering_is_found::sm2", || audit::tampering_is_found("sm2")),
         ("a_cut_tail_is_found_by_the_file", audit::a_cut_tail_is_found_by_the_file),
-        ("openssl_accepts_the_certificates", certificates::openssl_accepts_the_certificates),
+        ("openssl_accepts_the_certificates::p256", certificates::openssl_accepts_p256),
+        ("openssl_accepts_the_certificates::sm2", certificates::openssl_accepts_sm2),
+        ("an_sm2_server_serves_its_readers", suites::an_sm2_server_serves_its_readers),
+        ("handshakes_are_as_configured", suites::handshakes_are_as_configured),
     ];
     trials.extend(alone.into_iter().map(|(name, run)| Trial::test(name, run)));
 

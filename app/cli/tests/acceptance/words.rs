@@ -27,13 +27,22 @@ fn expect(host: &Host, words: &[&str], code: i32, check: &str) -> Result<Ended, 
     Ok(ended)
 }
 
+/// The failure's sentence has these words.
+fn says(ended: &Ended, words: &[&str]) -> Result<(), Failed> {
+    let detail = ended.json()?["error"]["detail"].as_str().unwrap_or_default().to_owned();
+    for word in words {
+        assert!(detail.contains(word), "{word:?} is missing in {detail:?}");
+    }
+    Ok(())
+}
+
 pub(crate) fn demo_prints_one_json_object() -> Result<(), Failed> {
     let host = Host::new()?;
     let demo = host.run(&["demo", "--json"])?.ok()?.json()?;
     assert_eq!(demo["ok"], true);
     let steps = demo["flows"][0]["steps"].as_array().ok_or("no steps")?;
     assert_eq!(demo["flows"][0]["id"], "C");
-    for id in ["C1", "C4", "C6", "C7", "C9", "C12", "C13", "C14"] {
+    for id in ["C1", "C2", "C4", "C6", "C7", "C9", "C12", "C13", "C14"] {
         let step = steps.iter().find(|step| step["id"] == id).ok_or(format!("no step {id}"))?;
         assert_eq!(step["ok"], true);
         assert!(step["ms"].is_number() && step["what"].is_string());
@@ -76,6 +85,14 @@ pub(crate) fn wrong_words_are_usage_errors() -> Result<(), Failed> {
     expect(&host, &["serve", "--https-port", "70000"], USAGE, "usage")?;
     expect(&host, &["ca", "export", "everything"], USAGE, "usage")?;
     expect(&host, &["operator", "add", "x", "--role", "king"], USAGE, "usage")?;
+    let init = ["init", "--data", "never", "--suite", "sm3"];
+    says(&expect(&host, &init, USAGE, "usage")?, &["no such suite; there are p256 and sm2"])?;
+    assert!(!exists(&host.path("never")), "nothing is made");
+    let reader = ["device", "reader", "--card", "emulated:citizen"];
+    let handshake = expect(&host, &[&reader[..], &["--handshake", "c3"]].concat(), USAGE, "usage")?;
+    says(&handshake, &["no such handshake; there are c1 and c2"])?;
+    let policy = expect(&host, &[&reader[..], &["--policy", "none"]].concat(), USAGE, "usage")?;
+    says(&policy, &["no such protection policy", "encrypt+mac", "certificate-sealed"])?;
     host.init(&Database::Sqlite)?;
     let ports = Ports::pick()?;
     let sam = host.sam()?;
@@ -86,7 +103,12 @@ pub(crate) fn wrong_words_are_usage_errors() -> Result<(), Failed> {
     let reader = ["device", "reader", "--device", "RD-1", "--card"];
     expect(&host, &[&reader[..], &["real"]].concat(), USAGE, "card")?;
     expect(&host, &[&reader[..], &["emulated:no-such-file"]].concat(), USAGE, "card")?;
-    Ok(())
+    // A device of the suite p256 has no encryption certificate, nor has its server.
+    let sealed = ["emulated:citizen", "--policy", "certificate-sealed"];
+    let ended = expect(&host, &[&reader[..], &sealed[..]].concat(), USAGE, "policy")?;
+    says(&ended, &["certificate-sealed", "sm2", "p256"])?;
+    let export = ["ca", "export", "--data", "data", "server-encryption"];
+    says(&expect(&host, &export, REFUSED, "certificate-absent")?, &["p256"])
 }
 
 pub(crate) fn wrong_directories_are_refused() -> Result<(), Failed> {
@@ -116,6 +138,15 @@ pub(crate) fn wrong_directories_are_refused() -> Result<(), Failed> {
         "{}",
         ended.stdout
     );
+    for (setting, said) in [
+        ("handshakes = [\"c3\"]", &["line 2", "no such handshake; there are c1 and c2"][..]),
+        ("policies = [\"aead\"]", &["line 2", "encrypt+mac, mac, encrypt and certificate-sealed"]),
+        ("policies = []", &["line 2", "at least one"]),
+        ("policies = [\"certificate-sealed\"]", &["policies", "the suite sm2", "is p256"]),
+    ] {
+        std::fs::write(host.path("data/config.toml"), format!("[gateway]\n{setting}\n"))?;
+        says(&expect(&host, &["serve", "--data", "data"], REFUSED, "config")?, said)?;
+    }
     std::fs::write(host.path("data/config.toml"), "")?;
     let mode = |mode| std::fs::set_permissions(host.data(), Permissions::from_mode(mode));
     mode(0o750)?;

@@ -10,7 +10,9 @@ use countersign_crypto::{CryptoRng, Provider, Secret, UnixTime};
 use countersign_pki::TlsName;
 
 use super::files::{is_occupied, make_dir, parent, sync_dir, write_new};
-use super::{DataError, FORMAT, KDF, MARKER, TLS_NAMES, key_path, names_to_text, to_pem};
+use super::{
+    DataError, ENCRYPTION, KDF, MARKER, TLS_NAMES, key_path, marker, names_to_text, to_pem,
+};
 use crate::ca::{Made, Maker, Trees};
 use crate::config::Config;
 use crate::seal::{Derivation, Sealer};
@@ -48,7 +50,8 @@ pub struct Init<'a> {
 }
 
 impl NewDataDir {
-    /// Makes everything but the store.
+    /// Makes everything but the store. The devices' certificates are of the provider's suite, for
+    /// as long as the directory lives.
     ///
     /// # Errors
     /// [`DataError::NotEmpty`] and what making files may meet.
@@ -94,7 +97,7 @@ impl NewDataDir {
         if init.keep_passphrase {
             self.write("passphrase", init.passphrase.expose())?;
         }
-        self.write(MARKER, FORMAT.as_bytes())
+        self.write(MARKER, marker(provider.suite).as_bytes())
     }
 
     fn write_trees(
@@ -114,6 +117,11 @@ impl NewDataDir {
         for (path, name, made) in made {
             self.write(path, to_pem(&made.certificate).as_bytes())?;
             self.write(&key_path(name), &sealer.seal(name, &made.key.pkcs8, rng)?)?;
+        }
+        if let Some(made) = &trees.server_encryption {
+            self.write(&format!("ca/{ENCRYPTION}.pem"), to_pem(&made.certificate).as_bytes())?;
+            let sealed = sealer.seal(ENCRYPTION, &made.key.pkcs8, rng)?;
+            self.write(&key_path(ENCRYPTION), &sealed)?;
         }
         self.write(&key_path("audit"), &sealer.seal("audit", &trees.audit.pkcs8, rng)?)
     }

@@ -15,6 +15,10 @@ fn file_time(path: &Path) -> UnixTime {
 }
 
 fn build(target: &Path, now: UnixTime, seed: u64) -> NewDataDir {
+    build_in(Suite::X25519_P256_AES128GCM_SHA256, target, now, seed)
+}
+
+fn build_in(suite: Suite, target: &Path, now: UnixTime, seed: u64) -> NewDataDir {
     let init = Init {
         passphrase: &Secret::copied_from(b"passphrase"),
         keep_passphrase: false,
@@ -22,7 +26,7 @@ fn build(target: &Path, now: UnixTime, seed: u64) -> NewDataDir {
         tls_names: &[parse_tls_name("localhost")],
         config: &Config::default(),
     };
-    let provider = countersign_crypto::aws_lc::provider();
+    let provider = aws_lc::provider_of(suite).unwrap();
     NewDataDir::build(target, &init, &provider, now, &mut seeded(seed)).unwrap()
 }
 
@@ -35,16 +39,19 @@ struct Made {
 
 impl Made {
     fn new(seed: u64) -> Self {
+        Self::of(Suite::X25519_P256_AES128GCM_SHA256, seed)
+    }
+
+    fn of(suite: Suite, seed: u64) -> Self {
         let parent = tempfile::tempdir().unwrap();
         let (path, now) = (parent.path().join("data"), file_time(parent.path()));
-        build(&path, now, seed).publish().unwrap();
+        build_in(suite, &path, now, seed).publish().unwrap();
         Self { _parent: parent, path, now }
     }
 
     fn keys(&self, now: UnixTime, renew: Option<&mut dyn CryptoRng>) -> Result<Keys, DataError> {
         let passphrase = Secret::copied_from(b"passphrase");
-        let provider = countersign_crypto::aws_lc::provider();
-        DataDir::open(&self.path)?.open_keys(&passphrase, &provider, now, renew)
+        DataDir::open(&self.path)?.open_keys(&passphrase, now, renew)
     }
 
     fn file(&self, name: &str) -> Vec<u8> {
@@ -63,7 +70,7 @@ impl Made {
 }
 
 fn tls_matches(keys: &Keys) -> bool {
-    let provider = countersign_crypto::aws_lc::provider();
+    let provider = aws_lc::provider();
     let key = provider.signature.load_pkcs8(&keys.tls.1).unwrap();
     certified_point(&provider, &keys.tls.0).unwrap() == key.public_key()
 }
@@ -139,4 +146,45 @@ fn init_removes_only_what_an_init_left_behind() {
         assert!(path(name).join("file").exists(), "{name}");
     }
     assert_eq!(fs::read_dir(parent.path()).unwrap().count(), 3, "nothing was published");
+}
+
+#[test]
+fn the_suite_of_a_directory_is_its_marker_and_its_certificates() {
+    for suite in Suite::known() {
+        let made = Made::of(suite, 9);
+        let data = DataDir::open(&made.path).unwrap();
+        assert_eq!((data.suite(), data.provider().suite), (suite, suite));
+        let authority = made.keys(made.now, None).unwrap().authority;
+        assert_eq!(authority.provider.suite, suite);
+        let wanted = suite == Suite::SM2_SM4GCM_SM3;
+        assert_eq!(authority.server_encryption.is_some(), wanted, "{suite}");
+        assert_eq!(made.path.join("ca/server-encryption.pem").exists(), wanted, "{suite}");
+    }
+    let made = Made::new(10);
+    let old = "countersign data directory, format 1\n";
+    assert_eq!(made.file(MARKER), old.as_bytes(), "a directory of before there was a choice");
+    // The marker of another suite does not make the certificates be of it.
+    fs::write(made.path.join(MARKER), format!("{old}suite sm2\n")).unwrap();
+    assert_eq!(made.keys(made.now, None).err().unwrap().check(), "certificate-algorithm");
+    for wrong in ["suite sm3\n", "suite p256\n", "suite sm2", "suite sm2\n\n"] {
+        fs::write(made.path.join(MARKER), format!("{old}{wrong}")).unwrap();
+        assert_eq!(DataDir::open(&made.path).err().unwrap().check(), "data-format", "{wrong:?}");
+    }
+}
+
+#[test]
+fn https_is_p256_in_every_suite() {
+    let made = Made::of(Suite::SM2_SM4GCM_SM3, 11);
+    assert!(tls_matches(&made.keys(made.now, None).unwrap()));
+    let renewed = made.keys(made.now.plus(DAY * 380), Some(&mut seeded(12))).unwrap();
+    assert!(tls_matches(&renewed));
+}
+
+#[test]
+fn an_encryption_key_that_is_not_its_certificates_is_damage() {
+    let made = Made::of(Suite::SM2_SM4GCM_SM3, 13);
+    made.key_as("audit", "server-encryption");
+    let error = made.keys(made.now, None).err().unwrap();
+    assert_eq!(error.check(), "data-damaged");
+    assert!(error.to_string().contains("ca/server-encryption.pem"), "{error}");
 }

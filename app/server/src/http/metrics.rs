@@ -31,8 +31,11 @@ const SAM_READY: &str = "countersign_sam_ready";
 
 /// HTTP connections closed at once, because there was no place.
 pub const HTTP_TURNED_AWAY: &str = "countersign_http_turned_away_total";
-/// Handshakes by `outcome`, counted by the device gateway.
+/// Handshakes by `outcome`, counted by the device gateway; those `accepted` also by `handshake` and
+/// `suite`.
 pub const HANDSHAKES: &str = "countersign_handshakes_total";
+/// Device connections closed at once, because their source held as many as it may.
+pub const TURNED_AWAY: &str = "countersign_connections_turned_away_total";
 /// Open device connections, a gauge of the device gateway.
 pub const CONNECTIONS: &str = "countersign_connections";
 /// Reads by `outcome`, counted by the device gateway.
@@ -82,6 +85,7 @@ fn describe() {
     describe_gauge!(SAM_READY, "1 if the SAM module at this port is ready, else 0");
     describe_counter!(HANDSHAKES, "Device handshakes by outcome");
     describe_gauge!(CONNECTIONS, "Open device connections");
+    describe_counter!(TURNED_AWAY, "Device connections beyond what one source may hold");
     describe_counter!(READS, "Reads by outcome");
     describe_counter!(CHECKPOINTS_LOST, "Audit checkpoints not written outside the store");
     counter!(CHECKPOINTS_LOST).absolute(0); // shows before the first one is lost

@@ -70,6 +70,7 @@ fn routes() -> OpenApiRouter<Api> {
     let v1 = OpenApiRouter::new()
         .routes(routes!(health::health))
         .routes(routes!(openapi::document))
+        .routes(routes!(readers::terms))
         .routes(routes!(readers::enrol, readers::list))
         .routes(routes!(readers::one))
         .routes(routes!(readers::block))

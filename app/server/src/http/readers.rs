@@ -96,6 +96,21 @@ impl From<DeviceRecord> for Reader {
 pub(super) struct Enrol {
     /// The reader's PKCS#10 request: PEM, or base64 of its DER.
     request: String,
+    /// A second request, for its encryption key, where the suite has encryption certificates.
+    encryption_request: Option<String>,
+}
+
+/// What a request for enrolment has to be made with.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct Terms {
+    /// The suite of this server's certificates and handshakes: `p256` or `sm2`.
+    #[schema(example = "p256")]
+    suite: &'static str,
+    /// Whether a reader may ask for an encryption certificate too.
+    encryption: bool,
+    /// The id in this server's certificate.
+    server_id: String,
 }
 
 /// What a reader needs to begin its work.
@@ -106,6 +121,9 @@ pub(super) struct Enrolment {
     reader: Reader,
     /// Its certificate, PEM.
     certificate: String,
+    /// Its encryption certificate, PEM; null if it asked for none.
+    #[schema(required)]
+    encryption_certificate: Option<String>,
     /// The certificate of the CA that issued it, PEM.
     device_issuer: String,
     /// The certificate of the CA that issued this server's, PEM.
@@ -125,9 +143,27 @@ pub(super) struct Reason {
     reason: String,
 }
 
+/// In which suite this server certifies readers: to be asked before a request is made.
+#[utoipa::path(get, path = "/enrolment", tag = "readers",
+    security(("token" = ["readers:enrol"])),
+    responses((status = 200, description = "What a request has to be made with", body = Terms)))]
+pub(super) async fn terms(
+    _granted: Granted<ReadersEnrol>,
+    State(api): State<Api>,
+) -> Result<Json<Terms>, Problem> {
+    let authority = api.service.authority();
+    let suite = authority.provider.suite.name();
+    Ok(Json(Terms {
+        suite: suite.ok_or_else(|| Problem::internal("the suite has no name"))?,
+        encryption: authority.provider.encryption.is_some(),
+        server_id: authority.server_id.clone(),
+    }))
+}
+
 /// Enrols a reader.
 ///
-/// Repeating it with the same key answers 200 and the same certificate.
+/// Repeating it with the same key answers 200 and the same certificate; an encryption certificate
+/// is a new one each time.
 #[utoipa::path(post, path = "/readers", tag = "readers", security(("token" = ["readers:enrol"])),
     request_body = Enrol,
     responses(
@@ -140,17 +176,20 @@ pub(super) struct Reason {
 pub(super) async fn enrol(
     granted: Granted<ReadersEnrol>,
     State(api): State<Api>,
-    Body(Enrol { request }): Body<Enrol>,
+    Body(Enrol { request, encryption_request }): Body<Enrol>,
 ) -> Result<Response, Problem> {
     let der = request_der(&request)?;
-    let Enrolled { device, certificate, number, not_after, created } =
-        api.service.enrol_reader(&granted.actor, &der).await?;
+    let second = encryption_request.as_deref().map(request_der).transpose()?;
+    let enrolled = api.service.enrol_reader(&granted.actor, &der, second.as_deref()).await?;
+    let Enrolled { device, certificate, number, not_after, encryption_certificate, created } =
+        enrolled;
     let authority = api.service.authority();
     let location = format!("/v1/readers/{}", device.id);
     let live = LiveCertificate { number, not_after: timestamp(not_after) };
     let enrolment = Json(Enrolment {
         reader: Reader::new(device, Some(live)),
         certificate: certificate_pem(&certificate),
+        encryption_certificate: encryption_certificate.as_deref().map(certificate_pem),
         device_issuer: certificate_pem(&authority.device_issuer),
         server_issuer: certificate_pem(&authority.server_issuer),
         root: certificate_pem(&authority.root),

@@ -137,7 +137,7 @@ async fn a_replayed_m2_is_refused() {
     assert_eq!(stage.refusals().await, ["challenge-replayed"]);
 }
 
-async fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
+pub(crate) async fn read_frame(stream: &mut TcpStream) -> Vec<u8> {
     let mut head = [0; 8];
     stream.read_exact(&mut head).await.unwrap();
     let len = u32::from_be_bytes([0, head[5], head[6], head[7]]) as usize;

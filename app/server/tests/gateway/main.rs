@@ -5,6 +5,7 @@
 
 mod faults;
 mod hostile;
+mod limits;
 mod sessions;
 mod stage;
 mod upkeep;

@@ -93,7 +93,7 @@ impl Stage {
         let key = self.provider.signature.generate(&mut rng).unwrap().key;
         let identity = Identity::new(Role::Reader, serial).unwrap();
         let csr = request(&self.provider, &identity, &*key, &mut rng).unwrap();
-        let enrolled = service.enrol_reader(&Actor::Console, &csr).await.unwrap();
+        let enrolled = service.enrol_reader(&Actor::Console, &csr, None).await.unwrap();
         let config = self.config(serial, key, enrolled.certificate);
         Enrolled { id: enrolled.device.id, config }
     }
@@ -134,7 +134,7 @@ impl Stage {
 
     /// A key and its certificate, signed past the use cases.
     fn issue(&self, serial: &str, validity: Validity) -> (Arc<dyn SecureElement>, Vec<u8>) {
-        let keys = self.data().open_keys(&self.passphrase, &self.provider, now(), None).unwrap();
+        let keys = self.data().open_keys(&self.passphrase, now(), None).unwrap();
         let mut rng = SystemRng::default();
         let key = self.provider.signature.generate(&mut rng).unwrap().key;
         let identity = Identity::new(Role::Reader, serial).unwrap();

@@ -15,8 +15,9 @@ pub(crate) struct Operation {
 }
 
 /// What the document must list: a route that is added or lost shows here.
-const ROUTES: [(&str, &str, Option<&str>); 11] = [
+const ROUTES: [(&str, &str, Option<&str>); 12] = [
     ("GET", "/metrics", Some("metrics:read")),
+    ("GET", "/v1/enrolment", Some("readers:enrol")),
     ("GET", "/v1/health", None),
     ("GET", "/v1/openapi.json", None),
     ("GET", "/v1/readers", Some("readers:read")),

@@ -46,7 +46,7 @@ async fn each_role_may_what_it_may_on_every_route() {
             }
         }
     }
-    assert_eq!(secured, ALLOWED.len() * 9);
+    assert_eq!(secured, ALLOWED.len() * 10);
 }
 
 #[tokio::test]

@@ -110,6 +110,15 @@ impl World {
     }
 
     pub(crate) async fn with_sams(connectors: Vec<Arc<dyn SamConnector>>) -> Self {
+        Self::build(connectors, provider()).await
+    }
+
+    /// A server whose certificates are of this provider's suite.
+    pub(crate) async fn of_suite(provider: Provider) -> Self {
+        Self::build(Vec::new(), provider).await
+    }
+
+    async fn build(connectors: Vec<Arc<dyn SamConnector>>, provider: Provider) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(NOW.as_millis())));
         let seed = AtomicU64::new(1);
         let ambient = Ambient {
@@ -118,7 +127,7 @@ impl World {
         };
         let sams = SamPool::start(connectors, Default::default(), &ambient);
         let store = Store::in_memory().await.unwrap();
-        let service = Service::new(store, authority(), sams, Policy::default(), ambient);
+        let service = Service::new(store, authority(provider), sams, Policy::default(), ambient);
         let service = Arc::new(service);
         let router = http::router(service.clone(), http::metrics::install());
         let mut world = Self { service, router, admin: String::new(), clock };
@@ -191,12 +200,27 @@ pub(crate) fn provider() -> Provider {
 
 /// A device's key.
 pub(crate) fn key(seed: u64) -> Arc<dyn SecureElement> {
-    provider().signature.generate(&mut seeded(seed)).unwrap().key
+    key_of(&provider(), seed)
+}
+
+/// A device's key of this suite.
+pub(crate) fn key_of(provider: &Provider, seed: u64) -> Arc<dyn SecureElement> {
+    provider.signature.generate(&mut seeded(seed)).unwrap().key
 }
 
 /// A PKCS#10 request, DER.
 pub(crate) fn csr(role: PkiRole, id: &str, key: &dyn SecureElement) -> Vec<u8> {
-    request(&provider(), &Identity::new(role, id).unwrap(), key, &mut seeded(9)).unwrap()
+    csr_of(&provider(), role, id, key)
+}
+
+/// A PKCS#10 request in this suite, DER.
+pub(crate) fn csr_of(
+    provider: &Provider,
+    role: PkiRole,
+    id: &str,
+    key: &dyn SecureElement,
+) -> Vec<u8> {
+    request(provider, &Identity::new(role, id).unwrap(), key, &mut seeded(9)).unwrap()
 }
 
 /// A PKCS#10 request, PEM.
@@ -205,10 +229,11 @@ pub(crate) fn pem_of(request: &[u8]) -> String {
 }
 
 /// A root, its two issuing CAs and a server's certificate.
-fn authority() -> Authority {
-    let (provider, mut rng) = (provider(), seeded(0));
+fn authority(provider: Provider) -> Authority {
+    let mut rng = seeded(0);
     let validity = Validity::from(NOW, 10 * LEAF_VALIDITY);
-    let keys: Vec<Arc<dyn SecureElement>> = (100..105).map(key).collect();
+    let keys: Vec<Arc<dyn SecureElement>> =
+        (100..105).map(|seed| key_of(&provider, seed)).collect();
     let [root_key, device_key, issuer_key, server_key, audit_key] = keys.try_into().ok().unwrap();
     let number = CertificateNumber::random(&mut rng);
     let root = self_signed(&provider, "Root", root_key.public_key(), number, validity)
@@ -225,7 +250,8 @@ fn authority() -> Authority {
     let device_issuer = intermediate("Readers", &*device_key);
     let server_issuer = intermediate("Servers", &*issuer_key);
     let requested =
-        parse_request(&provider, &csr(PkiRole::Server, SERVER_ID, &*server_key)).unwrap();
+        parse_request(&provider, &csr_of(&provider, PkiRole::Server, SERVER_ID, &*server_key))
+            .unwrap();
     let number = CertificateNumber::random(&mut rng);
     let server = Issuer::from_certificate(&provider, &server_issuer)
         .and_then(|issuer| issuer.prepare(&requested, PkiRole::Server, number, validity))
@@ -239,6 +265,7 @@ fn authority() -> Authority {
         server_issuer,
         server,
         server_key,
+        server_encryption: None,
         server_id: SERVER_ID.to_owned(),
         audit_key,
     }

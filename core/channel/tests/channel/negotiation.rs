@@ -139,7 +139,15 @@ fn g9_modes_do_not_mix() {
     world.change_server(|config| config.modes = vec![Mode::C1]);
     let m0 = world.connect().take_reader_frame(0);
     let error = world.connect().deliver_to_server(&m0).unwrap_err();
-    assert_eq!(error.check(), "message-format");
+    assert_eq!(error, Error::Incompatible("handshake"));
+    // The reader is told in its own mode.
+    let mut pair = world.connect();
+    let error = pair.drive().unwrap_err();
+    pair.server.refuse(&error, "inc-test");
+    pair.collect();
+    let alert = pair.to_reader.pop_front().unwrap();
+    let told = pair.deliver_to_reader(&alert).unwrap_err();
+    assert_eq!(told.to_string(), "the peer refused: incompatible (incident inc-test)");
     for (mode, mut world) in worlds(46) {
         for message in 1..5 {
             let mut pair = world.connect();
