@@ -1,3 +1,4 @@
+use alloc::format; // the codec derives name it
 use alloc::string::String;
 use alloc::vec::Vec;
 

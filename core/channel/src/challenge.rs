@@ -42,8 +42,8 @@ pub trait ChallengeGate: Send + Sync {
     /// [`Refusal::ChallengeStale`], [`Error::Authentication`], [`Refusal::ChallengeReplayed`].
     fn check(&self, now: UnixTime, issued: &Issued, binding: &[u8]) -> Result<(), Error>;
 
-    /// Drops what has expired. Whoever owns a gate that may idle calls this every [`EPOCH`], so that
-    /// an epoch's share does not outlive it; every other call does it too.
+    /// Drops what has expired. Whoever owns a gate that may idle calls this every [`EPOCH`], so
+    /// that an epoch's share does not outlive it; every other call does it too.
     fn expire(&self, now: UnixTime);
 
     /// Burns the counter, atomically: of two proofs with one challenge only one gets through.

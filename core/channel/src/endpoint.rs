@@ -235,8 +235,8 @@ impl<P: Party> Endpoint<P> {
         };
     }
 
-    /// Takes one datagram. What is not awaited was doubled or swapped on its way, or is forged; none
-    /// of that ends the channel. What is awaited and wrong ends a handshake that has begun.
+    /// Takes one datagram. What is not awaited was doubled or swapped on its way, or is forged;
+    /// none of that ends the channel. What is awaited and wrong ends a handshake that has begun.
     fn handle_datagram(
         &mut self,
         now: UnixTime,

@@ -39,8 +39,8 @@ impl Link {
         match &frame {
             Ok(Some(frame)) => self.fix(frame.mode),
             // What is said about it must be in the peer's mode, or it will not listen.
-            Err(Error::Incompatible(_)) => self.modes = self.frames.mode().into_iter().collect(),
-            _ => {}
+            Err(_) => self.modes = self.frames.mode().map_or_else(Vec::new, |mode| [mode].into()),
+            Ok(None) => {}
         }
         frame
     }

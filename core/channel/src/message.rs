@@ -1,5 +1,6 @@
 //! The bodies of the handshake messages, named as in `docs/protocols/channel.md`.
 
+use alloc::format; // the codec derives name it
 use alloc::string::String;
 use alloc::vec::Vec;
 
@@ -66,7 +67,8 @@ impl Challenge {
     }
 }
 
-/// What M1 has besides in C2: the server's certificate and the epoch's share, signed once per epoch.
+/// What M1 has besides in C2: the server's certificate and the epoch's share, signed once per
+/// epoch.
 #[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
 pub(crate) struct EpochProof {
     pub(crate) certificate: TlsByteVecU16,

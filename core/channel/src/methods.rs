@@ -1,4 +1,4 @@
-//! What every public channel type can do: thin words over its [`Endpoint`](crate::endpoint::Endpoint).
+//! What every public channel type can do: thin words over its endpoint.
 
 /// The methods that every public channel type has.
 macro_rules! channel {

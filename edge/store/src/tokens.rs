@@ -16,8 +16,8 @@ pub struct Token {
     pub id: String,
     /// Whose it is.
     pub operator_id: String,
-    /// Hash of the token (the suite's). The token is long and random, so a plain hash suffices, and looking
-    /// it up by hash tells by its timing nothing about any token.
+    /// Hash of the token (the suite's). The token is long and random, so a plain hash suffices, and
+    /// looking it up by hash tells by its timing nothing about any token.
     pub hash: [u8; 32],
     /// What its owner calls it.
     pub label: String,

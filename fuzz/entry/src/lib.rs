@@ -40,19 +40,19 @@ macro_rules! targets {
 }
 
 targets! {
-    alert: 100,
+    alert: 40,
     card: 400,
     certificate: 200,
     certificate_edits: 80,
-    handshake: 30,
+    handshake: 24,
     messages: 1000,
-    reader_channel: 30,
+    reader_channel: 20,
     reader_flow: 200,
     record: 400,
-    records: 30,
+    records: 16,
     request: 80,
     sam_frames: 400,
     sam_host: 400,
-    server_channel: 30,
+    server_channel: 20,
     server_flow: 1000,
 }

@@ -266,6 +266,7 @@ fn sam_frames() -> Named {
         ("cut-and-whole", in_pieces(16, &[&long[..40], &answer(Sw3::Ok, &[])].concat())),
         ("damaged", in_pieces(5, &[damaged, answer(Sw3::Ok, &[9; 8])].concat())),
         ("after-garbage", in_pieces(2, &after_garbage)),
+        ("endless", in_pieces(255, &[&[0xAA, 0xAA, 0xAA, 0x96, 0x69][..], &[0xFF; 3000]].concat())),
     ]
 }
 
@@ -288,6 +289,7 @@ fn sam_host() -> Named {
         ("cancel-selected", with(0, &[&begin, &[6], &GOOD])),
         ("damaged", with(6, &[&[1, 5], &damaged, &damaged, &GOOD.repeat(3)])),
         ("read-damaged", with(6, &[&begin, &[4, 2], &GOOD.repeat(2), &damaged, &GOOD.repeat(6)])),
+        ("always-damaged", with(2, &[&[1, 5], &damaged.repeat(20)])),
         ("card-refused", with(0, &[&[1, 5], &GOOD, &status(0x80), &GOOD])),
         ("module-failed", with(0, &[&[1, 5], &status(0x66)])),
         ("late", with(0, &[&[1, 5], &[8, 0xFF, 0xFF]])),
@@ -395,10 +397,11 @@ fn handshake() -> Named {
         ("c2", script([0x01, 0], &[&HONEST, &say(FROM_SERVER, b"a"), &[FROM_SERVER]])),
         ("c1-sm2-sealed", script([0x0A, 0], &[&HONEST])),
         ("c2-sm2-sealed", script([0x0B, 0], &[&HONEST])),
-        ("c1-datagrams", script([0x04, 0], &[&HONEST])),
         ("c2-datagrams", script([0x05, 0], &[&HONEST])),
         ("all-offers", script([0x10, 0x80], &[&HONEST])),
-        ("altered-offer", script([0x10, 0x80], &[&flip(FROM_READER, 14), &HONEST])),
+        // M0: header, then with a length before each: version, two suites, three policies.
+        ("weaker-policy-asked", script([0x10, 0x80], &[&[9, 0, 0, 17, 2], &HONEST])),
+        ("other-suite-asked", script([0x10, 0x80], &[&[9, 0, 0, 13, 2], &HONEST])),
         ("altered-challenge", script([0x00, 0], &[&early[..1], &flip(FROM_SERVER, 40), &HONEST])),
         ("altered-proof", script([0x01, 0], &[early, &flip(FROM_READER, 200), late])),
         ("altered-answer", script([0x00, 0], &[&HONEST[..3], &flip(FROM_SERVER, 90), &HONEST])),

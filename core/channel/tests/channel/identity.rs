@@ -214,8 +214,8 @@ fn refused_by_reader(world: &mut World) -> Error {
     error
 }
 
-/// Clock skew: certificates begin an hour before they are issued, so a reader whose clock is slow by
-/// less than that still connects; challenges and deadlines are each machine's own clock's.
+/// Clock skew: certificates begin an hour before they are issued, so a reader whose clock is slow
+/// by less than that still connects; challenges and deadlines are each machine's own clock's.
 #[test]
 fn clocks_may_differ() {
     let minute = Duration::from_secs(60);

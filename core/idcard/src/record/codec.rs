@@ -281,8 +281,12 @@ impl Writer {
 
     fn foreigner_2023(&mut self, card: &Foreigner2023) -> Result<(), RecordError> {
         self.text(foreigner_2023::CHINESE_NAME, &card.chinese_name)?;
-        let cut = foreigner_2023::ENGLISH_NAME_1.len / 2;
-        let at = card.english_name.char_indices().nth(cut).map(|(at, _)| at);
+        let (cut, mut units) = (foreigner_2023::ENGLISH_NAME_1.len / 2, 0);
+        let at = card.english_name.char_indices().find(|(_, character)| {
+            units += character.len_utf16();
+            units > cut
+        });
+        let at = at.map(|(at, _)| at);
         let (first, second) = card.english_name.split_at(at.unwrap_or(card.english_name.len()));
         self.text(foreigner_2023::ENGLISH_NAME_1, first)?;
         self.text(foreigner_2023::ENGLISH_NAME_2, second)?;

@@ -1,4 +1,4 @@
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 use countersign_channel::{Delivery, LookupRefusal, Protection};
@@ -16,9 +16,14 @@ const NODES_MAX: usize = 4;
 const QUEUE_MAX: usize = 16;
 /// Most frames that one input makes a machine send: an answer, and an alert or a repetition.
 const ANSWERS_MAX: usize = 3;
-/// Message types that a side must have from its peer unaltered.
-const TO_READER: [u8; 2] = [2, 4];
-const TO_SERVER: [u8; 2] = [3, 5];
+/// Message types: M1 to M4.
+const CHALLENGE: u8 = 2;
+const PROOF: u8 = 3;
+const SERVER_PROOF: u8 = 4;
+const FINISHED: u8 = 5;
+/// What a side must have from its peer unaltered. Of M0 the server keeps nothing but a MAC.
+const TO_READER: [u8; 2] = [CHALLENGE, SERVER_PROOF];
+const TO_SERVER: [u8; 2] = [PROOF, FINISHED];
 
 /// Handshakes through an attacker's hands, who keeps, drops, repeats, swaps, alters, reflects,
 /// invents and mixes. Script: `setting, steps`.
@@ -89,6 +94,15 @@ impl Run {
             self.step(script);
         }
         self.check_data();
+        // G6, G11: a reader's proof is answered once, by whomever.
+        let proofs = self.sent(PROOF).len();
+        assert!(self.sent(SERVER_PROOF).len() <= proofs, "one challenge used twice");
+    }
+
+    /// The different messages of a type that were sent.
+    fn sent(&self, kind: u8) -> BTreeSet<&Vec<u8>> {
+        let frames = self.nodes.iter().flat_map(|node| &node.sent);
+        frames.filter(|frame| frame[KIND_AT] == kind).collect()
     }
 
     fn step(&mut self, script: &mut Script<'_>) {
@@ -227,7 +241,7 @@ impl Run {
 
     fn collect(&mut self, at: usize, max: usize) {
         let frames = self.nodes[at].collect(max);
-        if self.setting.policy.protection != Protection::Mac && !self.offers_mac() {
+        if self.setting.policy.protection != Protection::Mac {
             let shows = |frame: &Vec<u8>| frame.windows(MARK.len()).any(|bytes| bytes == MARK);
             assert!(!frames.iter().any(shows), "plaintext on the wire");
         }
@@ -235,18 +249,9 @@ impl Run {
         self.wires[at].extend(frames.into_iter().take(room));
     }
 
-    /// Whether some session here may be readable.
-    fn offers_mac(&self) -> bool {
-        let readable =
-            |node: &Node| node.policy().is_some_and(|policy| policy.protection == Protection::Mac);
-        self.nodes.iter().any(readable)
-    }
-
     /// G2, G5, G6, G8: what holds when `at` has just connected.
     fn check_connected(&self, at: usize) {
         let node = &self.nodes[at];
-        node.assert_peer();
-        assert_eq!(node.agreed().1, self.setting.mode);
         let needed = if node.is_reader() { TO_READER } else { TO_SERVER };
         let frames = frames(&node.delivered);
         for kind in needed {
@@ -262,16 +267,27 @@ impl Run {
             };
             assert!(ok, "connected by a message of type {kind} that no peer sent");
         }
-        let session = node.session().expect("it is open");
-        let same = |peer: &&Node| peer.session().as_ref() == Some(&session);
+        if node.dead {
+            assert!(node.session.is_none());
+            return;
+        }
+        // Nobody on the way has talked them into something else.
+        node.assert_peer();
+        assert_eq!(node.policy(), Some(self.setting.policy));
+        assert_eq!(node.agreed(), (Some(self.setting.suite()), self.setting.mode));
+        let same = |peer: &&Node| peer.session == node.session;
         let mut parties = self.nodes.iter().filter(same);
         match (parties.next(), parties.next(), parties.next()) {
-            // The reader is first to know.
-            (Some(_), None, _) => assert!(node.is_reader(), "a server alone in its session"),
+            // The reader is first to know; it may have died of what came with its last message.
+            (Some(_), None, _) => {
+                let dead =
+                    |peer: &Node| peer.is_reader() && peer.connected && peer.session.is_none();
+                let alone = node.is_reader() || self.nodes.iter().any(dead);
+                assert!(alone, "a server alone in its session");
+            }
             (Some(one), Some(two), None) => {
                 assert_ne!(one.is_reader(), two.is_reader(), "a session of two alike");
                 assert!(!node.is_reader(), "the server connects last");
-                assert_eq!((one.policy(), one.agreed()), (two.policy(), two.agreed()));
             }
             _ => panic!("a session of three"),
         }
@@ -283,21 +299,23 @@ impl Run {
             if node.heard.is_empty() && !node.closed {
                 continue;
             }
-            let session = node.session();
-            let peer = self.nodes.iter().find(|peer| {
-                // A dead machine has forgotten its session.
+            let of_session = |peer: &&Node| {
+                let known = node.session.is_some() && peer.session.is_some();
+                let same = !known || peer.session == node.session;
+                let said = |text: &Vec<u8>| peer.said.contains(text);
                 peer.is_reader() != node.is_reader()
-                    && (session.is_none() || peer.session().is_none() || peer.session() == session)
-                    && node.heard.iter().all(|heard| peer.said.contains(heard))
-            });
-            let peer = peer.expect("nobody said this");
+                    && peer.connected
+                    && same
+                    && node.heard.iter().all(said)
+            };
+            let peer = self.nodes.iter().find(of_session).expect("data from nobody");
             match self.setting.delivery {
                 Delivery::Stream => assert!(peer.said.starts_with(&node.heard), "a gap"),
                 Delivery::Datagrams => {
                     for heard in &node.heard {
                         let times =
                             |said: &[Vec<u8>]| said.iter().filter(|text| *text == heard).count();
-                        assert!(times(&node.heard) <= times(&peer.said), "said once, heard twice");
+                        assert!(times(&node.heard) <= times(&peer.said), "not said so often");
                     }
                 }
             }

@@ -3,13 +3,13 @@
 use std::sync::{Arc, OnceLock};
 
 use countersign_channel::{
-    Challenges, Credential, Delivery, DirectoryEntry, Error, Mode, Policy, Protection,
-    ReaderChannel, ReaderConfig, ServerChannel, ServerConfig, SharedChallenges, SourceGate,
+    Challenges, Credential, Delivery, DirectoryEntry, Mode, Policy, Protection, ReaderChannel,
+    ReaderConfig, ServerChannel, ServerConfig, SharedChallenges, SharedSources, SourceLimits,
 };
-use countersign_crypto::{UnixTime, rust_crypto, sm};
+use countersign_crypto::{Provider, Suite, UnixTime, rust_crypto, sm};
 use testkit::pair::{ADDRESS, MODES, World};
 use testkit::pki::NOW;
-use testkit::rng::ChaCha20Rng;
+use testkit::rng::{ChaCha20Rng, seeded};
 
 use crate::script::Script;
 
@@ -28,9 +28,8 @@ struct Provision {
 fn provisions() -> &'static [Provision; 2] {
     static PROVISIONS: OnceLock<[Provision; 2]> = OnceLock::new();
     PROVISIONS.get_or_init(|| {
-        let world = |provider: countersign_crypto::Provider| {
-            World::new(provider.clone(), provider.clone(), provider, 0xC5)
-        };
+        let world =
+            |provider: Provider| World::new(provider.clone(), provider.clone(), provider, 0xC5);
         let worlds =
             [world(rust_crypto::provider()), world(sm::provider()).with_dual_certificates()];
         worlds.map(|world| Provision {
@@ -39,17 +38,6 @@ fn provisions() -> &'static [Provision; 2] {
             entry: world.directory.expect("the reader is enrolled"),
         })
     })
-}
-
-/// Lets every source in: how often one may ask is no matter of bytes.
-struct AnySource;
-
-impl SourceGate for AnySource {
-    fn admit(&self, _now: UnixTime, _address: &[u8]) -> Result<(), Error> {
-        Ok(())
-    }
-
-    fn proven(&self, _now: UnixTime, _address: &[u8]) {}
 }
 
 /// A reader and a server that can agree.
@@ -94,10 +82,16 @@ impl Setting {
             join(&mut server.credentials, &other.server.credentials);
         }
         let provider = server.credentials[0].provider.clone();
-        server.challenges = Arc::new(SharedChallenges::new(Challenges::new(provider)));
-        server.sources = Arc::new(AnySource);
+        server.challenges = Arc::new(SharedChallenges::new(Challenges::new(provider.clone())));
+        // Fresh, so that no input depends on the ones before it.
+        let sources = SourceLimits::new(provider, &mut seeded(1));
+        server.sources = Arc::new(SharedSources::new(sources));
         let (reader, server) = (Arc::new(reader), Arc::new(server));
         Self { reader, server, mode, delivery, policy: policies[0], suite }
+    }
+
+    pub(super) fn suite(&self) -> Suite {
+        self.server.credentials[0].provider.suite
     }
 
     pub(super) fn reader(&self, now: UnixTime, rng: &mut ChaCha20Rng) -> ReaderChannel {

@@ -254,6 +254,7 @@ fn read(script: &mut Script<'_>, cache: &mut ReaderCache, kept: &mut Vec<Configu
         configuration,
         work: None,
         packets: PacketAssembler::new(),
+        complete: false,
         plaintexts: 0,
         ends: 0,
     };
@@ -269,6 +270,8 @@ struct ReaderRun {
     configuration: Configuration,
     work: Option<CardWork>,
     packets: PacketAssembler,
+    /// All packets were sent.
+    complete: bool,
     /// Messages with a plaintext that the flow took.
     plaintexts: u32,
     ends: u32,
@@ -310,6 +313,7 @@ impl ReaderRun {
         if let (Ok(()), Ok(ServerMessage::Plaintext(plain))) =
             (result, ServerMessage::decode(&bytes))
         {
+            assert!(self.complete, "a plaintext of data that were not sent");
             self.plaintexts += 1;
             if plain.cache_plaintext {
                 kept.push(self.configuration.clone());
@@ -354,6 +358,7 @@ impl ReaderRun {
                     if let Some(whole) = self.packets.push(&packet).expect("in order, and fitting")
                     {
                         assert!(whole.as_bytes().iter().all(|&byte| byte == 4));
+                        self.complete = true;
                     }
                 }
                 ReaderMessage::ReadBegin(begin) => {

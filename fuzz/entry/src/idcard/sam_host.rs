@@ -31,6 +31,8 @@ pub fn sam_host(data: &[u8]) {
         now: UnixTime::from_secs(1),
         config,
         last: None,
+        repeated: 0,
+        began: false,
         accepted: 0,
         ended: 0,
         sent: 0,
@@ -53,6 +55,10 @@ struct Run {
     config: SamConfig,
     /// The command sent last.
     last: Option<Command>,
+    /// How often it was sent again.
+    repeated: u8,
+    /// An operation began since then.
+    began: bool,
     /// Operations that the host took, the start among them.
     accepted: usize,
     ended: usize,
@@ -120,6 +126,7 @@ impl Run {
         let cancels = operation == SamOperation::Cancel;
         let open = self.accepted > self.ended;
         let accepted = self.host.operate(self.now, operation).is_ok();
+        self.began |= accepted;
         // Cancelling what runs is not an operation more: it ends that one.
         self.accepted += usize::from(accepted && !(cancels && open));
     }
@@ -172,7 +179,12 @@ impl Run {
         let mut transmits = 0;
         while let Some(frame) = self.host.poll_transmit() {
             let body = &frame[7..frame.len() - 1];
-            self.last = Some(Command::parse(body).expect("the host sends commands"));
+            let command = Command::parse(body).expect("the host sends commands");
+            let again = !self.began && self.last.as_ref() == Some(&command);
+            self.repeated = if again { self.repeated + 1 } else { 0 };
+            self.began = false;
+            assert!(self.repeated <= self.config.checksum_retries, "{command:?} once too often");
+            self.last = Some(command);
             transmits += 1;
         }
         assert!(transmits <= transmits_max, "{transmits} commands where {transmits_max} are due");
