@@ -4,6 +4,7 @@
 //! - [`rng`] gives generators that repeat under a seed.
 //! - [`pki`] makes a small PKI; [`pair`] runs both ends of a channel in memory.
 //! - [`counting`] counts every cryptographic operation, for goal G11 of the channel.
+//! - [`toy`] is no cryptography at all: fast algorithms for the channel's model, and broken ones.
 //!
 //! Development only: nothing a user runs depends on this crate, and it depends on core crates only.
 #![forbid(unsafe_code)]
@@ -13,3 +14,4 @@ pub mod pair;
 pub mod parts;
 pub mod pki;
 pub mod rng;
+pub mod toy;

@@ -8,7 +8,7 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::{demo, deny, lints, nostd, packages, tests_run, tidy};
+use crate::{demo, deny, lints, models, nostd, packages, tests_run, tidy};
 
 /// A step of the CI. Declared in the order they run: what fails fast comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -27,6 +27,8 @@ pub(crate) enum Step {
     Doc,
     /// Licences, banned crates, sources.
     Deny,
+    /// The symbolic models, where Verifpal is installed.
+    Models,
     /// All tests, real parts included.
     Test,
     /// The first command of the README, twice.
@@ -47,6 +49,7 @@ impl Step {
             Self::Nostd => nostd::check(),
             Self::Doc => lints::doc().map(|()| Tests::default()),
             Self::Deny => deny::check().map(|()| Tests::default()),
+            Self::Models => models::check(),
             Self::Test => tests_run::run(),
             Self::Demo => demo::run().map(|()| Tests::default()),
         }

@@ -9,6 +9,7 @@ mod demo;
 mod deny;
 mod fuzz;
 mod lints;
+mod models;
 mod nostd;
 mod packages;
 mod tests_run;

@@ -24,7 +24,8 @@ pub const WINDOW: u64 = 1 << 20;
 /// Issues, checks and consumes challenges. Shared by all connections of a server.
 pub trait ChallengeGate: Send + Sync {
     /// Fills in epoch, counter and MAC. `binding` is what the MAC ties the challenge to besides
-    /// the selection in it: the peer's address and the hash of M0.
+    /// the selection in it: the peer's address and the hash of M0. A gate must put all of it under
+    /// the MAC: the server never sees M0 again, so protection from downgrades rests on it (G8).
     ///
     /// # Errors
     /// [`Refusal::Busy`] if the owner of the epoch cannot be asked.

@@ -224,7 +224,7 @@ mod tests {
 
     /// Every input reaches every output (G2, G3, G6): transcript, R3, exchange.
     #[test]
-    fn every_input_changes_every_output() {
+    fn g1_every_input_changes_every_output() {
         let base = outputs(&transcript(b"t"), &[1; 32], &[2; 32]);
         for changed in [
             outputs(&transcript(b"u"), &[1; 32], &[2; 32]),

@@ -10,6 +10,7 @@ mod identity;
 mod negotiation;
 mod replay;
 mod sealing;
+mod secrecy;
 mod stateless;
 mod wire;
 
