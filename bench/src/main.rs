@@ -5,10 +5,9 @@
 #![forbid(unsafe_code)]
 
 mod card_read;
-mod handshake;
+mod channel;
 mod measure;
 mod party;
-mod records;
 mod report;
 
 use std::error::Error;
@@ -18,7 +17,6 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 use serde_json::json;
 
-use crate::party::tree::Tree;
 use crate::report::Report;
 
 /// What can go wrong in a bench: nobody matches on it, it ends the run.
@@ -26,7 +24,7 @@ type Fallible<T> = Result<T, Box<dyn Error + Send + Sync>>;
 
 /// Measure, side by side with peers.
 ///
-/// Example: cargo run --release -p bench -- read
+/// Example: cargo run --release -p bench -- channel
 #[derive(Parser)]
 #[command(name = "bench")]
 struct Arguments {
@@ -37,43 +35,35 @@ struct Arguments {
     bench: Bench,
 }
 
+/// How often the subjects take turns.
+type Rounds = clap::builder::RangedU64ValueParser<usize>;
+
+fn rounds() -> Rounds {
+    Rounds::new().range(1..=channel::ROUNDS_MAX)
+}
+
 #[derive(Subcommand)]
 enum Bench {
-    /// The ID-card read: latency, bytes on the wire, handshakes, refusals, records.
-    Read {
+    /// The secure channel: handshakes, refusals, bytes, memory, records.
+    Channel {
         /// How often the subjects take turns.
-        #[arg(long, value_name = "N", default_value_t = 100,
-              value_parser = clap::value_parser!(u64).range(1..=handshake::ROUNDS_MAX))]
-        rounds: u64,
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = rounds())]
+        rounds: usize,
+    },
+    /// The ID-card read: latency, bytes on the wire.
+    Read {
+        /// How often a card is read.
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = rounds())]
+        rounds: usize,
     },
     /// Which benches there are.
     List,
 }
 
-const BENCHES: [(&str, &str); 1] =
-    [("read", "the ID-card read: latency, bytes on the wire, handshakes, refusals, records")];
-
-fn read(rounds: u64) -> Fallible<Report> {
-    let rounds = usize::try_from(rounds)?;
-    let tree = Tree::new()?;
-    let mut rows = card_read::rows(&tree, rounds)?;
-    rows.extend(handshake::rows(&tree, rounds)?);
-    rows.extend(records::rows(&tree, rounds)?);
-    let notes = [
-        "Latency is wall time on loopback with an emulated SAM module behind a pty; no peer reads \
-         such cards, so there is none. A first read waits for durable commits: what else writes to \
-         the disk can move it tenfold, so compare latencies of a quiet machine only.",
-        "CPU is the server's thread time, medians of interleaved rounds; P-256 keys, depth of \
-         certificates and AWS-LC are the same on both sides of rustls' rows, without resumption. \
-         Our directory look-up is in memory: no database is in these rows.",
-        "A refusal's row is the whole contact: M0, M1, M2 and the alert.",
-        "C1 costs one round trip more than TLS 1.3.",
-    ];
-    if cfg!(debug_assertions) {
-        eprintln!("bench: built without --release, the figures mean nothing");
-    }
-    Ok(Report { bench: "read", rows, notes: notes.map(String::from).to_vec() })
-}
+const BENCHES: [(&str, &str); 2] = [
+    ("channel", "the secure channel: handshakes, refusals, bytes, memory, records"),
+    ("read", "the ID-card read: latency, bytes on the wire"),
+];
 
 fn list(json: bool) -> String {
     if json {
@@ -86,11 +76,16 @@ fn list(json: bool) -> String {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    if cfg!(debug_assertions) && !matches!(arguments.bench, Bench::List) {
+        eprintln!("bench: built without --release, the figures mean nothing");
+    }
+    let print = |report: Report| {
+        if arguments.json { report.to_json().to_string() } else { report.to_table() }
+    };
     let text = match arguments.bench {
         Bench::List => Ok(list(arguments.json)),
-        Bench::Read { rounds } => read(rounds).map(|report| {
-            if arguments.json { report.to_json().to_string() } else { report.to_table() }
-        }),
+        Bench::Channel { rounds } => channel::report(rounds).map(print),
+        Bench::Read { rounds } => card_read::report(rounds).map(print),
     };
     let printed = text.and_then(|text| Ok(writeln!(io::stdout(), "{text}")?));
     match printed {
@@ -113,6 +108,8 @@ mod tests {
         assert!(Arguments::try_parse_from(["bench", "read", "--rounds", "0"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "read", "--rounds", "1001"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "read", "--json"]).is_ok());
+        assert!(Arguments::try_parse_from(["bench", "channel", "--rounds", "1000"]).is_ok());
+        assert!(Arguments::try_parse_from(["bench", "channel", "--rounds", "1001"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "nothing"]).is_err());
     }
 }

@@ -37,20 +37,55 @@ pub(crate) fn cpu_time<T>(work: impl FnOnce() -> T) -> Fallible<(T, Duration)> {
 /// One subject's work for one round: returns a sample, one figure per lap.
 pub(crate) type Work<'a> = Box<dyn FnMut() -> Fallible<Vec<f64>> + 'a>;
 
-/// Lets the subjects take turns for `rounds` rounds, so that what disturbs the machine disturbs all
-/// of them; returns the median of each lap of each subject.
-pub(crate) fn interleaved(rounds: usize, subjects: &mut [Work<'_>]) -> Fallible<Vec<Vec<f64>>> {
-    let mut samples: Vec<Vec<Vec<f64>>> = subjects.iter().map(|_| Vec::new()).collect();
-    for round in 0..WARM_UP + rounds {
-        for (subject, samples) in subjects.iter_mut().zip(&mut samples) {
-            let laps = subject()?;
-            if round >= WARM_UP {
-                samples.resize(laps.len(), Vec::new());
-                samples.iter_mut().zip(laps).for_each(|(samples, lap)| samples.push(lap));
+/// A subject's place among those that take turns.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Subject(usize);
+
+/// Those that take turns.
+#[derive(Default)]
+pub(crate) struct Subjects<'a>(Vec<Work<'a>>);
+
+impl<'a> Subjects<'a> {
+    /// One more, after the others.
+    pub(crate) fn add(&mut self, work: impl FnMut() -> Fallible<Vec<f64>> + 'a) -> Subject {
+        self.0.push(Box::new(work));
+        Subject(self.0.len() - 1)
+    }
+
+    /// Lets the subjects take turns for `rounds` rounds, so that what disturbs the machine disturbs
+    /// all of them.
+    pub(crate) fn run(mut self, rounds: usize) -> Fallible<Samples> {
+        let mut samples: Vec<Vec<Vec<f64>>> = self.0.iter().map(|_| Vec::new()).collect();
+        for round in 0..WARM_UP + rounds {
+            for (work, samples) in self.0.iter_mut().zip(&mut samples) {
+                let laps = work()?;
+                if round >= WARM_UP {
+                    samples.push(laps);
+                }
             }
         }
+        Ok(Samples(samples))
     }
-    Ok(samples.iter().map(|laps| laps.iter().map(|lap| median(lap)).collect()).collect())
+}
+
+/// What was measured: by subject, then by round, then by lap.
+pub(crate) struct Samples(Vec<Vec<Vec<f64>>>);
+
+impl Samples {
+    fn median_of(&self, Subject(at): Subject, figure: impl Fn(&[f64]) -> f64) -> f64 {
+        let figures: Vec<_> = self.0[at].iter().map(|laps| figure(laps)).collect();
+        median(&figures)
+    }
+
+    /// The median of all laps together.
+    pub(crate) fn whole(&self, subject: Subject) -> f64 {
+        self.median_of(subject, |laps| laps.iter().sum())
+    }
+
+    /// The median of one lap; NaN if a sample lacks it.
+    pub(crate) fn lap(&self, subject: Subject, lap: usize) -> f64 {
+        self.median_of(subject, |laps| laps.get(lap).copied().unwrap_or(f64::NAN))
+    }
 }
 
 #[cfg(test)]
@@ -71,28 +106,29 @@ mod tests {
     fn subjects_take_turns_and_the_warm_up_does_not_count() {
         let order = RefCell::new(Vec::new());
         let mut round = 0.0;
-        let mut subjects: Vec<Work<'_>> = vec![
-            Box::new(|| {
-                order.borrow_mut().push('a');
-                round += 1.0;
-                Ok(vec![round, 7.0])
-            }),
-            Box::new(|| {
-                order.borrow_mut().push('b');
-                Ok(vec![1.0])
-            }),
-        ];
-        let medians = interleaved(3, &mut subjects).unwrap();
-        drop(subjects);
+        let mut subjects = Subjects::default();
+        let a = subjects.add(|| {
+            order.borrow_mut().push('a');
+            round += 1.0;
+            Ok(vec![round, 7.0])
+        });
+        let b = subjects.add(|| {
+            order.borrow_mut().push('b');
+            Ok(vec![1.0])
+        });
+        let samples = subjects.run(3).unwrap();
         // Rounds 4, 5, 6 counted.
-        assert_eq!(medians, [vec![5.0, 7.0], vec![1.0]]);
+        assert_eq!((samples.lap(a, 0), samples.lap(a, 1), samples.whole(a)), (5.0, 7.0, 12.0));
+        assert_eq!(samples.whole(b), 1.0);
+        assert!(samples.lap(b, 1).is_nan());
         assert_eq!(order.into_inner(), "ab".repeat(6).chars().collect::<Vec<_>>());
     }
 
     #[test]
     fn a_subject_that_fails_ends_the_run() {
-        let mut subjects: Vec<Work<'_>> = vec![Box::new(|| Err("refused".into()))];
-        assert!(interleaved(1, &mut subjects).is_err());
+        let mut subjects = Subjects::default();
+        subjects.add(|| Err("refused".into()));
+        assert!(subjects.run(1).is_err());
     }
 
     #[test]

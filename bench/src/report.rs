@@ -5,20 +5,12 @@ use serde_json::{Map, Value, json};
 /// Significant decimal digits of a printed figure: more would be noise.
 const DIGITS: i32 = 4;
 
-/// What a ratio must keep to.
-#[derive(Debug, Clone, Copy, PartialEq)]
-enum Target {
-    /// `ratio` may be this at most.
-    AtMost(f64),
-    /// `ratio` must be this at least.
-    AtLeast(f64),
-}
-
 #[derive(Debug, Clone, PartialEq)]
 struct Peer {
     name: String,
     theirs: f64,
-    target: Option<Target>,
+    /// The largest ratio that meets the target.
+    at_most: Option<f64>,
 }
 
 /// One comparison. Figures are rounded first; ratio and verdict follow from what is printed.
@@ -31,7 +23,7 @@ pub(crate) struct Row {
 }
 
 impl Row {
-    /// A figure of ours; `unit` as `us`, `bytes`, `1/s`.
+    /// A figure of ours; `unit` as `us`, `bytes`, `1/s`, or empty for a count.
     pub(crate) fn new(name: impl Into<String>, ours: f64, unit: &'static str) -> Self {
         Self { name: name.into(), ours: rounded(ours), unit, peer: None }
     }
@@ -39,25 +31,15 @@ impl Row {
     /// Compares it with a peer's figure in the same unit.
     #[must_use]
     pub(crate) fn against(mut self, name: impl Into<String>, theirs: f64) -> Self {
-        self.peer = Some(Peer { name: name.into(), theirs: rounded(theirs), target: None });
+        self.peer = Some(Peer { name: name.into(), theirs: rounded(theirs), at_most: None });
         self
     }
 
     /// The ratio is to be `bound` at most. Without a peer there is nothing to bound.
     #[must_use]
-    pub(crate) fn at_most(self, bound: f64) -> Self {
-        self.bounded(Target::AtMost(bound))
-    }
-
-    /// The ratio is to be `bound` at least.
-    #[must_use]
-    pub(crate) fn at_least(self, bound: f64) -> Self {
-        self.bounded(Target::AtLeast(bound))
-    }
-
-    fn bounded(mut self, target: Target) -> Self {
+    pub(crate) fn at_most(mut self, bound: f64) -> Self {
         if let Some(peer) = &mut self.peer {
-            peer.target = Some(target);
+            peer.at_most = Some(bound);
         }
         self
     }
@@ -68,22 +50,15 @@ impl Row {
         if theirs == 0.0 { None } else { Some(rounded(self.ours / theirs)) }
     }
 
-    fn target(&self) -> Option<Target> {
-        self.peer.as_ref()?.target
+    fn target(&self) -> Option<f64> {
+        self.peer.as_ref()?.at_most
     }
 
     fn met(&self) -> Option<bool> {
-        let ratio = self.ratio()?;
-        Some(match self.target()? {
-            Target::AtMost(bound) => ratio <= bound,
-            Target::AtLeast(bound) => ratio >= bound,
-        })
+        Some(self.ratio()? <= self.target()?)
     }
 
     fn to_json(&self) -> Value {
-        let target = self.target().map(|target| match target {
-            Target::AtMost(bound) | Target::AtLeast(bound) => bound,
-        });
         let fields = [
             ("name", json!(self.name)),
             ("ours", json!(self.ours)),
@@ -91,7 +66,7 @@ impl Row {
             ("theirs", json!(self.peer.as_ref().map(|peer| peer.theirs))),
             ("unit", json!(self.unit)),
             ("ratio", json!(self.ratio())),
-            ("target", json!(target)),
+            ("target", json!(self.target())),
             ("met", json!(self.met())),
         ];
         let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value));
@@ -102,14 +77,11 @@ impl Row {
         let figure = |figure: Option<f64>| figure.map_or("-".into(), |figure| figure.to_string());
         [
             self.name.clone(),
-            format!("{} {}", self.ours, self.unit),
+            format!("{} {}", self.ours, self.unit).trim_end().into(),
             figure(self.peer.as_ref().map(|peer| peer.theirs)),
             figure(self.ratio()),
-            self.target().map_or("-".into(), |target| match target {
-                Target::AtMost(bound) => format!("<= {bound}"),
-                Target::AtLeast(bound) => format!(">= {bound}"),
-            }),
-            self.met().map_or("-", |met| if met { "yes" } else { "NO" }).into(),
+            self.target().map_or("-".into(), |bound| format!("<= {bound}")),
+            self.met().map_or("", |met| if met { "met" } else { "missed" }).into(),
             self.peer.as_ref().map_or("-".into(), |peer| peer.name.clone()),
         ]
     }
@@ -125,46 +97,64 @@ fn rounded(figure: f64) -> f64 {
     format!("{figure:.digits$e}").parse().unwrap_or(figure)
 }
 
+/// Comparisons that belong together.
+pub(crate) struct Section {
+    /// What the table prints above them.
+    pub(crate) title: &'static str,
+    pub(crate) rows: Vec<Row>,
+}
+
 /// What one bench found.
 pub(crate) struct Report {
     /// The bench's name.
     pub(crate) bench: &'static str,
     /// Its comparisons.
-    pub(crate) rows: Vec<Row>,
+    pub(crate) sections: Vec<Section>,
     /// What a reader of the table must know; not in the JSON.
     pub(crate) notes: Vec<String>,
 }
 
 impl Report {
+    fn rows(&self) -> impl Iterator<Item = &Row> {
+        self.sections.iter().flat_map(|section| &section.rows)
+    }
+
     /// `{"bench":…,"rows":[…]}`.
     pub(crate) fn to_json(&self) -> Value {
-        let rows: Vec<_> = self.rows.iter().map(Row::to_json).collect();
+        let rows: Vec<_> = self.rows().map(Row::to_json).collect();
         json!({ "bench": self.bench, "rows": rows })
     }
 
-    /// A table to read, then the notes.
+    /// A table to read, the verdicts counted, then the notes.
     pub(crate) fn to_table(&self) -> String {
-        let head = ["", "ours", "theirs", "ratio", "target", "met", "against"].map(String::from);
-        let lines: Vec<_> = std::iter::once(head).chain(self.rows.iter().map(Row::cells)).collect();
-        let mut widths = [0; 7];
-        for line in &lines {
-            for (width, cell) in widths.iter_mut().zip(line) {
+        let head = ["", "ours", "theirs", "ratio", "target", "", "against"].map(String::from);
+        let mut widths = head.clone().map(|cell| cell.len());
+        for cells in self.rows().map(Row::cells) {
+            for (width, cell) in widths.iter_mut().zip(&cells) {
                 *width = cell.chars().count().max(*width);
             }
         }
-        let mut text = String::new();
-        for line in &lines {
-            let mut cells = line.iter().zip(widths).enumerate().map(|(at, (cell, width))| {
+        let line = |cells: &[String; 7]| {
+            let cells = cells.iter().zip(widths).enumerate().map(|(at, (cell, width))| {
                 // Words to the left, figures to the right.
-                if matches!(at, 0 | 6) {
+                if matches!(at, 0 | 5 | 6) {
                     format!("{cell:<width$}")
                 } else {
                     format!("{cell:>width$}")
                 }
             });
-            let joined = cells.by_ref().collect::<Vec<_>>().join("  ");
-            text += joined.trim_end();
-            text.push('\n');
+            let joined = cells.collect::<Vec<_>>().join("  ");
+            format!("{}\n", joined.trim_end())
+        };
+        let mut text = line(&head);
+        for Section { title, rows } in &self.sections {
+            text += &format!("\n{title}\n");
+            rows.iter().for_each(|row| text += &line(&row.cells()));
+        }
+        let count = |verdict| self.rows().filter(|row| row.met() == Some(verdict)).count();
+        let (met, missed) = (count(true), count(false));
+        if met + missed > 0 {
+            text += &format!("\n{met} targets met, {missed} missed\n");
         }
         for note in &self.notes {
             text += &format!("\n{note}");
@@ -177,13 +167,16 @@ impl Report {
 mod tests {
     use super::*;
 
+    fn report(rows: Vec<Row>) -> Report {
+        let sections = vec![Section { title: "costs", rows }];
+        Report { bench: "read", sections, notes: vec!["a note".into()] }
+    }
+
     #[test]
-    fn met_says_which_way_the_target_points() {
+    fn a_target_is_met_up_to_its_bound() {
         let row = |ours| Row::new("cost", ours, "us").against("peer", 100.0);
         assert_eq!(row(35.0).at_most(0.35).met(), Some(true));
         assert_eq!(row(35.1).at_most(0.35).met(), Some(false));
-        assert_eq!(row(133.0).at_least(1.33).met(), Some(true));
-        assert_eq!(row(132.9).at_least(1.33).met(), Some(false));
         assert_eq!(row(35.0).met(), None);
     }
 
@@ -213,9 +206,8 @@ mod tests {
             Row::new("a", 1.0, "us").against("b", 2.0).at_most(0.9),
             Row::new("c", 3.0, "bytes"),
         ];
-        let report = Report { bench: "read", rows, notes: vec!["a note".into()] };
         assert_eq!(
-            report.to_json().to_string(),
+            report(rows).to_json().to_string(),
             concat!(
                 r#"{"bench":"read","rows":["#,
                 r#"{"name":"a","ours":1.0,"peer":"b","theirs":2.0,"unit":"us","#,
@@ -233,12 +225,13 @@ mod tests {
             Row::new("dear", 3.0, "us").against("peer", 2.0).at_most(0.9),
             Row::new("alone", 3.0, "us"),
         ];
-        let report = Report { bench: "read", rows, notes: vec!["a note".into()] };
-        let table = report.to_table();
-        let lines: Vec<_> = table.lines().collect();
-        assert!(lines[1].starts_with("cheap") && lines[1].contains("yes"), "{table}");
-        assert!(lines[2].starts_with("dear") && lines[2].contains("NO"), "{table}");
-        assert!(!lines[3].contains("yes") && !lines[3].contains("NO"), "{table}");
-        assert_eq!(lines.last(), Some(&"a note"));
+        let table = report(rows).to_table();
+        let line = |start: &str| table.lines().find(|line| line.starts_with(start)).unwrap();
+        assert!(line("cheap").contains(" met "), "{table}");
+        assert!(line("dear").contains(" missed "), "{table}");
+        let verdict = |line: &str| line.contains("met") || line.contains("missed");
+        assert!(!verdict(line("alone")) && !verdict(line("costs")), "{table}");
+        assert_eq!(line("1 targets"), "1 targets met, 1 missed");
+        assert_eq!(table.lines().last(), Some("a note"));
     }
 }

@@ -45,3 +45,51 @@ impl Client for Script<'_> {
         Ok(self.flights.next().cloned().unwrap_or_default())
     }
 }
+
+/// A client whose second flight (M2) ends in another byte than it should: a signature that is as
+/// long as a good one and is none.
+pub(crate) struct Spoilt<C> {
+    inner: C,
+    flights: usize,
+}
+
+impl<C> Spoilt<C> {
+    pub(crate) const fn new(inner: C) -> Self {
+        Self { inner, flights: 0 }
+    }
+}
+
+impl<C: Client> Client for Spoilt<C> {
+    fn answer(&mut self, flight: &[u8]) -> Fallible<Vec<u8>> {
+        let mut flight = self.inner.answer(flight)?;
+        self.flights += 1;
+        if self.flights == 2
+            && let Some(last) = flight.last_mut()
+        {
+            *last ^= 1;
+        }
+        Ok(flight)
+    }
+}
+
+/// Carries flights until nobody has more to say; tells what went over the wire.
+pub(crate) fn connect<C: Client, S: Server>(client: &mut C, server: &mut S) -> Fallible<Talk> {
+    let mut talk = Talk::default();
+    let mut flight = client.answer(&[])?;
+    while !flight.is_empty() {
+        let answer = server.receive(&flight).map_err(|refusal| S::check(&refusal))?;
+        talk.bytes += flight.len() + answer.len();
+        talk.round_trips += usize::from(!answer.is_empty());
+        flight = client.answer(&answer)?;
+    }
+    if server.is_connected() { Ok(talk) } else { Err("the handshake did not finish".into()) }
+}
+
+/// A handshake as seen on the wire.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Talk {
+    /// Both directions.
+    pub(crate) bytes: usize,
+    /// Answers that the client had to wait for before it could send data.
+    pub(crate) round_trips: usize,
+}

@@ -1,6 +1,7 @@
-//! Handshake C1: reader and server.
+//! Handshakes C1 and C2: reader and server.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use countersign_channel::{
     Challenges, Credential, DirectoryEntry, Error, IdKind, Mode, Policy, ReaderChannel,
@@ -15,8 +16,11 @@ use super::tree::{NOW, Party, READER, SERVER, Tree};
 use super::{Client, Server};
 use crate::Fallible;
 
-/// The address that challenges are tied to.
-const ADDRESS: [u8; 4] = [127, 0, 0, 1];
+/// Where recordings are made and replayed: their challenges are tied to it.
+const RECORDED: [u8; 4] = [192, 0, 2, 1];
+/// Everyone else has an address of his own in this network, one contact each, so that the limit per
+/// source is asked and never reached.
+const NETWORK: u8 = 10;
 
 /// Looks up and remembers, but never finds: each handshake verifies the certificate anew.
 #[derive(Default)]
@@ -33,16 +37,32 @@ impl LeafCache for NeverFound {
     }
 }
 
+/// How the two speak.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Setting {
+    pub(crate) mode: Mode,
+    pub(crate) policy: Policy,
+    /// Whether the server remembers certificates, or never does.
+    pub(crate) cached: bool,
+}
+
+impl Setting {
+    /// The default policy, certificates remembered.
+    pub(crate) fn of(mode: Mode) -> Self {
+        Self { mode, policy: Policy::default(), cached: true }
+    }
+}
+
 /// What any number of connections between the tree's reader and server share.
 pub(crate) struct Ours {
     reader: Arc<ReaderConfig>,
     server: Arc<ServerConfig>,
     directory: DirectoryEntry,
+    contacts: AtomicU32,
 }
 
 impl Ours {
-    /// With a server that remembers certificates, or one that never does.
-    pub(crate) fn new(tree: &Tree, cached: bool) -> Fallible<Self> {
+    pub(crate) fn new(tree: &Tree, setting: Setting) -> Fallible<Self> {
         let provider = &tree.provider;
         let credential = |party: &Party| -> Fallible<Credential> {
             Ok(Credential {
@@ -55,14 +75,14 @@ impl Ours {
         };
         let reader = ReaderConfig {
             credentials: vec![credential(&tree.reader)?],
-            mode: Mode::C1,
-            policies: vec![Policy::default()],
+            mode: setting.mode,
+            policies: vec![setting.policy],
             serial: READER.into(),
             signed_id: IdKind::CertificateNumber,
             sent_id: IdKind::Serial,
             server_id: Some(SERVER.into()),
         };
-        let leaf_cache: Arc<dyn LeafCache> = if cached {
+        let leaf_cache: Arc<dyn LeafCache> = if setting.cached {
             Arc::new(BoundedLeafCache::default())
         } else {
             Arc::new(NeverFound::default())
@@ -71,7 +91,7 @@ impl Ours {
         let server = ServerConfig {
             credentials: vec![credential(&tree.server)?],
             modes: vec![Mode::C1, Mode::C2],
-            policies: vec![Policy::default()],
+            policies: vec![setting.policy],
             server_id: SERVER.into(),
             leaf_cache,
             sources: Arc::new(SharedSources::new(sources)),
@@ -81,7 +101,8 @@ impl Ours {
             serial: READER.into(),
             certificate_number: tree.reader.number.clone(),
         };
-        Ok(Self { reader: Arc::new(reader), server: Arc::new(server), directory })
+        let contacts = AtomicU32::new(0);
+        Ok(Self { reader: Arc::new(reader), server: Arc::new(server), directory, contacts })
     }
 
     pub(crate) fn reader(&self) -> Fallible<OurReader> {
@@ -90,9 +111,20 @@ impl Ours {
         Ok(OurReader { channel, rng })
     }
 
+    /// For a contact from an address that was not heard of before.
     pub(crate) fn server(&self) -> OurServer<'_> {
+        let [_, a, b, c] = self.contacts.fetch_add(1, Ordering::Relaxed).to_be_bytes();
+        self.server_for([NETWORK, a, b, c])
+    }
+
+    /// For a contact from where recordings are made.
+    pub(crate) fn server_for_recorded(&self) -> OurServer<'_> {
+        self.server_for(RECORDED)
+    }
+
+    fn server_for(&self, address: [u8; 4]) -> OurServer<'_> {
         OurServer {
-            channel: ServerChannel::new(self.server.clone(), &ADDRESS, NOW),
+            channel: ServerChannel::new(self.server.clone(), &address, NOW),
             rng: SystemRng::default(),
             directory: &self.directory,
             connected: false,
@@ -101,7 +133,7 @@ impl Ours {
 
     /// M0 and M2 of one contact whose challenge is still good; with `spent`, one whose is not.
     pub(crate) fn recording(&self, spent: bool) -> Fallible<[Vec<u8>; 2]> {
-        let (mut reader, mut server) = (self.reader()?, self.server());
+        let (mut reader, mut server) = (self.reader()?, self.server_for_recorded());
         let m0 = reader.answer(&[])?;
         let m2 = reader.answer(&server.receive(&m0)?)?;
         if spent {

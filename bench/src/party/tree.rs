@@ -44,9 +44,13 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// A fresh tree on AWS-LC.
+    /// A fresh tree in the P-256 suite, on AWS-LC.
     pub(crate) fn new() -> Fallible<Self> {
-        let provider = countersign_crypto::aws_lc::provider();
+        Self::on(countersign_crypto::aws_lc::provider())
+    }
+
+    /// A fresh tree in the provider's suite.
+    pub(crate) fn on(provider: Provider) -> Fallible<Self> {
         let mut rng = SystemRng::default();
         let validity = Validity::from(NOW, VALIDITY);
         let root_key = provider.signature.generate(&mut rng)?;
