@@ -3,7 +3,7 @@
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
 
-use crate::wire::{self, Awaited, Frame, FrameBuffer, HEADER_LEN, Kind, Mode};
+use crate::wire::{self, Awaited, Frame, FrameBuffer, HEADER_LEN, Kind, Mode, Modes};
 use crate::{Error, HANDSHAKE_FRAME_MAX, alert};
 
 /// Most bytes a peer may have sent ahead while this side waits for its owner: one flight.
@@ -11,14 +11,14 @@ const AHEAD_MAX: usize = 2 * (HEADER_LEN + HANDSHAKE_FRAME_MAX);
 
 pub(crate) struct Link {
     /// The modes that may be spoken; the first good frame leaves one.
-    modes: Vec<Mode>,
+    modes: Modes,
     frames: FrameBuffer,
     outbox: VecDeque<Vec<u8>>,
 }
 
 impl Link {
     pub(crate) fn new(modes: &[Mode]) -> Self {
-        Self { modes: modes.to_vec(), frames: FrameBuffer::default(), outbox: VecDeque::new() }
+        Self { modes: Modes::of(modes), frames: FrameBuffer::default(), outbox: VecDeque::new() }
     }
 
     pub(crate) fn receive(&mut self, bytes: &[u8]) {
@@ -35,11 +35,11 @@ impl Link {
 
     /// The next frame of an awaited kind.
     pub(crate) fn next(&mut self, kinds: &[Kind]) -> Result<Option<Frame>, Error> {
-        let frame = self.frames.next(Awaited { modes: &self.modes, kinds });
+        let frame = self.frames.next(Awaited { modes: self.modes, kinds });
         match &frame {
             Ok(Some(frame)) => self.fix(frame.mode),
             // What is said about it must be in the peer's mode, or it will not listen.
-            Err(_) => self.modes = self.frames.mode().map_or_else(Vec::new, |mode| [mode].into()),
+            Err(_) => self.modes = self.frames.mode().map_or_else(Modes::default, Modes::only),
             Ok(None) => {}
         }
         frame
@@ -47,17 +47,17 @@ impl Link {
 
     /// The frame that this datagram is, if it is one.
     pub(crate) fn datagram(&self, bytes: &[u8]) -> Option<Frame> {
-        wire::datagram(bytes, &self.modes)
+        wire::datagram(bytes, self.modes)
     }
 
     /// From now on only this mode is spoken.
-    pub(crate) fn fix(&mut self, mode: Mode) {
-        self.modes.retain(|one| *one == mode);
+    pub(crate) const fn fix(&mut self, mode: Mode) {
+        self.modes = Modes::only(mode);
     }
 
     /// The mode spoken; the first of those possible before that is clear.
     pub(crate) fn mode(&self) -> Mode {
-        self.modes.first().copied().unwrap_or(Mode::C1)
+        self.modes.first().unwrap_or(Mode::C1)
     }
 
     /// Queues a message and returns it as sent, for the transcript.

@@ -78,12 +78,18 @@ pub(crate) struct EpochProof {
     pub(crate) encryption_certificate: TlsByteVecU16,
 }
 
-/// M2 up to the signature, reader to server.
+/// How M2 begins: all that it takes to refuse a forged or replayed one.
 #[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
-pub(crate) struct Proof {
+pub(crate) struct ProofHead {
     pub(crate) challenge: Challenge,
     /// The transcript hash after M0: the server keeps nothing of the contact, not even that.
     pub(crate) after_m0: Digest,
+}
+
+/// M2 up to the signature, reader to server.
+#[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
+pub(crate) struct Proof {
+    pub(crate) head: ProofHead,
     pub(crate) share: TlsByteVecU8,
     pub(crate) sent_id: WireId,
     pub(crate) signed_kind: u8,

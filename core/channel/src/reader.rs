@@ -17,8 +17,8 @@ use crate::credential::{self, Credential, certified_point};
 use crate::endpoint::{Cx, Endpoint, Event, Party, Step};
 use crate::link::Link;
 use crate::message::{
-    self, Challenge, Contribution, EpochProof, HANDSHAKE_V1, IdKind, Proof, ReaderId, ServerProof,
-    ServerShare, decode, decode_whole, encode,
+    self, Challenge, Contribution, EpochProof, HANDSHAKE_V1, IdKind, Proof, ProofHead, ReaderId,
+    ServerProof, ServerShare, decode, decode_whole, encode,
 };
 use crate::methods::channel;
 use crate::schedule::SessionKeys;
@@ -215,8 +215,7 @@ impl ExpectChallenge {
         let sealed_to_us = policy.certificate_sealed && frame.mode == Mode::C1;
         let encryption = credential.encryption.as_ref().filter(|_| sealed_to_us);
         let proof = encode(&Proof {
-            challenge,
-            after_m0: *after_m0.hash(),
+            head: ProofHead { challenge, after_m0: *after_m0.hash() },
             share: ephemeral.share().to_vec().into(),
             sent_id: id(config.sent_id).to_wire(),
             signed_kind: config.signed_id.code(),

@@ -21,8 +21,8 @@ use crate::credential::{self, Credential};
 use crate::endpoint::{Cx, Endpoint, Event, Party, Step};
 use crate::link::Link;
 use crate::message::{
-    self, Contribution, EpochProof, HANDSHAKE_V1, IdKind, OFFER_MAX, Proof, ReaderId, decode,
-    decode_whole, encode,
+    self, Contribution, EpochProof, HANDSHAKE_V1, IdKind, OFFER_MAX, Proof, ProofHead, ReaderId,
+    decode, decode_whole, encode,
 };
 use crate::methods::channel;
 use crate::source::SourceGate;
@@ -311,6 +311,12 @@ impl Server {
 
     /// M2, up to the question who this is.
     fn proof(&self, cx: &mut Cx<'_>, m2: &Frame) -> Result<ExpectReader, Error> {
+        // G11: window, MAC and bit are looked at before the rest is.
+        let (head, _, _) = decode::<ProofHead>(m2.body(), "M2")?;
+        let issued = Issued::from_wire(m2.mode, &head.challenge);
+        let after_m0 = Transcript::resume(m2.mode, head.after_m0);
+        self.config.challenges.check(cx.now, &issued, &self.binding(&after_m0))?;
+
         let (proof, signed, rest) = decode::<Proof>(m2.body(), "M2")?;
         let (contribution, contribution_field, rest) = match m2.mode {
             Mode::C1 => (None, &[][..], rest),
@@ -322,10 +328,6 @@ impl Server {
         let signature = decode_whole::<TlsByteVecU8>(rest, "M2")?;
         let sent_id = ReaderId::from_wire(&proof.sent_id)?;
         let signed_kind = IdKind::from_code(proof.signed_kind)?;
-
-        let issued = Issued::from_wire(m2.mode, &proof.challenge);
-        let after_m0 = Transcript::resume(m2.mode, proof.after_m0);
-        self.config.challenges.check(cx.now, &issued, &self.binding(&after_m0))?; // G11: one MAC
         let for_us =
             |one: &Contribution| one.server_id.as_slice() == self.config.server_id.as_bytes();
         if !contribution.as_ref().is_none_or(for_us) {

@@ -30,6 +30,29 @@ impl Mode {
     }
 }
 
+/// A set of modes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct Modes(u8);
+
+impl Modes {
+    pub(crate) fn of(modes: &[Mode]) -> Self {
+        Self(modes.iter().fold(0, |set, mode| set | 1 << *mode as u8))
+    }
+
+    pub(crate) const fn only(mode: Mode) -> Self {
+        Self(1 << mode as u8)
+    }
+
+    const fn contains(self, mode: Mode) -> bool {
+        self.0 & 1 << mode as u8 != 0
+    }
+
+    /// The first, if there is any.
+    pub(crate) fn first(self) -> Option<Mode> {
+        Mode::from_code(u8::try_from(self.0.trailing_zeros()).ok()?)
+    }
+}
+
 /// Message types of all modes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -104,7 +127,7 @@ pub(crate) fn frame(mode: Mode, kind: Kind, parts: &[&[u8]]) -> Vec<u8> {
 /// Which frames a state accepts.
 #[derive(Clone, Copy)]
 pub(crate) struct Awaited<'a> {
-    pub(crate) modes: &'a [Mode],
+    pub(crate) modes: Modes,
     pub(crate) kinds: &'a [Kind],
 }
 
@@ -119,7 +142,7 @@ fn read_header(bytes: &[u8], awaited: Awaited<'_>) -> Result<Option<(Mode, Kind,
     }
     let Some(&mode) = bytes.get(MODE_AT) else { return Ok(None) };
     let mode = Mode::from_code(mode).ok_or(foreign)?;
-    if !awaited.modes.contains(&mode) {
+    if !awaited.modes.contains(mode) {
         return Err(Error::Incompatible("handshake"));
     }
     let Some(head) = bytes.first_chunk::<HEADER_LEN>() else { return Ok(None) };
@@ -179,7 +202,7 @@ impl FrameBuffer {
 }
 
 /// The one frame that a datagram is; `None` for anything else.
-pub(crate) fn datagram(bytes: &[u8], modes: &[Mode]) -> Option<Frame> {
+pub(crate) fn datagram(bytes: &[u8], modes: Modes) -> Option<Frame> {
     const KINDS: [Kind; 7] = [
         Kind::Request,
         Kind::Challenge,
@@ -204,7 +227,7 @@ mod tests {
         let one = frame(Mode::C1, Kind::Finished, &[&[7; 18]]);
         let chunk: Vec<u8> = one.iter().copied().cycle().take(one.len() * 600).collect();
         buffer.push(&chunk[..chunk.len() - 1]);
-        let awaited = Awaited { modes: &[Mode::C1], kinds: &[Kind::Finished] };
+        let awaited = Awaited { modes: Modes::only(Mode::C1), kinds: &[Kind::Finished] };
         let mut frames = Vec::new();
         while let Some(frame) = buffer.next(awaited).expect("frames") {
             assert_eq!(frame.raw, one);

@@ -1,4 +1,4 @@
-//! The fast provider for servers, on AWS-LC. Needs std; AWS-LC draws its own randomness, so the
+//! The fast provider for servers, on AWS-LC: signatures, exchange and AEAD. Needs std; AWS-LC draws its own randomness, so the
 //! generators passed in are ignored: replayable tests use [`crate::rust_crypto`].
 
 use alloc::boxed::Box;
@@ -9,15 +9,15 @@ use aws_lc_rs::aead::{AES_128_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_ASN1, ECDSA_P256_SHA256_ASN1_SIGNING, EcdsaKeyPair, KeyPair, ParsedPublicKey,
 };
-use aws_lc_rs::{agreement, digest, hkdf, hmac, rand::SystemRandom};
+use aws_lc_rs::{agreement, rand::SystemRandom};
 use rand_core::CryptoRng;
+use sha2::Sha256;
 
-use crate::generic::check_uncompressed;
+use crate::generic::{Over, check_uncompressed};
 use crate::rust_crypto::{ECDSA_WITH_SHA256, PRIME256V1};
 use crate::{
-    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Digest, Domain, ExchangeKey,
-    HASH_LEN, Hash, Kdf, KeyExchange, Mac, Provider, Secret, SecureElement, SignatureScheme,
-    SoftwareKey, Suite, VerifyingKey,
+    AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Domain, ExchangeKey, KeyExchange,
+    Provider, Secret, SecureElement, SignatureScheme, SoftwareKey, Suite, VerifyingKey,
 };
 
 /// The suite [`Suite::X25519_P256_AES128GCM_SHA256`] on AWS-LC.
@@ -25,9 +25,11 @@ use crate::{
 pub fn provider() -> Provider {
     Provider {
         suite: Suite::X25519_P256_AES128GCM_SHA256,
-        hash: Arc::new(Sha2),
-        mac: Arc::new(HmacSha256),
-        kdf: Arc::new(HkdfSha256),
+        // Hashing alone comes from `sha2`: what is hashed here is short, and AWS-LC spends more on
+        // its contexts than on that (docs/performance.md).
+        hash: Arc::new(Over::<Sha256>::new()),
+        mac: Arc::new(Over::<Sha256>::new()),
+        kdf: Arc::new(Over::<Sha256>::new()),
         aead: Arc::new(AesGcm),
         key_exchange: Arc::new(X25519),
         signature: Arc::new(P256),
@@ -41,58 +43,6 @@ pub fn provider_of(suite: Suite) -> Option<Provider> {
     match suite {
         Suite::X25519_P256_AES128GCM_SHA256 => Some(provider()),
         _ => crate::provider_of(suite),
-    }
-}
-
-struct Sha2;
-
-impl Hash for Sha2 {
-    fn hash(&self, parts: &[&[u8]]) -> Digest {
-        let mut hash = digest::Context::new(&digest::SHA256);
-        for part in parts {
-            hash.update(part);
-        }
-        hash.finish().as_ref().try_into().expect("SHA-256 has 32 bytes")
-    }
-}
-
-struct HmacSha256;
-
-impl Mac for HmacSha256 {
-    fn mac(&self, key: &[u8], parts: &[&[u8]]) -> Digest {
-        let mut mac = hmac::Context::with_key(&hmac::Key::new(hmac::HMAC_SHA256, key));
-        for part in parts {
-            mac.update(part);
-        }
-        mac.sign().as_ref().try_into().expect("HMAC-SHA-256 has 32 bytes")
-    }
-}
-
-struct HkdfSha256;
-
-struct OutputLen(usize);
-
-impl hkdf::KeyType for OutputLen {
-    fn len(&self) -> usize {
-        self.0
-    }
-}
-
-impl Kdf for HkdfSha256 {
-    fn extract(&self, salt: &[u8], input_key: &[u8]) -> Secret {
-        // HKDF-Extract is HMAC(salt, ikm); aws-lc's own `Prk` cannot be taken out again.
-        let key = hmac::Key::new(hmac::HMAC_SHA256, salt);
-        Secret::try_filled(HASH_LEN, |out| hmac::sign_to_buffer(&key, input_key, out).map(drop))
-            .expect("an HMAC-SHA-256 has 32 bytes")
-    }
-
-    fn expand(&self, prk: &Secret, info: &[&[u8]], len: usize) -> Result<Secret, CryptoError> {
-        if prk.len() != HASH_LEN {
-            return Err(CryptoError::TooLong);
-        }
-        let prk = hkdf::Prk::new_less_safe(hkdf::HKDF_SHA256, prk.expose());
-        let okm = prk.expand(info, OutputLen(len)).map_err(|_| CryptoError::TooLong)?;
-        Secret::try_filled(len, |out| okm.fill(out).map_err(|_| CryptoError::Failed))
     }
 }
 

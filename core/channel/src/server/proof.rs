@@ -140,7 +140,7 @@ impl Answer {
         let (contribution, proof) = match self.sealed {
             None => {
                 let r2 = random_secret(cx.rng);
-                let r3 = schedule::r3(provider, &self.proof.challenge.r1(), &r2)?;
+                let r3 = schedule::r3(provider, &self.proof.head.challenge.r1(), &r2)?;
                 let label = b"seal R3";
                 let seal = Seal { provider, transcript: &before_m3, shared: &shared, label };
                 let sealed_r3 = seal.seal(cx.rng, certified, &r3)?.into();
