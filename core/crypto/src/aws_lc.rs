@@ -1,5 +1,6 @@
-//! The fast provider for servers, on AWS-LC: signatures, exchange and AEAD. Needs std; AWS-LC draws its own randomness, so the
-//! generators passed in are ignored: replayable tests use [`crate::rust_crypto`].
+//! The fast provider for servers, on AWS-LC: signatures, exchange and AEAD. Needs std; AWS-LC draws
+//! its own randomness, so the generators passed in are ignored: replayable tests use
+//! [`crate::rust_crypto`].
 
 use alloc::boxed::Box;
 use alloc::sync::Arc;

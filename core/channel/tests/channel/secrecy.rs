@@ -82,8 +82,8 @@ fn g3_leaked_long_term_keys_do_not_open_recorded_sessions() {
     }
 }
 
-/// G4: a party whose own key has leaked is still not deceived about others. With the reader's key an
-/// attacker is no server to it; with the server's key it is no reader to it.
+/// G4: a party whose own key has leaked is still not deceived about others. With the reader's key
+/// an attacker is no server to it; with the server's key it is no reader to it.
 #[test]
 fn g4_a_leaked_key_impersonates_its_owner_only() {
     for (mode, mut world) in worlds(101) {
