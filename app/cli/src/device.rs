@@ -190,10 +190,6 @@ pub(crate) fn emulated_field() -> (EmulatedCard, CardHandle) {
     EmulatedCard::new(Scheme::with_demo_key(aws_lc::provider()), (ambient().rng)())
 }
 
-fn has_no_encryption(credential: &Credential) -> bool {
-    credential.encryption.is_none()
-}
-
 impl ReaderCommand {
     async fn run(self, json: bool) -> Result<Output, Failure> {
         let Some(name) = self.card.strip_prefix("emulated:") else {
@@ -203,7 +199,13 @@ impl ReaderCommand {
         let ambient = ambient();
         let dir = DeviceDir::open(&self.device)?;
         let mut config = dir.reader_config(&dir.provider(), ambient.clock.now())?;
-        if self.policy.certificate_sealed && config.credentials.iter().all(has_no_encryption) {
+        // The contribution is sealed to the reader in C1, to the server in C2.
+        let receives = self.handshake == Mode::C1;
+        let lacks = |credential: &Credential| {
+            credential.provider.encryption.is_none()
+                || (receives && credential.encryption.is_none())
+        };
+        if self.policy.certificate_sealed && config.credentials.iter().all(lacks) {
             let suite = dir.settings.suite.name().unwrap_or("unknown");
             let detail = format!(
                 "{} needs an encryption certificate (suite sm2); this device, of the suite \

@@ -349,8 +349,9 @@ impl DeviceDir {
         self.write_settings()?;
         self.write("root.pem", certificates.root.as_bytes())?;
         self.write("server-issuer.pem", certificates.server_issuer.as_bytes())?;
-        if let Some(encryption) = certificates.encryption {
-            self.write(ENCRYPTION_CERTIFICATE, encryption.as_bytes())?;
+        match certificates.encryption {
+            Some(encryption) => self.write(ENCRYPTION_CERTIFICATE, encryption.as_bytes())?,
+            None => self.remove(ENCRYPTION_CERTIFICATE)?, // a former server's
         }
         self.write(CERTIFICATE, certificates.own.as_bytes()) // last: its presence says "done"
     }
@@ -426,6 +427,16 @@ impl DeviceDir {
     fn write_settings(&self) -> Result<(), DeviceDirError> {
         let text = toml::to_string(&self.settings).expect("three short strings");
         self.write(SETTINGS, text.as_bytes())
+    }
+
+    fn remove(&self, name: &str) -> Result<(), DeviceDirError> {
+        let path = self.path.join(name);
+        match fs::remove_file(&path) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                Err(DeviceDirError::Io { path, source })
+            }
+            _ => Ok(()),
+        }
     }
 
     /// Replaces a file at once: a crash leaves the old one or the new one. Follows no link.

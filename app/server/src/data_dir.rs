@@ -294,8 +294,16 @@ impl DataDir {
     ) -> Result<String, DataError> {
         let mut trust = countersign_pki::TrustStore::new(provider.clone());
         let issuer = self.certificate("ca/servers.pem")?;
-        trust.trust(root, &issuer, countersign_pki::Role::Server, now)?;
-        let leaf = trust.verify(server, countersign_pki::Role::Server, now, None)?;
+        let role = countersign_pki::Role::Server;
+        trust.trust(root, &issuer, role, now)?;
+        let leaf = trust.verify(server, role, now, None)?;
+        if provider.encryption.is_some() {
+            let certificate = self.certificate(&format!("ca/{ENCRYPTION}.pem"))?;
+            let second = trust.verify_encryption(&certificate, role, now, None)?;
+            if second.identity() != leaf.identity() {
+                return Err(self.foreign_key(ENCRYPTION));
+            }
+        }
         Ok(leaf.identity().id().to_owned())
     }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_channel::{
-    Challenges, Credential, EPOCH, Error, ServerChannel, ServerConfig, ServerEvent,
+    Challenges, Credential, EPOCH, Error, Protection, ServerChannel, ServerConfig, ServerEvent,
     SharedChallenges, SharedSources, SourceLimits,
 };
 use countersign_crypto::{Suite, UnixTime};
@@ -58,6 +58,11 @@ impl Gateway {
             sources: Arc::new(SharedSources::new(sources)),
         };
         config.check().map_err(StartError::Channel)?;
+        if config.policies.iter().any(|policy| policy.protection == Protection::Mac) {
+            tracing::warn!(
+                "policy \"mac\" is allowed: such readers' records can be read on the wire"
+            );
+        }
         Ok(Self { service, config: Arc::new(config) })
     }
 

@@ -171,7 +171,7 @@ impl Direction {
 
     /// Goes on with the next key, at once: the old one is wiped here and not with the next record.
     fn skip_to_next_key(&mut self) -> Result<(), Error> {
-        let next = (self.generation.at + 1) * RECORDS_PER_KEY_MAX;
+        let next = (self.next / RECORDS_PER_KEY_MAX + 1) * RECORDS_PER_KEY_MAX;
         if next >= NUMBERS_MAX {
             return Err(Error::KeyExhausted);
         }
@@ -214,7 +214,8 @@ impl Direction {
     /// Goes on with the next key now: over a stream the peer is told, over datagrams the next
     /// number tells it, so that a peer that hears nothing for a while must not be left behind.
     pub(crate) fn rekey(&mut self) -> Result<Option<Vec<u8>>, Error> {
-        let last_key = self.generation.at + 1 >= KEYS_PER_SESSION_MAX;
+        // The next record's key, which the last one may just have used up.
+        let last_key = self.next / RECORDS_PER_KEY_MAX + 1 >= KEYS_PER_SESSION_MAX;
         match self.policy.delivery {
             _ if last_key => Err(Error::KeyExhausted),
             Delivery::Stream => {
@@ -425,6 +426,17 @@ mod tests {
             sealing.next = sealing.generation.at * RECORDS_PER_KEY_MAX;
             assert_eq!(sealing.rekey(), Err(Error::KeyExhausted));
             assert!(sealing.seal(Content::Close, &[]).is_ok());
+            // The same where the last key begins with the next record.
+            let (mut sealing, mut opening) = pair(policy);
+            for direction in [&mut sealing, &mut opening] {
+                direction.generation.at = KEYS_PER_SESSION_MAX - 2;
+                direction.next = (KEYS_PER_SESSION_MAX - 1) * RECORDS_PER_KEY_MAX;
+            }
+            assert_eq!(sealing.rekey(), Err(Error::KeyExhausted));
+            let close = sealing.seal(Content::Close, &[]).expect("sealed");
+            if policy.delivery == Delivery::Stream {
+                assert_eq!(opening.open(close).expect("opened").0, Content::Close);
+            }
         }
     }
 

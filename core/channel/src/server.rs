@@ -341,9 +341,9 @@ impl Server {
         if !self.config.policies.contains(&policy) {
             return Err(Error::Incompatible("protection policy"));
         }
-        cx.link.fix(m2.mode);
         let hash = &*credential.provider.hash;
         let (m1, epoch) = self.m1(cx, credential, policy, &issued)?;
+        cx.link.fix(m2.mode);
         let before_contribution = after_m0.append(hash, &m1).append(hash, signed);
         let mut transcript = before_contribution.clone();
         if contribution.is_some() {

@@ -83,9 +83,10 @@ impl SourceLimits {
         let charges = self.charges(address);
         let mut free_at = [0; 2];
         for (slot, (place, step)) in free_at.iter_mut().zip(charges.into_iter().flatten()) {
-            // What lies further ahead than a charge can was made under a clock since set back.
+            // What lies far ahead of any charge was made under a clock that was set back since. Not
+            // what lies ahead a little: threads read the clock before they come here in turn.
             let before = self.places[place];
-            *slot = if before > now + LIMIT { now } else { before.max(now) } + step;
+            *slot = if before > now + LIMIT + CLOCK_SLACK { now } else { before.max(now) } + step;
             if *slot > now + LIMIT {
                 return Err(Refusal::SourceLimited.into());
             }
@@ -107,6 +108,7 @@ impl SourceLimits {
 const STEP: u64 = SOURCE_FORGIVES.as_micros() as u64;
 /// How far ahead of now a place may be charged.
 const LIMIT: u64 = STEP * SOURCE_BURST as u64;
+const CLOCK_SLACK: u64 = crate::CLOCK_SLACK.as_micros() as u64;
 
 fn micros(now: UnixTime) -> u64 {
     now.as_millis().saturating_mul(1000)
@@ -221,5 +223,20 @@ mod tests {
             assert_eq!(admitted(&mut limits, earlier, &[10, 0, 0, 1]), Ok(()));
         }
         assert_eq!(admitted(&mut limits, earlier, &[10, 0, 0, 1]), LIMITED);
+    }
+
+    /// Threads that read the clock a moment apart may come in the other order: no way around.
+    #[test]
+    fn contacts_out_of_order_do_not_reset_a_limit() {
+        let mut limits = limits();
+        let tick = Duration::from_millis(1);
+        for address in [&[10, 0, 0, 1][..], &[0x20; 16]] {
+            for _ in 0..SOURCE_BURST {
+                assert_eq!(admitted(&mut limits, T0.plus(tick), address), Ok(()));
+            }
+            for late in [T0, T0.minus(tick), T0.plus(tick).minus(crate::CLOCK_SLACK)] {
+                assert_eq!(admitted(&mut limits, late, address), LIMITED);
+            }
+        }
     }
 }
