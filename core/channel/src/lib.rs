@@ -70,8 +70,8 @@ pub use source::{
 pub use window::REPLAY_WINDOW;
 pub use wire::{HANDSHAKE_FRAME_MAX, Mode};
 
-/// How far time may go back between two calls before it counts as a clock that was set back, and not
-/// as threads that read it one after the other.
+/// How far time may go back between two calls before it counts as a clock that was set back, and
+/// not as threads that read it one after the other.
 const CLOCK_SLACK: core::time::Duration = core::time::Duration::from_secs(10);
 
 /// How long a handshake may take from its first byte to its last.
