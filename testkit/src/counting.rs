@@ -237,10 +237,6 @@ impl AeadKey for Counted<Box<dyn AeadKey>> {
 }
 
 impl KeyExchange for Counted<Arc<dyn KeyExchange>> {
-    fn share_len(&self) -> usize {
-        self.inner.share_len()
-    }
-
     fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError> {
         self.count(|c| &c.exchange_generate);
         Ok(Box::new(self.share(self.inner.generate(rng)?)))

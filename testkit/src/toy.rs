@@ -181,10 +181,6 @@ fn times(a: u64, b: u64) -> u64 {
 }
 
 impl KeyExchange for Toy {
-    fn share_len(&self) -> usize {
-        8
-    }
-
     fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError> {
         let secret = 1 + rng.next_u64() % (PRIME - 1);
         let share = times(secret, 7).to_be_bytes();

@@ -90,10 +90,6 @@ impl AeadKey for AesGcmKey {
 struct X25519;
 
 impl KeyExchange for X25519 {
-    fn share_len(&self) -> usize {
-        32
-    }
-
     fn generate(&self, _rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError> {
         let secret =
             agreement::PrivateKey::generate(&agreement::X25519).map_err(|_| CryptoError::Failed)?;

@@ -155,9 +155,6 @@ pub trait AeadKey: Send + Sync {
 
 /// Ephemeral Diffie-Hellman.
 pub trait KeyExchange: Send + Sync {
-    /// Length in bytes of a public share.
-    fn share_len(&self) -> usize;
-
     /// A fresh key pair. A provider whose library has its own generator may ignore `rng`.
     ///
     /// # Errors

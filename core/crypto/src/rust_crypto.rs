@@ -44,10 +44,6 @@ const X25519_LEN: usize = 32;
 struct X25519;
 
 impl KeyExchange for X25519 {
-    fn share_len(&self) -> usize {
-        X25519_LEN
-    }
-
     fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError> {
         let secret = x25519_dalek::ReusableSecret::random_from_rng(rng);
         let share = x25519_dalek::PublicKey::from(&secret);

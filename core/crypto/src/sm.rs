@@ -90,10 +90,6 @@ fn multiply(key: &SecretKey, point: &AffinePoint) -> Zeroizing<[u8; POINT_LEN]> 
 struct Exchange;
 
 impl KeyExchange for Exchange {
-    fn share_len(&self) -> usize {
-        POINT_LEN
-    }
-
     fn generate(&self, rng: &mut dyn CryptoRng) -> Result<Box<dyn ExchangeKey>, CryptoError> {
         let secret = generate(rng)?;
         let share = encode_point(secret.public_key().as_affine());
