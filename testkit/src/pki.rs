@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use countersign_crypto::{DecryptionKey, Provider, SecureElement, SoftwareKey, UnixTime};
 use countersign_pki::{
-    CertificateNumber, Identity, Issuer, Leaf, Role, TrustStore, Validity, encryption_request,
+    CertificateNumber, Identity, Issuer, Role, TrustStore, Validity, encryption_request,
     parse_request, request, self_signed,
 };
 use rand_chacha::ChaCha20Rng;
@@ -127,11 +127,5 @@ impl TestPki {
             trust.trust(&self.root, &ca.certificate, role, NOW).expect("trust");
         }
         trust
-    }
-
-    /// Verifies a party's certificate, for tests that need a [`Leaf`].
-    #[must_use]
-    pub fn leaf(&self, party: &Party, role: Role) -> Arc<Leaf> {
-        self.trust(self.provider.clone()).verify(&party.certificate, role, NOW, None).expect("leaf")
     }
 }

@@ -197,6 +197,9 @@ pub struct Reader {
 
 impl Reader {
     /// A reader with several cards' worth of cache (C7) that connects to `gateway` (`host:port`).
+    ///
+    /// # Panics
+    /// If `config` has no credential: the caller's mistake, as no handshake can be begun without.
     #[must_use]
     pub fn new(
         config: ReaderConfig,
@@ -205,7 +208,8 @@ impl Reader {
         clock: Arc<dyn Clock>,
         rng: Box<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
     ) -> Self {
-        let provider = config.credentials.first().expect("a credential").provider.clone();
+        let provider =
+            config.credentials.first().expect("a reader has a credential").provider.clone();
         let cache = ReaderCache::new(CacheMode::MultiCard, provider);
         Self {
             config: Arc::new(config),
