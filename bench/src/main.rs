@@ -9,10 +9,13 @@ mod channel;
 mod measure;
 mod party;
 mod report;
+mod soak;
 
 use std::error::Error;
 use std::io::{self, Write};
+use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use serde_json::json;
@@ -56,6 +59,24 @@ enum Bench {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = rounds())]
         rounds: usize,
     },
+    /// Not a comparison: reads for a long time with trouble on every side. Exits with 1 if anything
+    /// was lost, wrong or grew.
+    Soak {
+        /// The program to run: target/release/countersign.
+        #[arg(long, value_name = "PATH")]
+        program: PathBuf,
+        /// For how long, in seconds.
+        #[arg(long, value_name = "N", default_value_t = 600,
+              value_parser = clap::value_parser!(u64).range(10..=86_400))]
+        seconds: u64,
+        /// What everything is drawn from.
+        #[arg(long, value_name = "N", default_value_t = 1)]
+        seed: u64,
+        /// How many readers there are.
+        #[arg(long, value_name = "N", default_value_t = 8,
+              value_parser = clap::value_parser!(u32).range(1..=64))]
+        readers: u32,
+    },
     /// Which benches there are.
     List,
 }
@@ -79,11 +100,15 @@ fn main() -> ExitCode {
     if cfg!(debug_assertions) && !matches!(arguments.bench, Bench::List) {
         eprintln!("bench: built without --release, the figures mean nothing");
     }
+    if let Bench::Soak { program, seconds, seed, readers } = arguments.bench {
+        let plan = soak::Plan { program, time: Duration::from_secs(seconds), seed, readers };
+        return soaked(&plan);
+    }
     let print = |report: Report| {
         if arguments.json { report.to_json().to_string() } else { report.to_table() }
     };
     let text = match arguments.bench {
-        Bench::List => Ok(list(arguments.json)),
+        Bench::List | Bench::Soak { .. } => Ok(list(arguments.json)),
         Bench::Channel { rounds } => channel::report(rounds).map(print),
         Bench::Read { rounds } => card_read::report(rounds).map(print),
     };
@@ -92,6 +117,21 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn soaked(plan: &soak::Plan) -> ExitCode {
+    let ended = soak::run(plan).and_then(|(ok, report)| {
+        writeln!(io::stdout(), "{report:#}")?;
+        Ok(ok)
+    });
+    match ended {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("soak: {error}");
             ExitCode::FAILURE
         }
     }

@@ -1,5 +1,7 @@
 //! Rows that compare one figure of ours with one of a peer, as JSON and as a table.
 
+use std::fmt;
+
 use serde_json::{Map, Value, json};
 
 /// Significant decimal digits of a printed figure: more would be noise.
@@ -9,8 +11,38 @@ const DIGITS: i32 = 4;
 struct Peer {
     name: String,
     theirs: f64,
-    /// The largest ratio that meets the target.
-    at_most: Option<f64>,
+    target: Option<Bound>,
+}
+
+/// Which ratios meet a target.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Bound {
+    AtMost(f64),
+    AtLeast(f64),
+}
+
+impl Bound {
+    const fn figure(self) -> f64 {
+        match self {
+            Self::AtMost(bound) | Self::AtLeast(bound) => bound,
+        }
+    }
+
+    fn is_met(self, ratio: f64) -> bool {
+        match self {
+            Self::AtMost(bound) => ratio <= bound,
+            Self::AtLeast(bound) => ratio >= bound,
+        }
+    }
+}
+
+impl fmt::Display for Bound {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::AtMost(bound) => write!(f, "<= {bound}"),
+            Self::AtLeast(bound) => write!(f, ">= {bound}"),
+        }
+    }
 }
 
 /// One comparison. Figures are rounded first; ratio and verdict follow from what is printed.
@@ -31,15 +63,25 @@ impl Row {
     /// Compares it with a peer's figure in the same unit.
     #[must_use]
     pub(crate) fn against(mut self, name: impl Into<String>, theirs: f64) -> Self {
-        self.peer = Some(Peer { name: name.into(), theirs: rounded(theirs), at_most: None });
+        self.peer = Some(Peer { name: name.into(), theirs: rounded(theirs), target: None });
         self
     }
 
     /// The ratio is to be `bound` at most. Without a peer there is nothing to bound.
     #[must_use]
-    pub(crate) fn at_most(mut self, bound: f64) -> Self {
+    pub(crate) fn at_most(self, bound: f64) -> Self {
+        self.bounded(Bound::AtMost(bound))
+    }
+
+    /// The ratio is to be `bound` at least.
+    #[must_use]
+    pub(crate) fn at_least(self, bound: f64) -> Self {
+        self.bounded(Bound::AtLeast(bound))
+    }
+
+    fn bounded(mut self, bound: Bound) -> Self {
         if let Some(peer) = &mut self.peer {
-            peer.at_most = Some(bound);
+            peer.target = Some(bound);
         }
         self
     }
@@ -50,12 +92,12 @@ impl Row {
         if theirs == 0.0 { None } else { Some(rounded(self.ours / theirs)) }
     }
 
-    fn target(&self) -> Option<f64> {
-        self.peer.as_ref()?.at_most
+    fn target(&self) -> Option<Bound> {
+        self.peer.as_ref()?.target
     }
 
     fn met(&self) -> Option<bool> {
-        Some(self.ratio()? <= self.target()?)
+        Some(self.target()?.is_met(self.ratio()?))
     }
 
     fn to_json(&self) -> Value {
@@ -66,7 +108,7 @@ impl Row {
             ("theirs", json!(self.peer.as_ref().map(|peer| peer.theirs))),
             ("unit", json!(self.unit)),
             ("ratio", json!(self.ratio())),
-            ("target", json!(self.target())),
+            ("target", json!(self.target().map(Bound::figure))),
             ("met", json!(self.met())),
         ];
         let fields = fields.into_iter().map(|(key, value)| (key.to_owned(), value));
@@ -80,7 +122,7 @@ impl Row {
             format!("{} {}", self.ours, self.unit).trim_end().into(),
             figure(self.peer.as_ref().map(|peer| peer.theirs)),
             figure(self.ratio()),
-            self.target().map_or("-".into(), |bound| format!("<= {bound}")),
+            self.target().map_or("-".into(), |bound| bound.to_string()),
             self.met().map_or("", |met| if met { "met" } else { "missed" }).into(),
             self.peer.as_ref().map_or("-".into(), |peer| peer.name.clone()),
         ]
@@ -178,6 +220,8 @@ mod tests {
         assert_eq!(row(35.0).at_most(0.35).met(), Some(true));
         assert_eq!(row(35.1).at_most(0.35).met(), Some(false));
         assert_eq!(row(35.0).met(), None);
+        assert_eq!(row(95.0).at_least(0.95).met(), Some(true));
+        assert_eq!(row(94.9).at_least(0.95).met(), Some(false));
     }
 
     #[test]

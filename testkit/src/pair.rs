@@ -137,6 +137,7 @@ pub fn reader_config(pki: &TestPki, party: &Party, provider: Provider) -> Reader
         signed_id: IdKind::CertificateNumber,
         sent_id: IdKind::Serial,
         server_id: Some("srv-1".into()),
+        peer_role: Role::Server,
     }
 }
 
@@ -153,6 +154,7 @@ pub fn server_config(pki: &TestPki, party: &Party, provider: Provider) -> Server
         leaf_cache: Arc::new(BoundedLeafCache::default()),
         challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
         sources: Arc::new(SharedSources::new(sources)),
+        peer_role: Role::Reader,
     }
 }
 

@@ -76,8 +76,8 @@ impl TestPki {
     #[must_use]
     pub fn party(&mut self, role: Role, id: &str) -> Party {
         let ca = match role {
-            Role::Reader => &self.readers,
-            _ => &self.servers,
+            Role::Server => &self.servers,
+            _ => &self.readers,
         };
         let key = self.provider.signature.generate(&mut self.rng).expect("key").key;
         let identity = Identity::new(role, id).expect("id");
@@ -123,7 +123,11 @@ impl TestPki {
     #[must_use]
     pub fn trust(&self, provider: Provider) -> TrustStore {
         let mut trust = TrustStore::new(provider);
-        for (ca, role) in [(&self.readers, Role::Reader), (&self.servers, Role::Server)] {
+        for (ca, role) in [
+            (&self.readers, Role::Reader),
+            (&self.readers, Role::SamHost),
+            (&self.servers, Role::Server),
+        ] {
             trust.trust(&self.root, &ca.certificate, role, NOW).expect("trust");
         }
         trust

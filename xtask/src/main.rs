@@ -12,6 +12,7 @@ mod lints;
 mod models;
 mod nostd;
 mod packages;
+mod soak;
 mod tests_run;
 mod tidy;
 mod workspace;
@@ -53,6 +54,21 @@ enum Task {
         #[arg(long, default_value_t = 60)]
         seconds: u64,
     },
+    /// Runs a flow for a long time with trouble on every side, drawn from a seed: nothing may be
+    /// lost, mixed up or grow.
+    ///
+    /// Example: cargo xtask soak read --minutes 10 --seed 1
+    Soak {
+        /// Which flow.
+        #[arg(value_enum)]
+        flow: soak::Flow,
+        /// For how long.
+        #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u64).range(1..=1440))]
+        minutes: u64,
+        /// What the trouble is drawn from.
+        #[arg(long, default_value_t = 1)]
+        seed: u64,
+    },
 }
 
 fn main() -> ExitCode {
@@ -60,5 +76,6 @@ fn main() -> ExitCode {
         Task::Ci { only } => ci::run(&only),
         Task::DenyAdvisories => deny::advisories(),
         Task::Fuzz { target, seconds } => fuzz::run(target.as_deref(), seconds),
+        Task::Soak { flow, minutes, seed } => soak::run(flow, minutes, seed),
     }
 }

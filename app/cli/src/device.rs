@@ -1,4 +1,7 @@
+mod batch;
+mod cards;
 mod reader;
+mod resident;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -11,8 +14,8 @@ use serde_json::json;
 
 use crate::failure::Failure;
 use crate::output::Output;
+pub(crate) use cards::{DOCUMENTS, emulated_field};
 use reader::ReaderCommand;
-pub(crate) use reader::{DOCUMENTS, emulated_field};
 
 /// Largest token or CA file, in bytes.
 const FILE_MAX: u64 = 64 * 1024;
@@ -25,7 +28,7 @@ pub(crate) enum Device {
     /// Example: countersign device enroll --serial RD-1 --server https://localhost:8443
     /// --ca ca.pem --token-file admin.token
     Enroll(Enroll),
-    /// Read ID cards without a SAM, through the server's gateway.
+    /// Read ID cards without a SAM, through the server's gateway, directly or through a host.
     ///
     /// Example: countersign device reader --gateway localhost:8444 --card emulated:citizen --reads
     /// 2
@@ -37,17 +40,17 @@ pub(crate) enum Device {
 pub(crate) struct Client {
     /// The server's API, for instance https://localhost:8443; no proxy is used.
     #[arg(long, value_name = "URL", env = "COUNTERSIGN_SERVER")]
-    server: String,
+    pub(crate) server: String,
     /// The root of its HTTPS certificate, PEM (countersign ca export tls-root).
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_CA")]
-    ca: PathBuf,
+    pub(crate) ca: PathBuf,
     /// File with an operator's token.
     #[arg(long, value_name = "FILE", env = "COUNTERSIGN_TOKEN_FILE")]
-    token_file: PathBuf,
+    pub(crate) token_file: PathBuf,
 }
 
 impl Client {
-    fn api(&self) -> Result<Api, Failure> {
+    pub(crate) fn api(&self) -> Result<Api, Failure> {
         let token = zeroize::Zeroizing::new(read_file(&self.token_file)?);
         Ok(Api::new(&self.server, &read_file(&self.ca)?, &token)?)
     }

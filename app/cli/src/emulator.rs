@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Subcommand;
-use countersign_emulator::{EmulatedSam, Faults, SamPty, Scheme};
+use countersign_emulator::{EmulatedSam, Faults, LineEnd, LineFaults, SamPty, Scheme, SerialLine};
 use countersign_server::ambient;
 use serde_json::json;
 
@@ -27,13 +27,70 @@ pub(crate) enum Emulator {
         /// Make this symbolic link to the pty, for a path that is known beforehand.
         #[arg(long, value_name = "PATH")]
         link: Option<PathBuf>,
+        /// The serial number in the module's id, to tell several apart.
+        #[arg(long, value_name = "N", default_value_t = SAM_SERIAL)]
+        serial: u32,
+        /// Answer each command only after this many milliseconds, as a real module takes its time.
+        #[arg(long, value_name = "MS", default_value_t = 0)]
+        answer_after: u64,
+    },
+    /// Emulate a serial line: two joined ports, so that a reader and its host run on one machine.
+    ///
+    /// Example: countersign emulator line --link-a /tmp/reader --link-b /tmp/host
+    Line {
+        /// Make this symbolic link to the first port.
+        #[arg(long, value_name = "PATH")]
+        link_a: Option<PathBuf>,
+        /// Make this symbolic link to the second port.
+        #[arg(long, value_name = "PATH")]
+        link_b: Option<PathBuf>,
     },
 }
 
 impl Emulator {
     pub(crate) async fn run(self, json: bool) -> Result<Output, Failure> {
-        let Self::Sam { link } = self;
-        let sam = start_sam()?;
+        match self {
+            Self::Sam { link, serial, answer_after } => {
+                let sam = start_sam_as(serial, Duration::from_millis(answer_after))?;
+                Self::sam(sam, link, json).await
+            }
+            Self::Line { link_a, link_b } => Self::line([link_a, link_b], json).await,
+        }
+    }
+
+    async fn line(links: [Option<PathBuf>; 2], json: bool) -> Result<Output, Failure> {
+        let line = SerialLine::start(LineFaults::none())
+            .map_err(|error| Failure::environment("pty", error.to_string()))?;
+        let paths = [LineEnd::A, LineEnd::B].map(|end| line.path(end).to_owned());
+        let mut made = Vec::new();
+        for (path, link) in paths.iter().zip(links) {
+            made.push(link.map(|link| Link::make(path, link)).transpose()?);
+        }
+        let link = |at: usize| made[at].as_ref().map(|link: &Link| link.0.display().to_string());
+        let port = |at: usize| paths[at].display().to_string();
+        if json {
+            let told = json!({ "ports": [port(0), port(1)], "links": [link(0), link(1)] });
+            output::print(&told.to_string());
+        } else {
+            let shown = |at| link(at).unwrap_or_else(|| port(at));
+            output::print(&format!("Serial line between {} and {}", shown(0), shown(1)));
+        }
+        let ended = async {
+            while line.is_running() {
+                tokio::time::sleep(WATCH_EVERY).await;
+            }
+        };
+        tokio::select! {
+            stopped = stopped() => stopped.map_err(Failure::late)?,
+            () = ended => {
+                return Err(Failure::environment("line", "the emulated line ended").late());
+            }
+        }
+        line.stop();
+        Ok(Output::none())
+    }
+
+    async fn sam(sam: SamPty, link: Option<PathBuf>, json: bool) -> Result<Output, Failure> {
         let link = link.map(|link| Link::make(sam.path(), link)).transpose()?;
         let path = sam.path().display().to_string();
         let link_path = link.as_ref().map(|link| link.0.display().to_string());
@@ -61,9 +118,13 @@ impl Emulator {
 
 /// An emulated module on a pty of its own.
 pub(crate) fn start_sam() -> Result<SamPty, Failure> {
+    start_sam_as(SAM_SERIAL, Duration::ZERO)
+}
+
+fn start_sam_as(serial: u32, answer_after: Duration) -> Result<SamPty, Failure> {
     let scheme = Scheme::with_demo_key(countersign_crypto::aws_lc::provider());
-    let sam = EmulatedSam::new(scheme, SAM_SERIAL, Faults::none());
-    SamPty::start(sam, (ambient().rng)())
+    let sam = EmulatedSam::new(scheme, serial, Faults::none());
+    SamPty::start_paced(sam, (ambient().rng)(), answer_after)
         .map_err(|error| Failure::environment("pty", error.to_string()))
 }
 

@@ -1,6 +1,8 @@
 //! Failures as the command line tells them: blame decides the exit code (interfaces.md).
 
-use countersign_device::{ApiError, DeviceDirError, EnrollError, ReadError};
+use countersign_device::{
+    ApiError, DeviceDirError, EnrollError, HostError, JournalError, ReadError,
+};
 use countersign_server::{DataError, StartError};
 use countersign_service::ServiceError;
 use countersign_store::StoreError;
@@ -38,11 +40,14 @@ pub(crate) struct Failure {
     pub(crate) incident: Option<String>,
     /// Stdout has had its one JSON value: this goes to stderr.
     pub(crate) late: bool,
+    /// What was done before it failed: an object, whose members stand beside the error in JSON.
+    pub(crate) done: Option<Box<serde_json::Value>>,
 }
 
 impl Failure {
     fn new(blame: Blame, check: &str, detail: String) -> Self {
-        Self { blame, check: check.to_owned(), detail, incident: None, late: false }
+        let check = check.to_owned();
+        Self { blame, check, detail, incident: None, late: false, done: None }
     }
 
     pub(crate) fn check(check: &str, detail: impl Into<String>) -> Self {
@@ -60,6 +65,11 @@ impl Failure {
     /// The failure of a long-running command that has said on stdout where it listens.
     pub(crate) fn late(self) -> Self {
         Self { late: true, ..self }
+    }
+
+    /// A failure after a part was done, which is told too.
+    pub(crate) fn after(self, done: serde_json::Value) -> Self {
+        Self { done: Some(Box::new(done)), ..self }
     }
 
     pub(crate) fn file(path: &std::path::Path, error: &std::io::Error) -> Self {
@@ -134,8 +144,23 @@ impl From<EnrollError> for Failure {
     }
 }
 
+impl From<JournalError> for Failure {
+    fn from(error: JournalError) -> Self {
+        let blame = if error.is_environment() { Blame::Environment } else { Blame::Check };
+        Self::new(blame, error.check(), error.to_string())
+    }
+}
+
 impl From<ReadError> for Failure {
     fn from(error: ReadError) -> Self {
+        let blame = if error.is_environment() { Blame::Environment } else { Blame::Check };
+        let incident = error.incident().map(str::to_owned);
+        Self { incident, ..Self::new(blame, error.check(), error.to_string()) }
+    }
+}
+
+impl From<HostError> for Failure {
+    fn from(error: HostError) -> Self {
         let blame = if error.is_environment() { Blame::Environment } else { Blame::Check };
         let incident = error.incident().map(str::to_owned);
         Self { incident, ..Self::new(blame, error.check(), error.to_string()) }

@@ -7,10 +7,14 @@ mod demo;
 mod device;
 mod emulator;
 mod failure;
+mod host;
 mod init;
 mod local;
 mod operator;
 mod output;
+mod reader;
+mod reads;
+mod sam;
 mod serve;
 
 use std::process::ExitCode;
@@ -56,9 +60,22 @@ enum Command {
     /// Device programs.
     #[command(subcommand)]
     Device(device::Device),
+    /// Carry a reader on a serial port to the server, and let it read.
+    ///
+    /// Example: countersign host --port /dev/ttyUSB0 --gateway localhost:8444 --read
+    Host(host::HostCommand),
+    /// Readers as the server sees them: records, reports, blocks, risk rules.
+    #[command(subcommand)]
+    Reader(reader::ReaderCommand),
     /// Emulated hardware.
     #[command(subcommand)]
     Emulator(emulator::Emulator),
+    /// Reads that were kept, or that a server knows of.
+    #[command(subcommand)]
+    Reads(reads::Reads),
+    /// SAM modules, and SAM hosts that stand alone.
+    #[command(subcommand)]
+    Sam(sam::SamCommand),
     /// The audit.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -68,7 +85,7 @@ impl Command {
     /// What is logged to stderr unless `COUNTERSIGN_LOG` says otherwise.
     const fn log_level(&self) -> &'static str {
         match self {
-            Self::Serve(_) => "info",
+            Self::Serve(_) | Self::Sam(sam::SamCommand::Serve(_)) => "info",
             Self::Demo => "error",
             _ => "warn",
         }
@@ -82,7 +99,11 @@ impl Command {
             Self::Ca(ca) => ca.run(),
             Self::Operator(operator) => operator.run().await,
             Self::Device(device) => device.run(json).await,
+            Self::Host(host) => host.run(json).await,
+            Self::Reader(reader) => reader.run().await,
             Self::Emulator(emulator) => emulator.run(json).await,
+            Self::Reads(reads) => reads.run(json).await,
+            Self::Sam(sam) => sam.run(json).await,
             Self::Audit(audit) => audit.run().await,
         }
     }

@@ -74,12 +74,25 @@ impl Last {
 }
 
 /// A failure that depends on a secret names the incident instead of the check (interfaces.md).
-fn failure_json(failure: &Failure) -> Value {
+pub(crate) fn failure_json(failure: &Failure) -> Value {
+    let error = error_json(failure);
+    match failure.done.as_deref() {
+        Some(Value::Object(done)) => {
+            let mut value = done.clone();
+            value.insert("error".to_owned(), error);
+            value.into()
+        }
+        _ => json!({ "error": error }),
+    }
+}
+
+/// The failure alone.
+pub(crate) fn error_json(failure: &Failure) -> Value {
     match &failure.incident {
         Some(incident) if failure.check == SECRET_DEPENDENT => {
-            json!({"error": {"incident": incident, "detail": failure.detail}})
+            json!({"incident": incident, "detail": failure.detail})
         }
-        _ => json!({"error": {"check": failure.check, "detail": failure.detail}}),
+        _ => json!({"check": failure.check, "detail": failure.detail}),
     }
 }
 
@@ -119,6 +132,9 @@ mod tests {
         let nothing = Last { stdout: None, stderr: None, code: 0 };
         assert_eq!(Last::of(true, Ok(Output::none())), nothing);
         assert_eq!(Last::of(false, Ok(Output::none())), nothing);
+        let partly = Last::of(true, Err(failure().after(json!({"reads": [1]}))));
+        let value = r#"{"reads":[1],"error":{"check":"sam","detail":"it ended"}}"#;
+        assert_eq!(partly, Last { stdout: Some(value.into()), stderr: None, code: 3 });
         let done = Last::of(true, Ok(Output::new(json!({"a": 1}), "text")));
         assert_eq!(done.stdout.as_deref(), Some(r#"{"a":1}"#));
     }

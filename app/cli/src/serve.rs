@@ -47,10 +47,15 @@ impl Serve {
         let server = Server::start(&data, &passphrase, &options).await?;
         let (url, gateway) = (server.url(), server.gateway().to_string());
         // Whoever starts a server learns where it listens, also under port 0.
+        let datagrams = server.takes_datagrams();
         if json {
-            output::print(&json!({"api": url, "gateway": gateway}).to_string());
+            let told = json!({"api": url, "gateway": gateway, "datagrams": datagrams});
+            output::print(&told.to_string());
         } else {
-            output::print(&format!("API             {url}\nDevice gateway  {gateway}"));
+            let carriers = if datagrams { "TCP and UDP" } else { "TCP" };
+            output::print(&format!(
+                "API             {url}\nDevice gateway  {gateway} ({carriers})"
+            ));
         }
         stopped().await.map_err(Failure::late)?;
         server.stop().await;

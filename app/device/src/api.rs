@@ -123,6 +123,20 @@ impl Api {
         answer(url, sent)
     }
 
+    /// PUTs JSON and parses the JSON answer.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub fn put<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let url = format!("{}{path}", self.base);
+        let sent = self.agent.put(&url).header("authorization", &*self.bearer()).send_json(body);
+        answer(url, sent)
+    }
+
     fn bearer(&self) -> Zeroizing<String> {
         Zeroizing::new(format!("Bearer {}", *self.token))
     }

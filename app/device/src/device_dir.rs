@@ -58,6 +58,16 @@ pub enum DeviceDirError {
         /// What was asked for.
         wanted: Suite,
     },
+    /// It is a device of another kind.
+    #[error("{dir} belongs to a {}, not a {}", found.role().as_str(), wanted.role().as_str())]
+    OtherKind {
+        /// The directory.
+        dir: PathBuf,
+        /// What it is.
+        found: DeviceKind,
+        /// What was asked for.
+        wanted: DeviceKind,
+    },
     /// Enrolment has not finished.
     #[error("{0} has no certificate yet: run `countersign device enroll` again")]
     NotEnrolled(PathBuf),
@@ -90,6 +100,7 @@ impl DeviceDirError {
             Self::NotOurs(_) => "device-not-ours",
             Self::OtherDevice { .. } => "device-other",
             Self::OtherSuite { .. } => "device-suite",
+            Self::OtherKind { .. } => "device-kind",
             Self::NotEnrolled(_) => "device-not-enrolled",
             Self::Damaged { .. } => "device-damaged",
             Self::Pki(error) => error.check(),
@@ -110,6 +121,43 @@ pub struct Settings {
     /// The server it was enrolled with; empty until then.
     #[serde(default)]
     pub server_id: String,
+    /// What it is. A directory of before there was a second kind names none.
+    #[serde(default)]
+    pub kind: DeviceKind,
+    /// Of a SAM host: the servers that it serves, by the ids in their certificates. The one that
+    /// enrolled it is put here; an operator may add others.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub servers: Vec<String>,
+}
+
+/// What a device is; its certificate has the role of the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum DeviceKind {
+    /// An ID-card reader without a SAM.
+    #[default]
+    Reader,
+    /// A host of SAM modules (C12).
+    SamHost,
+}
+
+impl DeviceKind {
+    /// The role in its certificate.
+    #[must_use]
+    pub const fn role(self) -> Role {
+        match self {
+            Self::Reader => Role::Reader,
+            Self::SamHost => Role::SamHost,
+        }
+    }
+
+    /// Where it is enrolled.
+    pub(crate) const fn path(self) -> &'static str {
+        match self {
+            Self::Reader => "/v1/readers",
+            Self::SamHost => "/v1/sam-hosts",
+        }
+    }
 }
 
 const fn first_suite() -> Suite {
@@ -168,12 +216,27 @@ impl DeviceDir {
         provider: &Provider,
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, DeviceDirError> {
-        Identity::new(Role::Reader, serial)?;
+        Self::open_or_make_of(DeviceKind::Reader, path, serial, provider, rng)
+    }
+
+    /// The same for a device of any kind, not only a reader.
+    ///
+    /// # Errors
+    /// As [`Self::open_or_make`]; [`DeviceDirError::OtherKind`].
+    pub fn open_or_make_of(
+        kind: DeviceKind,
+        path: &Path,
+        serial: &str,
+        provider: &Provider,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Self, DeviceDirError> {
+        Identity::new(kind.role(), serial)?;
         let occupied = fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some());
         if !occupied {
-            return Self::make(path, serial, provider, rng);
+            return Self::make(path, kind, serial, provider, rng);
         }
         let dir = Self::open(path)?;
+        dir.check_kind(kind)?;
         if dir.settings.serial != serial {
             return Err(DeviceDirError::OtherDevice {
                 dir: path.to_owned(),
@@ -183,6 +246,19 @@ impl DeviceDir {
         }
         dir.check_suite(provider)?;
         Ok(dir)
+    }
+
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn check_kind(&self, wanted: DeviceKind) -> Result<(), DeviceDirError> {
+        let found = self.settings.kind;
+        if found == wanted {
+            return Ok(());
+        }
+        Err(DeviceDirError::OtherKind { dir: self.path.clone(), found, wanted })
     }
 
     fn check_suite(&self, provider: &Provider) -> Result<(), DeviceDirError> {
@@ -204,6 +280,7 @@ impl DeviceDir {
 
     fn make(
         path: &Path,
+        kind: DeviceKind,
         serial: &str,
         provider: &Provider,
         rng: &mut dyn CryptoRng,
@@ -218,7 +295,7 @@ impl DeviceDir {
         let suffix = u64::from_be_bytes(random);
         let building =
             path.with_file_name(format!(".{}.new-{suffix:016x}", name.to_string_lossy()));
-        let made = Self::fill(&building, serial, provider, rng).and_then(|mut dir| {
+        let made = Self::fill(&building, kind, serial, provider, rng).and_then(|mut dir| {
             // Takes the place of an empty directory too, whatever that one's mode was.
             fs::rename(&building, path).map_err(io_error(path))?;
             sync_dir(parent(path))?;
@@ -233,6 +310,7 @@ impl DeviceDir {
 
     fn fill(
         building: &Path,
+        kind: DeviceKind,
         serial: &str,
         provider: &Provider,
         rng: &mut dyn CryptoRng,
@@ -245,6 +323,8 @@ impl DeviceDir {
                 serial: serial.to_owned(),
                 suite: provider.suite,
                 server_id: String::new(),
+                kind,
+                servers: Vec::new(),
             },
         };
         let key = provider.signature.generate(rng).map_err(key_error(building.join(KEY)))?;
@@ -328,9 +408,10 @@ impl DeviceDir {
         let root = parse_pem(Path::new("root"), certificates.root)?;
         let server_issuer = parse_pem(Path::new("serverIssuer"), certificates.server_issuer)?;
         let mut trust = TrustStore::new(provider.clone());
-        trust.trust(&root, &issuer, Role::Reader, now)?;
+        let role = self.settings.kind.role();
+        trust.trust(&root, &issuer, role, now)?;
         trust.trust(&root, &server_issuer, Role::Server, now)?;
-        let leaf = trust.verify(&own, Role::Reader, now, None)?;
+        let leaf = trust.verify(&own, role, now, None)?;
         let key = self.key(provider)?;
         let certified = certified_point(provider, &own)?;
         if leaf.identity().id() != self.settings.serial || certified != key.public_key() {
@@ -339,13 +420,18 @@ impl DeviceDir {
         if let Some(encryption) = certificates.encryption {
             let name = "encryptionCertificate";
             let encryption = parse_pem(Path::new(name), encryption)?;
-            let second = trust.verify_encryption(&encryption, Role::Reader, now, None)?;
+            let second = trust.verify_encryption(&encryption, role, now, None)?;
             let key = self.decryption_key(provider)?.ok_or_else(|| foreign(name))?;
             if second.identity() != leaf.identity() || second.point() != key.public_key() {
                 return Err(foreign(name));
             }
         }
         server_id.clone_into(&mut self.settings.server_id);
+        if self.settings.kind == DeviceKind::SamHost
+            && !self.settings.servers.iter().any(|known| known == server_id)
+        {
+            self.settings.servers.push(server_id.to_owned());
+        }
         self.write_settings()?;
         self.write("root.pem", certificates.root.as_bytes())?;
         self.write("server-issuer.pem", certificates.server_issuer.as_bytes())?;
@@ -368,6 +454,34 @@ impl DeviceDir {
         provider: &Provider,
         now: UnixTime,
     ) -> Result<ReaderConfig, DeviceDirError> {
+        self.check_kind(DeviceKind::Reader)?;
+        Ok(ReaderConfig {
+            credentials: vec![self.credential(provider, now)?],
+            mode: Mode::C1,
+            policies: vec![Policy::default()],
+            serial: self.settings.serial.clone(),
+            signed_id: IdKind::CertificateNumber,
+            sent_id: IdKind::Serial,
+            server_id: Some(self.settings.server_id.clone()),
+            peer_role: Role::Server,
+        })
+    }
+
+    /// What a SAM host proves itself with, and whom it trusts to certify servers.
+    ///
+    /// # Errors
+    /// [`DeviceDirError::OtherKind`] for another device's directory; else as
+    /// [`Self::reader_config`].
+    pub fn sam_host_credential(
+        &self,
+        provider: &Provider,
+        now: UnixTime,
+    ) -> Result<Credential, DeviceDirError> {
+        self.check_kind(DeviceKind::SamHost)?;
+        self.credential(provider, now)
+    }
+
+    fn credential(&self, provider: &Provider, now: UnixTime) -> Result<Credential, DeviceDirError> {
         self.check_suite(provider)?;
         if !self.path.join(CERTIFICATE).exists() {
             return Err(DeviceDirError::NotEnrolled(self.path.clone()));
@@ -377,21 +491,12 @@ impl DeviceDir {
         let (root, issuer) =
             (self.certificate("root.pem")?, self.certificate("server-issuer.pem")?);
         trust.trust(&root, &issuer, Role::Server, now)?;
-        let credential = Credential {
+        Ok(Credential {
             provider: provider.clone(),
             key: self.key(provider)?,
             certificate,
             trust: Arc::new(trust),
             encryption: self.encryption(provider)?,
-        };
-        Ok(ReaderConfig {
-            credentials: vec![credential],
-            mode: Mode::C1,
-            policies: vec![Policy::default()],
-            serial: self.settings.serial.clone(),
-            signed_id: IdKind::CertificateNumber,
-            sent_id: IdKind::Serial,
-            server_id: Some(self.settings.server_id.clone()),
         })
     }
 
@@ -425,7 +530,7 @@ impl DeviceDir {
     }
 
     fn write_settings(&self) -> Result<(), DeviceDirError> {
-        let text = toml::to_string(&self.settings).expect("three short strings");
+        let text = toml::to_string(&self.settings).expect("short strings");
         self.write(SETTINGS, text.as_bytes())
     }
 

@@ -3,13 +3,13 @@
 use std::path::Path;
 
 use countersign_crypto::{CryptoRng, Provider, Suite, UnixTime};
-use countersign_pki::{Identity, PkiError, Role, encryption_request, request};
+use countersign_pki::{Identity, PkiError, encryption_request, request};
 use pem::Pem;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::device_dir::Certificates;
-use crate::{Api, ApiError, DeviceDir, DeviceDirError};
+use crate::{Api, ApiError, DeviceDir, DeviceDirError, DeviceKind};
 
 /// Why a device was not enrolled.
 #[derive(Debug, Error)]
@@ -67,7 +67,7 @@ struct EnrollAnswer {
     server_id: String,
 }
 
-/// Makes (or finds) the device's keys in `dir`, has the server certify them as reader `serial`,
+/// Makes (or finds) the reader's keys in `dir`, has the server certify them as reader `serial`,
 /// checks and stores the answer. `provider` is of the [`server_suite`]; where that has encryption
 /// certificates, there are two keys. Blocking. Repeating it after a break-off is safe.
 ///
@@ -81,9 +81,25 @@ pub fn enroll(
     now: UnixTime,
     rng: &mut dyn CryptoRng,
 ) -> Result<DeviceDir, EnrollError> {
-    let mut dir = DeviceDir::open_or_make(dir, serial, provider, rng)?;
+    enroll_as(DeviceKind::Reader, dir, serial, api, provider, now, rng)
+}
+
+/// [`enroll`] for a device of any kind.
+///
+/// # Errors
+/// [`EnrollError`].
+pub fn enroll_as(
+    kind: DeviceKind,
+    dir: &Path,
+    serial: &str,
+    api: &Api,
+    provider: &Provider,
+    now: UnixTime,
+    rng: &mut dyn CryptoRng,
+) -> Result<DeviceDir, EnrollError> {
+    let mut dir = DeviceDir::open_or_make_of(kind, dir, serial, provider, rng)?;
     let key = dir.key(provider)?;
-    let identity = Identity::new(Role::Reader, serial)?;
+    let identity = Identity::new(kind.role(), serial)?;
     let der = request(provider, &identity, &*key, rng)?;
     let second = match dir.encryption_signer(provider)? {
         Some(key) => Some(encryption_request(provider, &identity, &*key, rng)?),
@@ -93,7 +109,7 @@ pub fn enroll(
         request: EnrollRequest::pem(der),
         encryption_request: second.map(EnrollRequest::pem),
     };
-    let answer: EnrollAnswer = api.post("/v1/readers", &body)?;
+    let answer: EnrollAnswer = api.post(kind.path(), &body)?;
     let certificates = Certificates {
         own: &answer.certificate,
         encryption: answer.encryption_certificate.as_deref(),

@@ -1,19 +1,33 @@
-//! Device programs. So far: the ID-card reader without a SAM (C).
+//! Device programs. So far: the ID-card reader without a SAM (C), and its host.
 //!
 //! [`DeviceDir`] is a device's own storage, with its key in software where there is no security
-//! chip; [`enroll`] gets it a certificate; [`Reader`] reads cards.
+//! chip; [`enroll`] gets it a certificate; [`Reader`] reads cards, over
+//! any [`Uplink`]; [`Resident`] lets it wait for commands; [`Host`] is the PC at the other end of
+//! its serial line.
 //!
 //! Absent on purpose: server code. A device knows the protocols and its card, nothing else.
 #![forbid(unsafe_code)]
 
 mod api;
+mod cache_files;
 mod device_dir;
 mod enroll;
+mod host;
+mod journal;
+mod line;
 mod reader;
+mod resident;
 mod traffic;
+mod uplink;
 
 pub use api::{Api, ApiError};
-pub use device_dir::{DeviceDir, DeviceDirError, Settings};
-pub use enroll::{EnrollError, enroll, server_suite};
+pub use cache_files::CacheFiles;
+pub use device_dir::{DeviceDir, DeviceDirError, DeviceKind, Settings};
+pub use enroll::{EnrollError, enroll, enroll_as, server_suite};
+pub use host::{Host, HostError, HostEvent, HostOptions};
+pub use journal::{JournalError, KEPT_MAX, Kept, KeptRead, KeptReads, ReadJournal};
+pub use line::{Hello, LINE_VERSION, LineFailure, LineResult, Progress, ReadSummary, Step};
 pub use reader::{CARD_WAIT, Outcome, RETRY_FOR, ReadError, Reader, Source, Spoken};
+pub use resident::{Key, Resident, ResidentEvent};
 pub use traffic::Traffic;
+pub use uplink::Uplink;

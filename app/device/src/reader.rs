@@ -9,16 +9,19 @@ use std::time::Duration;
 
 use countersign_channel::{Mode, Policy, ReaderConfig};
 use countersign_crypto::{CryptoRng, Suite};
-use countersign_idcard::cache::{CacheHit, CacheMode, ReaderCache};
+use countersign_idcard::cache::{CacheHit, CacheMode, CacheStorage, ReaderCache};
 use countersign_idcard::card::CardLink;
 use countersign_idcard::message;
+use countersign_idcard::presence::{Presence, WIPE_AFTER};
 use countersign_idcard::reader::{ReadOptions, ReadStart, ReaderFlow};
 use countersign_idcard::{Configuration, PlainData, READ_ID_LEN, ReadId};
 use countersign_net::Clock;
+use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use crate::Traffic;
+use crate::line::{Command, Line};
 use crate::traffic::Counters;
+use crate::{Traffic, Uplink};
 use attempt::Connected;
 pub use error::ReadError;
 
@@ -88,10 +91,13 @@ pub struct Outcome {
 /// The reader program's core.
 pub struct Reader {
     config: Arc<ReaderConfig>,
-    gateway: String,
+    uplink: Uplink,
+    line: Option<Line>,
     card: Arc<Mutex<Box<dyn CardLink + Send>>>,
     cache: ReaderCache,
-    present: Option<([u8; 8], Configuration)>,
+    presence: Presence,
+    wipe_after: Duration,
+    present: Option<Configuration>,
     clock: Arc<dyn Clock>,
     rng: Box<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
     counters: Arc<Counters>,
@@ -100,26 +106,30 @@ pub struct Reader {
 }
 
 impl Reader {
-    /// A reader with several cards' worth of cache (C7) that connects to `gateway` (`host:port`).
+    /// A reader with several cards' worth of cache in memory (C7) that reaches the server by
+    /// `gateway` (C16).
     ///
     /// # Panics
     /// If `config` has no credential: the caller's mistake, as no handshake can be begun without.
     #[must_use]
     pub fn new(
         config: ReaderConfig,
-        gateway: String,
+        gateway: impl Into<Uplink>,
         card: Box<dyn CardLink + Send>,
         clock: Arc<dyn Clock>,
         rng: Box<dyn Fn() -> Box<dyn CryptoRng + Send> + Send + Sync>,
     ) -> Self {
         let provider =
             config.credentials.first().expect("a reader has a credential").provider.clone();
-        let cache = ReaderCache::new(CacheMode::MultiCard, provider);
+        let cache = ReaderCache::new(CacheMode::default(), provider);
         Self {
             config: Arc::new(config),
-            gateway,
+            uplink: gateway.into(),
+            line: None,
             card: Arc::new(Mutex::new(card)),
             cache,
+            presence: Presence::new(WIPE_AFTER),
+            wipe_after: WIPE_AFTER,
             present: None,
             clock,
             rng,
@@ -140,15 +150,55 @@ impl Reader {
         self.retry_for = retry_for;
     }
 
-    /// Changes where the reader connects.
-    pub fn set_gateway(&mut self, gateway: String) {
-        self.gateway = gateway;
+    /// Starts with an empty cache of this mode, in `storage` or else in memory (C7, C8). What the
+    /// former one kept is wiped.
+    ///
+    /// # Panics
+    /// Never: [`Self::new`] checked that there is a credential.
+    pub fn set_cache(&mut self, mode: CacheMode, storage: Option<Box<dyn CacheStorage + Send>>) {
+        self.power_off();
+        let credential = self.config.credentials.first().expect("checked when it was made");
+        let provider = credential.provider.clone();
+        self.cache = match storage {
+            Some(storage) => ReaderCache::with_storage(mode, provider, storage, (self.rng)()),
+            None => ReaderCache::new(mode, provider),
+        };
+        self.log_notes();
+    }
+
+    /// Changes how long what was read is kept without a card, from
+    /// [`WIPE_AFTER`](countersign_idcard::presence::WIPE_AFTER) (C11, C15).
+    pub fn set_wipe_after(&mut self, wipe_after: Duration) {
+        self.wipe_after = wipe_after;
+        self.power_off();
+    }
+
+    /// Changes how the reader reaches the server.
+    pub fn set_gateway(&mut self, gateway: impl Into<Uplink>) {
+        self.uplink = gateway.into();
+        self.line = None;
+    }
+
+    /// The line to the host, if the server is reached through one.
+    pub(crate) fn line(&mut self) -> Option<&mut Line> {
+        if let (None, Uplink::Serial { path, baud }) = (&self.line, &self.uplink) {
+            self.line = Some(Line::open(path, *baud, &self.config.serial, false));
+        }
+        self.line.as_mut()
+    }
+
+    /// Opens the line to the host, if there is one, as a reader that takes commands.
+    pub(crate) fn listen(&mut self) -> Option<mpsc::Receiver<Command>> {
+        let Uplink::Serial { path, baud } = &self.uplink else { return None };
+        self.line = None; // its port is closed before it is opened anew
+        let line = self.line.insert(Line::open(path, *baud, &self.config.serial, true));
+        line.take_commands()
     }
 
     /// The configuration of the card that is present, as it was cached when it appeared.
     #[must_use]
     pub fn present_configuration(&self) -> Option<&Configuration> {
-        self.present.as_ref().map(|(_, configuration)| configuration)
+        self.present.as_ref()
     }
 
     /// Whether the cache holds this card's configuration.
@@ -171,6 +221,12 @@ impl Reader {
         self.peer.as_deref()
     }
 
+    /// How many cards' data or configurations the cache holds.
+    #[must_use]
+    pub fn cards_known(&self) -> usize {
+        self.cache.len()
+    }
+
     /// The read command: answers from the cache, or connects (C1, C2), reads and keeps what the
     /// policy allows. A server that goes away in mid-read is tried again for [`RETRY_FOR`] under
     /// the same read id, with the packets that the reader already has.
@@ -178,7 +234,15 @@ impl Reader {
     /// # Errors
     /// [`ReadError`].
     pub async fn read(&mut self, options: ReadOptions) -> Result<Outcome, ReadError> {
+        tracing::debug!("read command");
+        let result = self.read_and_keep(options).await;
+        self.log_notes();
+        result
+    }
+
+    async fn read_and_keep(&mut self, options: ReadOptions) -> Result<Outcome, ReadError> {
         let started = Instant::now();
+        let options = ReadOptions { delivery: self.uplink.delivery(), ..options };
         let configuration = self.wait_for_card().await?;
         let mut read_id: ReadId = [0; READ_ID_LEN];
         (self.rng)().fill_bytes(&mut read_id);

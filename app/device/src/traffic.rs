@@ -1,19 +1,18 @@
 //! Counts what a reader sends and receives, so that "no byte" can be checked rather than claimed.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use countersign_net::Transport;
 
 /// A reader's network traffic since it started.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Traffic {
-    /// Connections opened.
+    /// Connections opened, or channels begun over datagrams.
     pub connections: u64,
-    /// Bytes sent, as the socket took them.
+    /// Bytes sent: those of a stream as the system took them, those of datagrams without what
+    /// the link puts around them.
     pub sent: u64,
     /// Bytes received.
     pub received: u64,
@@ -36,49 +35,30 @@ impl Counters {
     }
 }
 
-/// A stream whose bytes are counted.
-pub(crate) struct Counted<S> {
-    stream: S,
+/// A transport whose bytes are counted.
+pub(crate) struct Counted<T> {
+    transport: T,
     counters: Arc<Counters>,
 }
 
-impl<S> Counted<S> {
-    pub(crate) fn new(stream: S, counters: Arc<Counters>) -> Self {
+impl<T> Counted<T> {
+    pub(crate) fn new(transport: T, counters: Arc<Counters>) -> Self {
         counters.connections.fetch_add(1, Ordering::Relaxed);
-        Self { stream, counters }
+        Self { transport, counters }
     }
 }
 
-impl<S: AsyncRead + Unpin> AsyncRead for Counted<S> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let before = buf.filled().len();
-        ready!(Pin::new(&mut self.stream).poll_read(cx, buf))?;
-        let read = buf.filled().len() - before;
-        self.counters.received.fetch_add(read as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(()))
-    }
-}
-
-impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<S> {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        let written = ready!(Pin::new(&mut self.stream).poll_write(cx, bytes))?;
-        self.counters.sent.fetch_add(written as u64, Ordering::Relaxed);
-        Poll::Ready(Ok(written))
+impl<T: Transport> Transport for Counted<T> {
+    async fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        let received = self.transport.receive(into).await?;
+        self.counters.received.fetch_add(received.unwrap_or(0) as u64, Ordering::Relaxed);
+        Ok(received)
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.stream).poll_shutdown(cx)
+    async fn send<P: AsRef<[u8]> + Sync>(&mut self, parts: &[P]) -> io::Result<()> {
+        self.transport.send(parts).await?;
+        let sent: usize = parts.iter().map(|part| part.as_ref().len()).sum();
+        self.counters.sent.fetch_add(sent as u64, Ordering::Relaxed);
+        Ok(())
     }
 }

@@ -96,8 +96,35 @@ struct Field {
     /// Every APDU ever sent, also those that met no card.
     apdus: u64,
     remove_after: Option<u64>,
+    swap_after: Option<(u64, Arc<CardImage>)>,
     silent: bool,
     wrong_answers: bool,
+    /// So many looks to come find none, though the card is there.
+    overlooked: u32,
+    /// The UID of every card, in place of its own.
+    uid: Option<[u8; 8]>,
+}
+
+impl Field {
+    fn put(&mut self, card: Arc<CardImage>) {
+        self.card = Some(card);
+        self.insertions += 1;
+    }
+
+    /// Does what was to be done after so many APDUs.
+    fn count_apdu(&mut self) {
+        self.apdus += 1;
+        match &mut self.remove_after {
+            Some(0) => (self.card, self.remove_after) = (None, None),
+            Some(left) => *left -= 1,
+            None => {}
+        }
+        match self.swap_after.take() {
+            Some((0, card)) => self.put(card),
+            Some((left, card)) => self.swap_after = Some((left - 1, card)),
+            None => {}
+        }
+    }
 }
 
 /// Puts cards in front of the emulated reader and takes them away; counts APDUs. Clones share the
@@ -109,9 +136,9 @@ impl CardHandle {
     /// Puts a card into the field (in place of any other).
     pub fn insert(&self, card: Arc<CardImage>) {
         let mut field = self.lock();
-        field.card = Some(card);
-        field.insertions += 1;
+        field.put(card);
         field.remove_after = None;
+        field.swap_after = None;
     }
 
     /// Takes the card away.
@@ -128,6 +155,21 @@ impl CardHandle {
     /// Fault: the card leaves the field after `apdus` more APDUs.
     pub fn remove_after(&self, apdus: u64) {
         self.lock().remove_after = Some(apdus);
+    }
+
+    /// Fault: after `apdus` more APDUs another card lies there, as if it always had.
+    pub fn swap_after(&self, apdus: u64, card: Arc<CardImage>) {
+        self.lock().swap_after = Some((apdus, card));
+    }
+
+    /// Fault: the next `looks` find no card, though it is there, as cards that were read do.
+    pub fn overlook(&self, looks: u32) {
+        self.lock().overlooked = looks;
+    }
+
+    /// Fault: every card has this UID, as a counterfeit may have; `None`: its own.
+    pub fn set_uid(&self, uid: Option<[u8; 8]>) {
+        self.lock().uid = uid;
     }
 
     /// Fault: the card stops answering (or answers again).
@@ -242,26 +284,23 @@ impl EmulatedCard {
 
 impl CardLink for EmulatedCard {
     fn poll(&mut self) -> Result<Option<CardPresent>, CardError> {
-        let field = self.field.lock();
+        let mut field = self.field.lock();
+        if let Some(left) = field.overlooked.checked_sub(1) {
+            field.overlooked = left;
+            return Ok(None);
+        }
         Ok(field.card.as_ref().map(|card| {
             // A real UID is not the configuration; here it may as well be its serial.
             let mut uid = [0; 8];
             uid.copy_from_slice(&card.configuration.as_bytes()[8..16]);
-            CardPresent { uid }
+            CardPresent { uid: field.uid.unwrap_or(uid) }
         }))
     }
 
     fn transceive(&mut self, apdu: &[u8]) -> Result<Zeroizing<Vec<u8>>, CardError> {
         let (card, insertion, wrong) = {
             let mut field = self.field.lock();
-            field.apdus += 1;
-            if field.remove_after == Some(0) {
-                field.card = None;
-                field.remove_after = None;
-            }
-            if let Some(left) = &mut field.remove_after {
-                *left -= 1;
-            }
+            field.count_apdu();
             let card = field.card.clone().ok_or(CardError::Removed)?;
             if field.silent {
                 return Err(CardError::Timeout);

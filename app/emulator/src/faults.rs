@@ -26,15 +26,22 @@ pub enum Fault {
     VendorTimeout,
     /// The next answer has a status that nobody knows.
     UnknownStatus,
+    /// The next read gives the data, and then the number, of the card that was read before it. If
+    /// none was, nothing goes wrong.
+    AnotherCardsData,
+    /// From now on the module says of this command that it does not know it.
+    Unknown([u8; 2]),
 }
 
 impl Fault {
     /// Whether the fault can strike at this command.
     fn is_for(self, code: [u8; 2]) -> bool {
         match self {
-            Self::SilentAfter(when) | Self::UnplugAt(when) | Self::DamageAnswerTo(when) => {
-                when == code
-            }
+            Self::SilentAfter(when)
+            | Self::UnplugAt(when)
+            | Self::DamageAnswerTo(when)
+            | Self::Unknown(when) => when == code,
+            Self::AnotherCardsData => matches!(code, [0x30, 0x01 | 0x10]),
             Self::RejectCard => code == [0xE0, 0x02],
             Self::CardNotFound => code == [0x20, 0x01],
             Self::BadChecksumTimes(times) | Self::ReportChecksumTimes(times) => times > 0,
@@ -100,6 +107,7 @@ impl Faults {
             Fault::BadChecksumTimes(left) | Fault::ReportChecksumTimes(left) if *left > 1 => {
                 *left -= 1;
             }
+            Fault::Unknown(_) => {}
             _ => {
                 faults.remove(at);
             }

@@ -1,4 +1,5 @@
-//! Emulated SAM module and ID card: for the demo, the tests, and users without hardware.
+//! Emulated SAM module, ID card and serial line: for the demo, the tests, and users without
+//! hardware.
 //!
 //! **The emulator's own scheme.** How real cards and real SAM modules authenticate each other and
 //! encrypt is not published. The cryptography here ([`Scheme`]) is this emulator's own, made from
@@ -13,6 +14,7 @@
 mod card;
 mod card_file;
 mod faults;
+mod line;
 mod sam;
 mod sam_pty;
 mod samples;
@@ -21,6 +23,7 @@ mod scheme;
 pub use card::{CardHandle, CardImage, EmulatedCard};
 pub use card_file::{CardFileError, load_card, parse_card};
 pub use faults::{Fault, Faults};
+pub use line::{LineEnd, LineFault, LineFaults, SerialLine};
 pub use sam::{EmulatedSam, Reply};
 pub use sam_pty::SamPty;
 pub use samples::{sample, samples};

@@ -1,7 +1,7 @@
 use countersign_crypto::CryptoRng;
 use countersign_idcard::sam::frame::{Decoder, Item};
-use countersign_idcard::sam::{CHUNK_MAX, Command, Response, SamId, Status, Sw3};
-use countersign_idcard::{CHALLENGE_LEN, Challenge, Configuration, ENCRYPTED_LEN_MAX};
+use countersign_idcard::sam::{CARD_NUMBER_LEN, CHUNK_MAX, Command, Response, SamId, Status, Sw3};
+use countersign_idcard::{CHALLENGE_LEN, Challenge, Configuration, ENCRYPTED_LEN_MAX, PlainData};
 use zeroize::Zeroizing;
 
 use crate::{Fault, Faults, Scheme};
@@ -44,6 +44,21 @@ struct RemoteCard {
     total: Option<u8>,
 }
 
+/// What the module gave last, and whose it was.
+struct LastRead {
+    plain: PlainData,
+    number: [u8; CARD_NUMBER_LEN],
+}
+
+/// IIN and SN of emulated cards; the DN is the configuration's.
+fn card_number(configuration: &Configuration) -> [u8; CARD_NUMBER_LEN] {
+    let mut number = [0; CARD_NUMBER_LEN];
+    let (head, dn) = number.split_at_mut(CARD_NUMBER_LEN - configuration.dn().len());
+    head.copy_from_slice(b"EMULATEDCARD");
+    dn.copy_from_slice(configuration.dn());
+    number
+}
+
 /// An emulated SAM module: bytes in, bytes out, no clock, no port.
 ///
 /// Its frames, commands and status codes are the real protocol's; the commands `E0 xx` and the
@@ -57,6 +72,10 @@ pub struct EmulatedSam {
     decoder: Decoder,
     progress: Progress,
     card: Option<RemoteCard>,
+    /// Until the next read; [`Fault::AnotherCardsData`] gives it once more.
+    last: Option<LastRead>,
+    /// The number of the card that was read, until the next card or a reset.
+    number: Option<[u8; CARD_NUMBER_LEN]>,
     silent: bool,
     unplugged: bool,
 }
@@ -83,6 +102,8 @@ impl EmulatedSam {
             decoder: Decoder::new(),
             progress: Progress::Nothing,
             card: None,
+            last: None,
+            number: None,
             silent: false,
             unplugged: false,
         }
@@ -133,11 +154,14 @@ impl EmulatedSam {
             (Some(Fault::RejectCard), _) => (Sw3::SamRejectedCard.into(), Zeroizing::default()),
             (Some(Fault::CardNotFound), _) => (Sw3::NoCard.into(), Zeroizing::default()),
             (Some(Fault::VendorTimeout), _) => (Status::VendorTimeout, Zeroizing::default()),
+            (Some(Fault::Unknown(_)), _) => (Sw3::UnknownCommand.into(), Zeroizing::default()),
             (Some(Fault::UnknownStatus), _) => {
                 (Status::Unknown([0, 0, 0xEE]), Zeroizing::default())
             }
             (_, Some(body)) => {
-                match Command::parse(body).and_then(|command| self.run(rng, command)) {
+                let confused = fault == Some(Fault::AnotherCardsData);
+                let command = Command::parse(body);
+                match command.and_then(|command| self.run(rng, command, confused)) {
                     Ok((status, data)) => (status.into(), data),
                     Err(status) => (status.into(), Zeroizing::default()),
                 }
@@ -169,11 +193,13 @@ impl EmulatedSam {
         &mut self,
         rng: &mut dyn CryptoRng,
         command: Command,
+        confused: bool,
     ) -> Result<(Sw3, Zeroizing<Vec<u8>>), Sw3> {
         let ok = |data: &[u8]| Ok((Sw3::Ok, Zeroizing::new(data.to_vec())));
         match command {
             Command::Reset => {
                 self.forget_card();
+                self.number = None;
                 ok(&[])
             }
             Command::Status => ok(&[]),
@@ -191,9 +217,11 @@ impl EmulatedSam {
                 }
                 _ => Err(Sw3::SelectFailed),
             },
-            Command::ReadTextPhoto => self.read(false),
-            Command::ReadTextPhotoFingerprint => self.read(true),
+            Command::ReadTextPhoto => self.read(false, confused),
+            Command::ReadTextPhotoFingerprint => self.read(true, confused),
+            Command::CardNumber => ok(&self.number.ok_or(Sw3::ItemEmpty)?),
             Command::RemoteCard(configuration) => {
+                self.number = None;
                 let mut challenge = [0; CHALLENGE_LEN];
                 rng.fill_bytes(&mut challenge);
                 self.progress = Progress::Nothing;
@@ -256,16 +284,29 @@ impl EmulatedSam {
     }
 
     /// Reads the selected card. As with a real module, the next read needs a new find and select;
-    /// unlike one, the remote card is forgotten too, so that no later read can touch it.
-    fn read(&mut self, fingerprint: bool) -> Result<(Sw3, Zeroizing<Vec<u8>>), Sw3> {
+    /// unlike one, the remote card is forgotten too, so that no later read can touch it. Only its
+    /// number can still be asked for.
+    fn read(
+        &mut self,
+        fingerprint: bool,
+        confused: bool,
+    ) -> Result<(Sw3, Zeroizing<Vec<u8>>), Sw3> {
         let card = self.selected()?;
         if card.total != Some(card.chunks) {
             return Err(Sw3::ReadFailed);
         }
         let plain = self.scheme.decrypt(&card.configuration, &card.data);
+        let number = card_number(&card.configuration);
         self.forget_card();
         let plain = plain.map_err(|_| Sw3::ReadFailed)?;
-        Ok((Sw3::Ok, plain.to_sam(fingerprint)))
+        let given = match self.last.take() {
+            Some(before) if confused => before,
+            _ => LastRead { plain, number },
+        };
+        self.number = Some(given.number);
+        let data = given.plain.to_sam(fingerprint);
+        self.last = Some(given);
+        Ok((Sw3::Ok, data))
     }
 
     fn selected(&self) -> Result<&RemoteCard, Sw3> {

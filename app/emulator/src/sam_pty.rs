@@ -6,6 +6,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use countersign_crypto::CryptoRng;
 use rustix::event::{PollFd, PollFlags, poll};
@@ -34,10 +35,23 @@ impl SamPty {
     /// # Errors
     /// [`io::Error`] if the system gives no pty or thread.
     pub fn start(sam: EmulatedSam, rng: Box<dyn CryptoRng + Send>) -> io::Result<Self> {
+        Self::start_paced(sam, rng, Duration::ZERO)
+    }
+
+    /// The same with a module that answers each command only after `answer_after`, as a real one
+    /// takes its time.
+    ///
+    /// # Errors
+    /// [`io::Error`] if the system gives no pty or thread.
+    pub fn start_paced(
+        sam: EmulatedSam,
+        rng: Box<dyn CryptoRng + Send>,
+        answer_after: Duration,
+    ) -> io::Result<Self> {
         let (master, slave, path) = open_pty()?;
         let (stop, stopped) = UnixStream::pair()?;
         let reserved = slave.try_clone()?;
-        let module = Module { master: File::from(master), slave, sam, rng };
+        let module = Module { master: File::from(master), slave, sam, rng, answer_after };
         let thread = std::thread::Builder::new()
             .name("emulated-sam".into())
             .spawn(move || module.run(&stopped))?;
@@ -86,7 +100,7 @@ impl Drop for SamPty {
 }
 
 /// A pty in raw mode: master, slave, and the slave's path.
-fn open_pty() -> io::Result<(OwnedFd, OwnedFd, PathBuf)> {
+pub(crate) fn open_pty() -> io::Result<(OwnedFd, OwnedFd, PathBuf)> {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
     grantpt(&master)?;
     unlockpt(&master)?;
@@ -106,6 +120,7 @@ struct Module {
     slave: OwnedFd,
     sam: EmulatedSam,
     rng: Box<dyn CryptoRng + Send>,
+    answer_after: Duration,
 }
 
 impl Module {
@@ -126,6 +141,7 @@ impl Module {
             for reply in self.sam.handle(&mut *self.rng, &bytes[..count]) {
                 match reply {
                     Reply::Bytes(frame) => {
+                        std::thread::sleep(self.answer_after);
                         if self.master.write_all(&frame).is_err() {
                             return;
                         }

@@ -16,9 +16,9 @@ pub struct Config {
     pub readers: Readers,
     /// How devices may connect.
     pub gateway: Gateway,
-    /// The SAM modules attached to this machine.
+    /// The SAM modules: attached to this machine, and at SAM hosts.
     #[serde(rename = "sam")]
-    pub sams: Vec<Sam>,
+    pub sams: Vec<SamAt>,
 }
 
 /// Policy for readers.
@@ -40,11 +40,16 @@ pub struct Gateway {
     /// The protection policies that devices may choose (A7), by name, the preferred one first.
     #[serde(deserialize_with = "policies")]
     pub policies: Vec<Policy>,
+    /// Whether readers may also come over UDP, on the port with the same number: those behind a
+    /// host do (C16). On by default: nothing is kept for a stranger, and none is answered with more
+    /// than three times what he sent.
+    pub datagrams: bool,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { handshakes: vec![Mode::C1, Mode::C2], policies: vec![Policy::default()] }
+        let handshakes = vec![Mode::C1, Mode::C2];
+        Self { handshakes, policies: vec![Policy::default()], datagrams: true }
     }
 }
 
@@ -75,15 +80,68 @@ fn named<'de, D: Deserializer<'de>, T: PartialEq>(
     Ok(found)
 }
 
-/// One SAM module.
+/// Most connections to one SAM host.
+const HOST_CONNECTIONS_MAX: u8 = 32;
+
+/// Where SAM modules are: a `[[sam]]` section.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(try_from = "SamSection")]
+pub enum SamAt {
+    /// At a port of this machine.
+    Port(Sam),
+    /// At a SAM host.
+    Host(SamHostAt),
+}
+
+/// One SAM module at a port of this machine.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sam {
     /// Path of the serial port.
     pub port: String,
     /// Speed; the modules' default is 115200.
-    #[serde(default = "default_baud")]
     pub baud: u32,
+}
+
+/// The modules of a SAM host (C12).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SamHostAt {
+    /// `host:port`.
+    pub host: String,
+    /// The id in the host's certificate: its serial number.
+    pub id: String,
+    /// How many connections to keep: as many reads it serves at once.
+    pub modules: u8,
+}
+
+/// A `[[sam]]` section as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SamSection {
+    port: Option<String>,
+    baud: Option<u32>,
+    host: Option<String>,
+    id: Option<String>,
+    modules: Option<u8>,
+}
+
+impl TryFrom<SamSection> for SamAt {
+    type Error = String;
+
+    fn try_from(section: SamSection) -> Result<Self, String> {
+        match section {
+            SamSection { port: Some(port), baud, host: None, id: None, modules: None } => {
+                Ok(Self::Port(Sam { port, baud: baud.unwrap_or_else(default_baud) }))
+            }
+            SamSection { port: None, baud: None, host: Some(host), id: Some(id), modules } => {
+                let modules = modules.unwrap_or(1);
+                if !(1..=HOST_CONNECTIONS_MAX).contains(&modules) {
+                    return Err(format!("modules is a number from 1 to {HOST_CONNECTIONS_MAX}"));
+                }
+                Ok(Self::Host(SamHostAt { host, id, modules }))
+            }
+            _ => Err("a [[sam]] has a port (and a baud), or a host, its id (and modules)".into()),
+        }
+    }
 }
 
 const fn default_baud() -> u32 {
@@ -123,7 +181,7 @@ impl Config {
     /// The file as `init` writes it, with what each setting means.
     #[must_use]
     pub fn initial(&self) -> String {
-        let sams: String = self.sams.iter().map(Sam::section).collect();
+        let sams: String = self.sams.iter().map(SamAt::section).collect();
         let database = match &self.database {
             Some(url) => format!("database = {}\n", quoted(url)),
             None => "# database = \"postgres://user@host/countersign\"  # else store.sqlite here\n"
@@ -146,20 +204,37 @@ impl Config {
              # encrypt (the same with keys of its own); mac (readable on the wire!);\n\
              # certificate-sealed (encrypt+mac, and the handshake's secret sealed to an\n\
              # encryption certificate as well: suite sm2 only).\n\
-             policies = [{policies}]\n\n\
+             policies = [{policies}]\n\
+             # Whether they may also come over UDP, on the port with the same number, as readers\n\
+             # behind a host do (countersign host).\n\
+             datagrams = {}\n\n\
              # One section per SAM module attached to this machine:\n\
              # [[sam]]\n\
              # port = \"/dev/ttyUSB0\"\n\
              # baud = 115200\n\
+             # Or one per SAM host, with how many of its modules to use at once:\n\
+             # [[sam]]\n\
+             # host = \"sam1:8445\"\n\
+             # id = \"SAMHOST-1\"\n\
+             # modules = 2\n\
              {sams}",
-            self.readers.plaintext_cache
+            self.readers.plaintext_cache, self.gateway.datagrams
         )
     }
 }
 
-impl Sam {
+impl SamAt {
     fn section(&self) -> String {
-        format!("\n[[sam]]\nport = {}\nbaud = {}\n", quoted(&self.port), self.baud)
+        match self {
+            Self::Port(Sam { port, baud }) => {
+                format!("\n[[sam]]\nport = {}\nbaud = {baud}\n", quoted(port))
+            }
+            Self::Host(SamHostAt { host, id, modules }) => format!(
+                "\n[[sam]]\nhost = {}\nid = {}\nmodules = {modules}\n",
+                quoted(host),
+                quoted(id)
+            ),
+        }
     }
 }
 
@@ -190,14 +265,18 @@ mod tests {
 
     #[test]
     fn what_init_writes_is_what_serve_reads() {
-        let sam = |port: &str| Sam { port: port.to_owned(), baud: 9600 };
+        let sam = |port: &str| SamAt::Port(Sam { port: port.to_owned(), baud: 9600 });
+        let at = SamHostAt { host: "sam\"1:8445".into(), id: "H-1".into(), modules: 3 };
         let all = ["certificate-sealed", "mac", "encrypt", "encrypt+mac"].map(policy_of);
         let all = all.map(Result::unwrap).to_vec();
-        let other = Gateway { handshakes: vec![Mode::C2], policies: all };
+        let other = Gateway { handshakes: vec![Mode::C2], policies: all, datagrams: false };
         for (database, sams) in [
             (None, vec![]),
             (Some("postgres://cs@127.0.0.1:5432/db".to_owned()), vec![sam("/dev/ttyUSB0")]),
-            (Some("postgres://cs:\u{7f}\"\\é@h/db".to_owned()), vec![sam("a\"b"), sam("c'\n")]),
+            (
+                Some("postgres://cs:\u{7f}\"\\é@h/db".to_owned()),
+                vec![sam("a\"b"), SamAt::Host(at), sam("c'\n")],
+            ),
         ] {
             let readers = Readers { plaintext_cache: true };
             for gateway in [Gateway::default(), other.clone()] {
@@ -207,7 +286,29 @@ mod tests {
             }
         }
         let text = "[[sam]]\nport = \"/dev/ttyUSB0\"\n";
-        assert_eq!(Config::parse(text).unwrap().sams[0].baud, 115_200);
+        let expected = Sam { port: "/dev/ttyUSB0".into(), baud: 115_200 };
+        assert_eq!(Config::parse(text).unwrap().sams, [SamAt::Port(expected)]);
+        let text = "[[sam]]\nhost = \"sam1:8445\"\nid = \"H-1\"\n";
+        let expected = SamHostAt { host: "sam1:8445".into(), id: "H-1".into(), modules: 1 };
+        assert_eq!(Config::parse(text).unwrap().sams, [SamAt::Host(expected)]);
+    }
+
+    #[test]
+    fn a_sam_is_at_a_port_or_at_a_host_and_not_in_between() {
+        for (section, words) in [
+            ("", "has a port"),
+            ("baud = 9600", "has a port"),
+            ("host = \"h:1\"", "its id"),
+            ("id = \"H\"", "its id"),
+            ("host = \"h:1\"\nid = \"H\"\nport = \"p\"", "has a port"),
+            ("port = \"p\"\nmodules = 2", "has a port"),
+            ("host = \"h:1\"\nid = \"H\"\nmodules = 0", "from 1 to 32"),
+            ("host = \"h:1\"\nid = \"H\"\nmodules = 33", "from 1 to 32"),
+            ("host = \"h:1\"\nid = \"H\"\nmodule = 3", "module"),
+        ] {
+            let error = Config::parse(&format!("[[sam]]\n{section}\n")).unwrap_err();
+            assert!(error.starts_with("line ") && error.contains(words), "{section}: {error}");
+        }
     }
 
     #[test]
@@ -224,6 +325,7 @@ mod tests {
             ("handshakes = []", "at least one"),
             ("policies = [\"mac\", \"mac\"]", "twice"),
             ("handshakes = \"c1\"", "expected a sequence"),
+            ("datagrams = \"yes\"", "expected a boolean"),
         ] {
             let error = Config::parse(&format!("[gateway]\n{setting}\n")).unwrap_err();
             assert!(error.starts_with("line 2: ") && error.contains(known), "{setting}: {error}");

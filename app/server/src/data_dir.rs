@@ -4,6 +4,7 @@
 //! DIR/            0700
 //!   COUNTERSIGN   marker with the format's version and the suite
 //!   config.toml   settings
+//!   risk.toml     rules over readers
 //!   ca/           certificates, PEM
 //!   tls/          the HTTPS tree, PEM, and its names
 //!   keys/         private keys, sealed, and how the sealing key is derived
@@ -24,7 +25,7 @@ use std::sync::Arc;
 use countersign_channel::EncryptionCredential;
 use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, Suite, UnixTime, aws_lc};
 use countersign_pki::{PkiError, TlsName, certified_point};
-use countersign_service::Authority;
+use countersign_service::{Authority, RiskRules};
 use pem::Pem;
 use thiserror::Error;
 
@@ -32,6 +33,7 @@ use self::files::{io_error, read_bytes, read_text, replace};
 pub use self::new::{Init, NewDataDir};
 use crate::ca::{Maker, TLS_RENEW_BEFORE, https_provider};
 use crate::config::Config;
+use crate::risk_file::{INITIAL_RULES, parse_rules};
 use crate::seal::{Derivation, SealError, Sealer};
 
 const MARKER: &str = "COUNTERSIGN";
@@ -40,6 +42,8 @@ const FORMAT: &str = "countersign data directory, format 1\n";
 const ENCRYPTION: &str = "server-encryption";
 const KDF: &str = "keys/derivation.toml";
 const TLS_NAMES: &str = "tls/names";
+/// The rules over readers.
+const RISK: &str = "risk.toml";
 /// Mode bits that let others than its owner into the directory.
 const OTHERS: u32 = 0o077;
 
@@ -87,6 +91,14 @@ pub enum DataError {
         /// Line and field.
         detail: String,
     },
+    /// `risk.toml` holds no rules that fit.
+    #[error("{path}: {detail}")]
+    Rules {
+        /// The file.
+        path: PathBuf,
+        /// Line, rule and field.
+        detail: String,
+    },
     /// The keys cannot be opened.
     #[error(transparent)]
     Seal(#[from] SealError),
@@ -123,6 +135,7 @@ impl DataError {
             Self::Exposed { .. } => "data-permissions",
             Self::OtherOwner { .. } => "data-owner",
             Self::Config { .. } => "config",
+            Self::Rules { .. } => "risk-rules",
             Self::Seal(_) => "passphrase",
             Self::Damaged { .. } => "data-damaged",
             Self::Pki(error) => error.check(),
@@ -218,6 +231,21 @@ impl DataDir {
     #[must_use]
     pub fn checkpoints_path(&self) -> PathBuf {
         self.path.join("audit/checkpoints")
+    }
+
+    /// The rules over readers. A directory from before there were such has the initial ones.
+    ///
+    /// # Errors
+    /// [`DataError::Rules`] with line, rule and field.
+    pub fn risk_rules(&self) -> Result<RiskRules, DataError> {
+        let path = self.path.join(RISK);
+        let text = match read_text(&path) {
+            Err(DataError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                INITIAL_RULES.to_owned()
+            }
+            read => read?,
+        };
+        parse_rules(&text).map_err(|detail| DataError::Rules { path, detail })
     }
 
     /// The passphrase that `init` made up, if it did.

@@ -1,4 +1,4 @@
-//! What a server does by itself: chaining the audit, ending abandoned reads.
+//! What a server does by itself: chaining the audit, ending abandoned reads, removing old events.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,9 +13,13 @@ use crate::http::metrics::{CHECKPOINTS_LOST, UPKEEP_PERIOD, upkeep as upkeep_onc
 
 /// How often the audit's waiting rows are linked.
 const CHAIN_EVERY: Duration = Duration::from_millis(500);
+/// How often the store is asked which SAM modules are out of service.
+const DRAINS_EVERY: Duration = Duration::from_secs(1);
 /// How often abandoned reads are looked for, and how old they then are.
 const ABANDON_EVERY: Duration = Duration::from_secs(30);
 const ABANDONED_AFTER: Duration = Duration::from_secs(300);
+/// How often events that no rule needs any more are removed.
+const CLEAN_UP_EVERY: Duration = Duration::from_secs(60);
 
 /// Calls `work` every `period` until `stop` turns true, and once more then.
 pub(crate) async fn every<F>(
@@ -86,6 +90,28 @@ pub(crate) async fn abandon(service: Arc<Service>, stop: watch::Receiver<bool>) 
             Ok(0) => {}
             Ok(reads) => tracing::info!(reads, "abandoned reads were ended"),
             Err(error) => tracing::warn!(%error, "abandoned reads could not be ended"),
+        }
+    })
+    .await;
+}
+
+/// Removes what the rules need no more and notes the end of decisions whose time is over.
+pub(crate) async fn clean_up_risk(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(CLEAN_UP_EVERY, stop, || async {
+        match service.clean_up_risk().await {
+            Ok((0, 0)) => {}
+            Ok((events, decisions)) => tracing::info!(events, decisions, "risk was cleaned up"),
+            Err(error) => tracing::warn!(%error, "risk could not be cleaned up"),
+        }
+    })
+    .await;
+}
+
+/// Follows what operators did to SAM modules on other servers.
+pub(crate) async fn drains(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(DRAINS_EVERY, stop, || async {
+        if let Err(error) = service.refresh_drains().await {
+            tracing::warn!(%error, "which SAM modules are out of service could not be read");
         }
     })
     .await;

@@ -16,10 +16,12 @@ pub mod http;
 mod https;
 mod jobs;
 mod per_source;
+mod risk_file;
+mod sam_host;
 mod seal;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, TcpListener};
+use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -29,24 +31,30 @@ use countersign_idcard::sam::SamConfig;
 use countersign_idcard::server::ReadPolicy;
 use countersign_net::{SystemClock, SystemRng, serial};
 use countersign_pki::PkiError;
-use countersign_service::{Ambient, Policy, SamConnector, SamPool, SamPort, Service};
+use countersign_service::{Ambient, Policy, RiskRules, SamConnector, SamPool, SamPort, Service};
 use countersign_store::{Store, StoreError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
+use sam_host::RemoteSam;
+
 pub use audit_file::{append_checkpoint, read_checkpoints};
-pub use config::{Config, Gateway, Readers, Sam};
+pub use config::{Config, Gateway, Readers, Sam, SamAt, SamHostAt};
 pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
 pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT, PER_SOURCE_MAX, SESSION_MAX};
 pub use https::HTTP_CONNECTIONS_MAX;
+pub use risk_file::{INITIAL_RULES, parse_rules};
+pub use sam_host::{SAM_HOST_PORT, SamHost, SamHostOptions};
 pub use seal::SealError;
 
 /// HTTPS port unless chosen otherwise (interfaces.md).
 pub const HTTPS_PORT: u16 = 8443;
 /// Device gateway's port unless chosen otherwise.
 pub const GATEWAY_PORT: u16 = 8444;
+/// How many port numbers are tried for one that is free for TCP and UDP.
+const PORT_TRIES: u32 = 16;
 /// How long requests under way may take when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
 
@@ -85,6 +93,9 @@ pub enum StartError {
     /// The devices' channel cannot be served like this.
     #[error("the devices' channel: {0}")]
     Channel(countersign_channel::Error),
+    /// Which SAM modules are out of service could not be read.
+    #[error("SAM modules out of service: {0}")]
+    Drains(countersign_service::ServiceError),
     /// The HTTPS certificate or key is refused by the TLS library.
     #[error("the HTTPS certificate: {0}")]
     Tls(#[from] rustls::Error),
@@ -108,6 +119,7 @@ impl StartError {
             Self::PlainHttp(_) => "plain-http",
             Self::Pki(error) => error.check(),
             Self::Channel(error) => error.check(),
+            Self::Drains(error) => error.check(),
             Self::Tls(_) => "tls-certificate",
         }
     }
@@ -117,7 +129,7 @@ impl StartError {
     pub const fn is_environment(&self) -> bool {
         match self {
             Self::Data(error) => error.is_environment(),
-            Self::Store(_) | Self::Listen { .. } => true,
+            Self::Store(_) | Self::Listen { .. } | Self::Drains(_) => true,
             Self::PlainHttp(_) | Self::Pki(_) | Self::Channel(_) | Self::Tls(_) => false,
         }
     }
@@ -143,11 +155,13 @@ pub async fn open_service(
     data: &DataDir,
     passphrase: &Secret,
     database: Option<&str>,
-    sams: &[Sam],
+    sams: &[SamAt],
 ) -> Result<(Arc<Service>, Keys), StartError> {
     let ambient = ambient();
     let keys = data.open_keys(passphrase, ambient.clock.now(), None)?;
-    let service = service_over(data, &keys, database, sams, ambient).await?;
+    // Nothing that is done on the directory itself is a reader's.
+    let rules = RiskRules::default();
+    let service = service_over(data, &keys, database, sams, ambient, rules).await?;
     Ok((service, keys))
 }
 
@@ -155,17 +169,25 @@ async fn service_over(
     data: &DataDir,
     keys: &Keys,
     database: Option<&str>,
-    sams: &[Sam],
+    sams: &[SamAt],
     ambient: Ambient,
+    risk: RiskRules,
 ) -> Result<Arc<Service>, StartError> {
     let store = open_store(data, database).await?;
-    let connectors = sams.iter().map(|sam| Arc::new(SerialSam(sam.clone())) as _).collect();
-    let pool = SamPool::start(connectors, SamConfig::default(), &ambient);
+    let (mut connectors, mut hosts) = (Vec::new(), Vec::new());
+    for sam in sams {
+        match sam {
+            SamAt::Port(sam) => connectors.push(Arc::new(SerialSam(sam.clone())) as _),
+            SamAt::Host(at) => hosts.extend(RemoteSam::all(at, &keys.authority, &store)),
+        }
+    }
+    let pool = SamPool::start_with_hosts(connectors, hosts, SamConfig::default(), &ambient);
     let policy = Policy {
         read: ReadPolicy {
             cache_plaintext: data.config.readers.plaintext_cache,
             ..ReadPolicy::default()
         },
+        risk,
         ..Policy::default()
     };
     let authority = keys.authority.clone();
@@ -173,7 +195,7 @@ async fn service_over(
 }
 
 /// A SAM module on a serial port.
-struct SerialSam(Sam);
+pub(crate) struct SerialSam(Sam);
 
 impl SamConnector for SerialSam {
     fn name(&self) -> &str {
@@ -220,6 +242,8 @@ pub struct Server {
     service: Arc<Service>,
     https: SocketAddr,
     gateway: SocketAddr,
+    devices: Arc<gateway::Gateway>,
+    datagrams: bool,
     plain_http: bool,
     stop: watch::Sender<bool>,
     http_handle: axum_server::Handle<SocketAddr>,
@@ -240,29 +264,37 @@ impl Server {
             return Err(StartError::PlainHttp(options.listen));
         }
         descriptors::warn_if_few();
+        let rules = data.risk_rules()?;
         // Ports first: a second `serve` must fail before it touches the database.
         let http_listener = listen(options.listen, options.https_port)?;
-        let gateway_listener = listen(options.listen, options.gateway_port)?;
+        let datagrams = data.config.gateway.datagrams;
+        let (gateway_listener, gateway_socket) =
+            listen_gateway(options.listen, options.gateway_port, datagrams)?;
         let (https, gateway) = (local(&http_listener)?, local(&gateway_listener)?);
-        let sams: Vec<Sam> = data.config.sams.iter().chain(&options.sams).cloned().collect();
+        let own = options.sams.iter().cloned().map(SamAt::Port);
+        let sams: Vec<SamAt> = data.config.sams.iter().cloned().chain(own).collect();
         let database = options.database.as_deref();
         let ambient = ambient();
         let mut rng = (ambient.rng)();
         let now = ambient.clock.now();
         let keys = data.open_keys(passphrase, now, Some(&mut *rng))?;
         drop(rng); // it is not held across an await
-        let service = service_over(data, &keys, database, &sams, ambient).await?;
+        let service = service_over(data, &keys, database, &sams, ambient, rules).await?;
 
+        service.refresh_drains().await.map_err(StartError::Drains)?;
         let (stop, stopped) = watch::channel(false);
         let metrics = http::metrics::install();
         let router = http::router(service.clone(), metrics.clone());
         let http_handle = axum_server::Handle::new();
         let devices = Arc::new(gateway::Gateway::new(service.clone(), &data.config.gateway)?);
-        let gateway_listener = tokio::net::TcpListener::from_std(gateway_listener)
-            .map_err(|source| StartError::Listen { address: gateway, source })?;
+        let unheard = |source| StartError::Listen { address: gateway, source };
+        let gateway_listener =
+            tokio::net::TcpListener::from_std(gateway_listener).map_err(unheard)?;
+        let gateway_socket =
+            gateway_socket.map(tokio::net::UdpSocket::from_std).transpose().map_err(unheard)?;
         let tls = if options.plain_http { None } else { Some(tls_config(&keys.tls)?) };
         let holder = format!("{}/{}", service.authority().server_id, std::process::id());
-        let tasks = vec![
+        let mut tasks = vec![
             tokio::spawn(https::serve(
                 http_listener,
                 router,
@@ -270,18 +302,34 @@ impl Server {
                 http_handle.clone(),
                 https::Limits::default(),
             )),
-            tokio::spawn(devices.serve(gateway_listener, stopped.clone())),
+            tokio::spawn(devices.clone().expire_challenges(stopped.clone())),
+            tokio::spawn(devices.clone().serve_streams(gateway_listener, stopped.clone())),
             tokio::spawn(jobs::chain(
                 service.clone(),
                 holder,
                 data.checkpoints_path(),
                 stopped.clone(),
             )),
+            tokio::spawn(jobs::drains(service.clone(), stopped.clone())),
             tokio::spawn(jobs::abandon(service.clone(), stopped.clone())),
-            tokio::spawn(jobs::upkeep(metrics, stopped)),
+            tokio::spawn(jobs::clean_up_risk(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::upkeep(metrics, stopped.clone())),
         ];
+        if let Some(socket) = gateway_socket {
+            tasks.push(tokio::spawn(devices.clone().serve_datagrams(socket, stopped)));
+        }
         let plain_http = options.plain_http;
-        Ok(Self { service, https, gateway, plain_http, stop, http_handle, tasks })
+        Ok(Self {
+            service,
+            https,
+            gateway,
+            devices,
+            datagrams,
+            plain_http,
+            stop,
+            http_handle,
+            tasks,
+        })
     }
 
     /// The use cases.
@@ -303,9 +351,24 @@ impl Server {
         self.gateway
     }
 
-    /// Stops accepting, lets requests under way finish within a few seconds, chains the audit once
+    /// How many places of [`CONNECTIONS_MAX`] are taken by contacts with devices, over TCP and UDP
+    /// together; the next TCP connection's place is among them.
+    #[must_use]
+    pub fn contacts(&self) -> usize {
+        self.devices.contacts()
+    }
+
+    /// Whether devices may also come over UDP, at the same address.
+    #[must_use]
+    pub const fn takes_datagrams(&self) -> bool {
+        self.datagrams
+    }
+
+    /// Leases no SAM module any more and lets reads that have one finish, within a few seconds;
+    /// then stops accepting, lets requests under way finish within a few seconds, chains the audit once
     /// more.
     pub async fn stop(mut self) {
+        self.service.sams().close(GRACE).await;
         let _all_ended = self.stop.send(true);
         self.http_handle.graceful_shutdown(Some(GRACE));
         for task in std::mem::take(&mut self.tasks) {
@@ -328,6 +391,31 @@ fn listen(ip: IpAddr, port: u16) -> Result<TcpListener, StartError> {
     let listener = TcpListener::bind(address)
         .and_then(|listener| listener.set_nonblocking(true).map(|()| listener));
     listener.map_err(|source| StartError::Listen { address, source })
+}
+
+/// The gateway's listener and, for datagrams, a socket on the port with the same number.
+fn listen_gateway(
+    ip: IpAddr,
+    port: u16,
+    datagrams: bool,
+) -> Result<(TcpListener, Option<UdpSocket>), StartError> {
+    let mut tries = if port == 0 { PORT_TRIES } else { 1 };
+    loop {
+        let listener = listen(ip, port)?;
+        if !datagrams {
+            return Ok((listener, None));
+        }
+        let address = local(&listener)?;
+        tries -= 1;
+        let bound = UdpSocket::bind(address)
+            .and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        match bound {
+            Ok(socket) => return Ok((listener, Some(socket))),
+            // The number was free for TCP only; the system picks another one.
+            Err(source) if source.kind() == io::ErrorKind::AddrInUse && tries > 0 => {}
+            Err(source) => return Err(StartError::Listen { address, source }),
+        }
+    }
 }
 
 fn local(listener: &TcpListener) -> Result<SocketAddr, StartError> {

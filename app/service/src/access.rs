@@ -15,10 +15,16 @@ pub enum Scope {
     ReadersEnrol,
     /// Block and unblock readers, revoke certificates.
     ReadersBlock,
+    /// Tell how readers were made, what is reported against them and what was paid at them.
+    ReadersReport,
     /// See reads. Never their content: that is not kept.
     ReadsRead,
     /// See metrics.
     MetricsRead,
+    /// See SAM modules and the hosts that have such.
+    SamsRead,
+    /// Take SAM modules out of service and put them back; enrol, block and revoke SAM hosts.
+    SamsManage,
 }
 
 impl Scope {
@@ -29,8 +35,11 @@ impl Scope {
             Self::ReadersRead => "readers:read",
             Self::ReadersEnrol => "readers:enrol",
             Self::ReadersBlock => "readers:block",
+            Self::ReadersReport => "readers:report",
             Self::ReadsRead => "reads:read",
             Self::MetricsRead => "metrics:read",
+            Self::SamsRead => "sams:read",
+            Self::SamsManage => "sams:manage",
         }
     }
 
@@ -40,9 +49,12 @@ impl Scope {
             Role::Custodian => !matches!(self, Self::MetricsRead),
             Role::Approver => matches!(self, Self::ReadersRead),
             Role::Auditor => {
-                matches!(self, Self::ReadersRead | Self::ReadsRead | Self::MetricsRead)
+                matches!(
+                    self,
+                    Self::ReadersRead | Self::ReadsRead | Self::MetricsRead | Self::SamsRead
+                )
             }
-            Role::Integrator => !matches!(self, Self::ReadersBlock),
+            Role::Integrator => !matches!(self, Self::ReadersBlock | Self::SamsManage),
         }
     }
 }

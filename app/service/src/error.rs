@@ -48,6 +48,12 @@ impl ServiceError {
         Self::Refused { check, detail: detail.into() }
     }
 
+    /// Whether the same request may pass later without anyone changing anything: what a reader is
+    /// told to try again.
+    pub(crate) fn may_pass_later(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Refused { check: "reader-throttled", .. })
+    }
+
     /// Whether a rule refused what was asked, rather than the environment or a fault failed it.
     /// An absent token is neither: it is noise.
     pub(crate) const fn is_refusal(&self) -> bool {

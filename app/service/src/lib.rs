@@ -17,7 +17,9 @@ mod read_session;
 mod readers;
 mod reads;
 mod refusals;
+mod risk;
 mod sam;
+mod sam_hosts;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -34,10 +36,14 @@ pub use error::ServiceError;
 pub use operators::NewToken;
 pub use read_session::{Answer, ReadEnded, ReadSession};
 pub use readers::{Enrolled, KnownReader};
+pub use risk::*;
 pub use sam::{
-    LEASE_WAIT, QUEUE_MAX, READY_WAIT, SamConnector, SamHealth, SamLease, SamPool, SamPort,
-    SamUnavailable,
+    FLAP_WINDOW, FLAPS_MAX, HEALTH_EVERY, LEASE_MAX, LEASE_WAIT, LEASE_WAIT_SECONDS,
+    PER_READER_MAX, PING_EVERY, PROBATION, Promise, QUARANTINE_FIRST, QUARANTINE_MAX, QUEUE_MAX,
+    READY_WAIT, SamConnector, SamFailure, SamHealth, SamHostConnector, SamHostRefused, SamLease,
+    SamListed, SamModule, SamPool, SamPort, SamState, SamTally, SamUnavailable,
 };
+pub use sam_hosts::vouch_for_sam_host;
 
 /// Where time and randomness come from. The server hands in the real ones, a test its own.
 #[derive(Clone)]
@@ -55,6 +61,8 @@ pub struct Policy {
     pub read: ReadPolicy,
     /// How long a device certificate holds.
     pub certificate_validity: Duration,
+    /// The rules over each reader and the bound of its reads (C5); by default the bound only.
+    pub risk: RiskRules,
 }
 
 impl Default for Policy {
@@ -62,6 +70,7 @@ impl Default for Policy {
         Self {
             read: ReadPolicy::default(),
             certificate_validity: Duration::from_secs(365 * 86_400),
+            risk: RiskRules::default(),
         }
     }
 }

@@ -41,6 +41,28 @@ pub struct KnownReader {
     pub entry: DirectoryEntry,
 }
 
+/// What differs between kinds of devices when one is enrolled.
+pub(crate) struct DeviceSort {
+    pub(crate) kind: DeviceKind,
+    pub(crate) role: Role,
+    pub(crate) id: IdKind,
+    /// For people.
+    pub(crate) name: &'static str,
+    /// Who may enrol one.
+    pub(crate) enrols: Scope,
+    /// The audit's action.
+    pub(crate) enrol: &'static str,
+}
+
+const READER: DeviceSort = DeviceSort {
+    kind: DeviceKind::Reader,
+    role: Role::Reader,
+    id: IdKind::Reader,
+    name: "reader",
+    enrols: Scope::ReadersEnrol,
+    enrol: "reader.enrol",
+};
+
 /// What the first transaction of an enrolment decided.
 enum Decision {
     /// The same key was enrolled before: the same certificate again.
@@ -67,10 +89,21 @@ impl Service {
         request: &[u8],
         encryption: Option<&[u8]>,
     ) -> Result<Enrolled, ServiceError> {
+        self.enrol_device(&READER, actor, request, encryption).await
+    }
+
+    /// Enrols a device of any kind.
+    pub(crate) async fn enrol_device(
+        &self,
+        sort: &'static DeviceSort,
+        actor: &Actor,
+        request: &[u8],
+        encryption: Option<&[u8]>,
+    ) -> Result<Enrolled, ServiceError> {
         let mut subject = UNREAD_REQUEST.to_owned();
-        let enrolled = self.enrol(actor, request, encryption, &mut subject).await;
+        let enrolled = self.enrol(sort, actor, request, encryption, &mut subject).await;
         if let Err(error) = &enrolled {
-            self.refused_operator(actor, "reader.enrol", &subject, error).await;
+            self.refused_operator(actor, sort.enrol, &subject, error).await;
         }
         enrolled
     }
@@ -78,38 +111,34 @@ impl Service {
     /// `subject` becomes the id in the request as soon as it is known.
     async fn enrol(
         &self,
+        sort: &'static DeviceSort,
         actor: &Actor,
         request: &[u8],
         encryption: Option<&[u8]>,
         subject: &mut String,
     ) -> Result<Enrolled, ServiceError> {
-        actor.require(Scope::ReadersEnrol)?;
+        actor.require(sort.enrols)?;
         let requested = self.parse(request)?;
         requested.identity().id().clone_into(subject);
-        if requested.identity().role() != Role::Reader {
-            let detail = "the request is not for a reader";
+        if requested.identity().role() != sort.role {
+            let detail = format!("the request is not for a {}", sort.name);
             return Err(ServiceError::refused("request-role", detail));
         }
         let now = self.now();
         let validity = Validity::from(now, self.policy.certificate_validity);
         let number = CertificateNumber::random(&mut *self.rng());
         let issuer = self.authority.issuer()?;
-        let prepared = issuer.prepare(&requested, Role::Reader, number, validity)?;
+        let prepared = issuer.prepare(&requested, sort.role, number, validity)?;
         let second = encryption.map(|second| {
             let second = self.parse_second(second, &requested)?;
             let number = CertificateNumber::random(&mut *self.rng());
-            Ok::<_, ServiceError>(issuer.prepare_encryption(
-                &second,
-                Role::Reader,
-                number,
-                validity,
-            )?)
+            Ok::<_, ServiceError>(issuer.prepare_encryption(&second, sort.role, number, validity)?)
         });
         let second = second.transpose()?;
-        let decision = self.intend(actor, &requested, &prepared, second.as_ref(), now).await?;
+        let decision = self.intend(sort, actor, &requested, &prepared, second.as_ref()).await?;
         let mut enrolled = match decision {
             Decision::Already(enrolled) => *enrolled,
-            Decision::Sign(device) => self.sign(actor, *device, prepared, now).await?,
+            Decision::Sign(device) => self.sign(sort, actor, *device, prepared).await?,
         };
         if let Some(second) = second {
             let certificate = self.sign_second(actor, &enrolled.device, second, now).await?;
@@ -149,16 +178,17 @@ impl Service {
 
     async fn intend(
         &self,
+        sort: &'static DeviceSort,
         actor: &Actor,
         requested: &Requested,
         prepared: &Prepared,
         second: Option<&Prepared>,
-        now: UnixTime,
     ) -> Result<Decision, ServiceError> {
+        let now = self.now();
         let serial = requested.identity().id().to_owned();
         let fresh = Device {
-            id: self.new_id(IdKind::Reader),
-            kind: DeviceKind::Reader,
+            id: self.new_id(sort.id),
+            kind: sort.kind,
             serial,
             status: DeviceStatus::Enrolled,
             block_reason: None,
@@ -177,7 +207,7 @@ impl Service {
             .map(|second| done(now, actor, "certificate.intend", &second.number().to_string()));
         self.store
             .run_tx("enrol_intend", move |tx| {
-                let found = match tx.device_by_serial(DeviceKind::Reader, &fresh.serial)? {
+                let found = match tx.device_by_serial(fresh.kind, &fresh.serial)? {
                     None => {
                         tx.insert_device(&fresh)?;
                         Err(fresh.clone())
@@ -203,11 +233,12 @@ impl Service {
 
     async fn sign(
         &self,
+        sort: &'static DeviceSort,
         actor: &Actor,
         device: Device,
         prepared: Prepared,
-        now: UnixTime,
     ) -> Result<Enrolled, ServiceError> {
+        let now = self.now();
         let number = prepared.number().to_string();
         let not_after = prepared.validity().not_after;
         let certificate = prepared.sign(&*self.authority.device_issuer_key, &mut *self.rng())?;
@@ -221,7 +252,7 @@ impl Service {
             created: true,
         };
         let (number, der) = (enrolled.number.clone(), enrolled.certificate.clone());
-        let entry = done(now, actor, "reader.enrol", &enrolled.device.id);
+        let entry = done(now, actor, sort.enrol, &enrolled.device.id);
         self.store
             .run_tx("enrol_record", move |tx| {
                 tx.record_issued_certificate(&number, &der, now)?;
@@ -269,6 +300,18 @@ impl Service {
             .await
     }
 
+    /// One reader by its serial number.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`].
+    pub async fn reader_by_serial(&self, serial: &str) -> Result<DeviceRecord, ServiceError> {
+        let serial = serial.to_owned();
+        self.store
+            .read("reader_by_serial", move |tx| tx.device_by_serial(DeviceKind::Reader, &serial))
+            .await?
+            .ok_or(ServiceError::NotFound { what: "reader" })
+    }
+
     /// One reader by its id.
     ///
     /// # Errors
@@ -278,6 +321,7 @@ impl Service {
         self.store
             .read("reader_by_id", move |tx| tx.device_by_id(&id))
             .await?
+            .filter(|record| record.device.kind == DeviceKind::Reader)
             .ok_or(ServiceError::NotFound { what: "reader" })
     }
 
@@ -293,7 +337,7 @@ impl Service {
     ) -> Result<DeviceRecord, ServiceError> {
         let reason = check_reason(reason)?;
         let block = move |tx: &mut Tx<'_>, id: &str, now| tx.block_device(id, &reason, now);
-        self.change_reader(actor, id, "reader.block", block).await
+        self.change_device(&READER, actor, id, "reader.block", block).await
     }
 
     /// Lets a blocked reader in again.
@@ -306,7 +350,7 @@ impl Service {
         id: &str,
     ) -> Result<DeviceRecord, ServiceError> {
         let unblock = |tx: &mut Tx<'_>, id: &str, now| tx.unblock_device(id, now);
-        self.change_reader(actor, id, "reader.unblock", unblock).await
+        self.change_device(&READER, actor, id, "reader.unblock", unblock).await
     }
 
     /// Revokes a reader's live certificate: it must enrol again. Sessions of that certificate that
@@ -322,16 +366,12 @@ impl Service {
         reason: &str,
     ) -> Result<DeviceRecord, ServiceError> {
         let reason = check_reason(reason)?;
-        let revoke = move |tx: &mut Tx<'_>, id: &str, now| {
-            let record = tx.device_by_id(id)?.ok_or(StoreError::NotFound { what: "reader" })?;
-            let live = record.certificate.ok_or(StoreError::NotFound { what: "certificate" })?;
-            tx.revoke_certificate(&live.number, &reason, now)
-        };
-        self.change_reader(actor, id, "reader.revoke", revoke).await
+        self.change_device(&READER, actor, id, "reader.revoke", revoke_live(reason)).await
     }
 
-    async fn change_reader(
+    pub(crate) async fn change_device(
         &self,
+        sort: &'static DeviceSort,
         actor: &Actor,
         id: &str,
         action: &str,
@@ -341,9 +381,12 @@ impl Service {
         let entry = done(now, actor, action, id);
         let id = id.to_owned();
         self.store
-            .run_tx("change_reader", move |tx| {
-                let missing = ServiceError::NotFound { what: "reader" };
-                tx.device_by_id(&id)?.ok_or_else(|| missing.clone())?;
+            .run_tx("change_device", move |tx| {
+                let missing = ServiceError::NotFound { what: sort.name };
+                let found = tx.device_by_id(&id)?;
+                found
+                    .filter(|record| record.device.kind == sort.kind)
+                    .ok_or_else(|| missing.clone())?;
                 change(tx, &id, now)?;
                 tx.append_audit(&entry)?;
                 tx.device_by_id(&id)?.ok_or(missing)
@@ -374,7 +417,7 @@ impl Service {
                 return Err(LookupRefusal::Unavailable);
             }
         };
-        if record.device.status == DeviceStatus::Blocked {
+        if record.blocked(self.now()).is_some() {
             return Err(LookupRefusal::Blocked);
         }
         let issued = |certificate: &Certificate| certificate.state == CertificateState::Issued;
@@ -390,12 +433,23 @@ impl Service {
     }
 }
 
+/// Revokes a device's live certificate.
+pub(crate) fn revoke_live(
+    reason: String,
+) -> impl Fn(&mut Tx<'_>, &str, UnixTime) -> Result<(), StoreError> + Send + 'static {
+    move |tx, id, now| {
+        let record = tx.device_by_id(id)?.ok_or(StoreError::NotFound { what: "device" })?;
+        let live = record.certificate.ok_or(StoreError::NotFound { what: "certificate" })?;
+        tx.revoke_certificate(&live.number, &reason, now)
+    }
+}
+
 /// What the audit says of an encryption certificate beside its number.
 fn encryption_detail(device_id: &str) -> String {
     serde_json::json!({ "usage": "encryption", "device": device_id }).to_string()
 }
 
-fn check_reason(reason: &str) -> Result<String, ServiceError> {
+pub(crate) fn check_reason(reason: &str) -> Result<String, ServiceError> {
     if reason.is_empty() || reason.len() > REASON_MAX || reason.contains(char::is_control) {
         let detail = format!("a reason has 1 to {REASON_MAX} bytes and no control characters");
         return Err(ServiceError::refused("reason-length", detail));
@@ -415,8 +469,9 @@ fn reenrol(
     record: DeviceRecord,
     intent: &CertificateIntent,
 ) -> Result<Result<Enrolled, Device>, ServiceError> {
-    let DeviceRecord { device, certificate } = record;
-    if device.status == DeviceStatus::Blocked {
+    let blocked = record.blocked(intent.at).is_some();
+    let DeviceRecord { device, certificate, .. } = record;
+    if blocked {
         return Err(ServiceError::refused("reader-blocked", "the reader is blocked"));
     }
     let Some(live) = certificate else { return Ok(Err(device)) };

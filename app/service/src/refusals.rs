@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use countersign_channel::Error;
 use countersign_crypto::UnixTime;
-use countersign_store::{AuditEntry, AuditOutcome, IdKind};
+use countersign_store::{AuditEntry, AuditOutcome, IdKind, RiskEvent, RiskKind};
 
-use crate::{Actor, Service, ServiceError, done};
+use crate::{Actor, Service, ServiceError, done, risk};
 
 /// Refusals that one kind of party may have written at once, per process.
 const BURST: u32 = 20;
@@ -103,16 +103,20 @@ pub(crate) struct Refusal<'a> {
     pub(crate) check: &'a str,
     /// For an operator to read.
     pub(crate) reason: String,
+    /// The reader, if it is proven who was refused: a claim counts against nobody.
+    pub(crate) reader: Option<&'a str>,
 }
 
 impl Service {
     /// Audits a handshake or session that failed, and returns the incident id for the peer, empty
-    /// if the bound on such rows is reached. `peer` is an address or, with the address, a device
-    /// id; `proven` says that the handshake was done.
-    pub async fn refused_contact(&self, peer: &str, proven: bool, error: &Error) -> String {
+    /// if the bound on such rows is reached. `peer` is an address. `reader` is the id of the reader
+    /// that has done its handshake: only then it is known who was refused.
+    pub async fn refused_contact(&self, peer: &str, reader: Option<&str>, error: &Error) -> String {
+        let actor = reader.map_or_else(|| peer.to_owned(), |id| format!("{id} at {peer}"));
         self.audit_refusal(Refusal {
-            party: if proven { Party::Reader } else { Party::Stranger },
-            actor: peer,
+            party: if reader.is_some() { Party::Reader } else { Party::Stranger },
+            actor: &actor,
+            reader,
             action: "channel.refuse",
             subject: &self.authority.server_id,
             check: error.check(),
@@ -134,7 +138,8 @@ impl Service {
         }
         let (party, actor) = (Party::Operator, actor.id());
         let (check, reason) = (error.check(), error.to_string());
-        self.audit_refusal(Refusal { party, actor, action, subject, check, reason }).await;
+        let refusal = Refusal { party, actor, action, subject, check, reason, reader: None };
+        self.audit_refusal(refusal).await;
     }
 
     /// Writes a row about a refusal if the bound allows it. The incident id, or an empty text.
@@ -153,15 +158,23 @@ impl Service {
             detail: detail.to_string(),
             ..done(now, &Actor::System, refusal.action, refusal.subject)
         };
+        let event = RiskEvent::one(RiskKind::Refusals, refusal.check);
+        let evaluation = refusal.reader.map(|id| self.evaluation(id, now, &[event.kind]));
         let written = self
             .store
             .run_snapshot("audit_refusal", move |tx| {
                 tx.append_audit(&entry)?;
-                Ok::<_, ServiceError>(())
+                match &evaluation {
+                    None => Ok::<_, ServiceError>(Vec::new()),
+                    Some(evaluation) => Ok(evaluation.note(tx, std::slice::from_ref(&event))?),
+                }
             })
             .await;
         match written {
-            Ok(()) => incident,
+            Ok(decisions) => {
+                risk::log(&decisions);
+                incident
+            }
             Err(error) => {
                 self.refusals.take_back(refusal.party, suppressed);
                 tracing::warn!(%error, "a refusal could not be audited");

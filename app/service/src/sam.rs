@@ -1,17 +1,26 @@
-//! The SAM pool (C12): modules behind ports, leased to one read at a time.
+//! The SAM pool (C12): modules behind ports, and at SAM hosts, leased to one read at a time.
 //!
 //! Each module has a task that owns its port. A lease is exclusive from `Begin` to the plaintext;
-//! a lease that is dropped in between makes the module forget the card. A dead port is reopened
-//! with a growing pause.
+//! a lease that is dropped in between makes the module forget the card, and one that lasts too long
+//! is taken back. A freed module goes at once to the read whose turn it is: readers take turns. A
+//! dead port is reopened with a growing pause; a module that flaps is put aside; one that an
+//! operator drains finishes what is under way and begins nothing new.
 
+mod drain;
+mod health;
 mod module;
+mod queue;
+mod record;
+mod remote;
+mod shared;
 
-use std::collections::VecDeque;
+use std::collections::BTreeSet;
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_idcard::sam::{SamConfig, SamError, SamOperation, SamResult};
+use countersign_idcard::server::READER_TOTAL_TIMEOUT;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
@@ -20,14 +29,30 @@ use tokio::time::{Instant, timeout_at};
 
 use crate::Ambient;
 use module::Module;
+use remote::Remote;
+use shared::{Place, Shared, Slot, Turn};
+
+pub use drain::SamListed;
+pub use health::{SamFailure, SamHealth, SamModule, SamState};
+pub use module::HEALTH_EVERY;
+pub use record::{FLAP_WINDOW, FLAPS_MAX, PROBATION, QUARANTINE_FIRST, QUARANTINE_MAX, SamTally};
+pub use remote::{PING_EVERY, Promise, SamHostConnector, SamHostRefused};
 
 /// How long a read waits for a free module.
 pub const LEASE_WAIT: Duration = Duration::from_secs(10);
-/// How long a read waits while no module is ready at all: a port that is just being reopened is
+/// How long a read waits while no module serves at all: a port that is just being reopened is
 /// back within this, an unplugged one is not.
 pub const READY_WAIT: Duration = Duration::from_secs(2);
 /// Reads that may wait at once; one more is refused.
 pub const QUEUE_MAX: usize = 256;
+/// Reads of one reader that may wait at once; one more is refused.
+pub const PER_READER_MAX: usize = 8;
+/// How long a lease may last: a read with all its reader's turns, and the module's own work.
+pub const LEASE_MAX: Duration = Duration::from_secs(45);
+/// Histogram: how long reads waited for a module, in seconds, those that got none too.
+pub const LEASE_WAIT_SECONDS: &str = "countersign_sam_lease_wait_seconds";
+
+const _: () = assert!(LEASE_MAX.as_secs() > 2 * READER_TOTAL_TIMEOUT.as_secs());
 
 /// A byte stream to a module.
 pub trait SamPort: AsyncRead + AsyncWrite + Unpin + Send {}
@@ -45,19 +70,6 @@ pub trait SamConnector: Send + Sync {
     fn open(&self) -> io::Result<Box<dyn SamPort>>;
 }
 
-/// How a module is.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SamHealth {
-    /// The port's name.
-    pub port: String,
-    /// The module's id once it has answered, as the trade writes it.
-    pub sam_id: Option<String>,
-    /// Whether it can be leased (or is).
-    pub ready: bool,
-    /// The last failure, if it is not ready.
-    pub failure: Option<String>,
-}
-
 /// No module could be leased.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 pub enum SamUnavailable {
@@ -69,107 +81,23 @@ pub enum SamUnavailable {
     Busy,
 }
 
+/// What is asked of a module's task.
+enum Work {
+    /// At a SAM host: lease a module there.
+    Lease { reply: oneshot::Sender<Result<String, SamUnavailable>> },
+    /// One operation under the lease.
+    Operate { operation: SamOperation, reply: oneshot::Sender<Result<SamResult, SamError>> },
+    /// The lease ends: forget the card, and at a SAM host, give the module back.
+    Release { reply: oneshot::Sender<()> },
+}
+
 struct Request {
     /// Of the lease that asks. The module may have been reopened since.
     generation: u64,
-    operation: SamOperation,
-    reply: oneshot::Sender<Result<SamResult, SamError>>,
+    work: Work,
 }
 
-/// What the pool knows of one module.
-struct Slot {
-    health: SamHealth,
-    /// Counts how often the module became ready: a lease holds for one of these only.
-    generation: u64,
-}
-
-#[derive(Default)]
-struct State {
-    slots: Vec<Slot>,
-    /// Indices of modules that are ready and not leased, longest idle first. Empty while a live
-    /// waiter is queued.
-    idle: VecDeque<usize>,
-    /// Reads that wait, in the order in which they came.
-    waiters: VecDeque<oneshot::Sender<Place>>,
-    /// When a module that was ready was lost last.
-    lost_at: Option<Instant>,
-}
-
-#[derive(Default)]
-struct Shared(Mutex<State>);
-
-impl Shared {
-    fn lock(&self) -> MutexGuard<'_, State> {
-        // Every change is one assignment or push, so a poisoned lock holds nothing half-done.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// The module answers: from now on leases of an earlier generation are stale.
-    fn ready(self: &Arc<Self>, index: usize, sam_id: String) -> u64 {
-        let generation = {
-            let slot = &mut self.lock().slots[index];
-            slot.generation += 1;
-            slot.health.sam_id = Some(sam_id);
-            slot.health.ready = true;
-            slot.health.failure = None;
-            slot.generation
-        };
-        self.free(index, generation);
-        generation
-    }
-
-    /// The module does not answer. Nobody is given it until it is ready again.
-    fn lost(&self, index: usize, failure: String) {
-        let mut state = self.lock();
-        state.idle.retain(|idle| *idle != index);
-        let health = &mut state.slots[index].health;
-        health.failure = Some(failure);
-        if std::mem::take(&mut health.ready) {
-            state.lost_at = Some(Instant::now());
-        }
-    }
-
-    /// Gives the module to the read that has waited longest, or notes that it is idle. What
-    /// belongs to an earlier generation, or to a module that is lost, is nobody's to give.
-    fn free(self: &Arc<Self>, index: usize, generation: u64) {
-        loop {
-            let waiter = {
-                let mut state = self.lock();
-                let slot = &state.slots[index];
-                if slot.generation != generation || !slot.health.ready {
-                    return;
-                }
-                match state.waiters.pop_front() {
-                    Some(waiter) => waiter,
-                    None => return state.idle.push_back(index),
-                }
-            };
-            let place = Place { shared: self.clone(), index, generation, held: true };
-            match waiter.send(place) {
-                Ok(()) => return,
-                Err(mut gone) => gone.held = false, // we still hold it: to the next one
-            }
-        }
-    }
-}
-
-/// The right to use one module, for one of its generations. Its drop gives the module on.
-struct Place {
-    shared: Arc<Shared>,
-    index: usize,
-    generation: u64,
-    held: bool,
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        if self.held {
-            self.shared.free(self.index, self.generation);
-        }
-    }
-}
-
-/// The modules attached to this server.
+/// The modules of this server: at its own ports, and at SAM hosts.
 pub struct SamPool {
     shared: Arc<Shared>,
     modules: Vec<mpsc::Sender<Request>>,
@@ -183,95 +111,149 @@ impl SamPool {
         config: SamConfig,
         ambient: &Ambient,
     ) -> Self {
-        let slot = |connector: &Arc<dyn SamConnector>| {
-            let port = connector.name().to_owned();
-            let health = SamHealth { port, sam_id: None, ready: false, failure: None };
-            Slot { health, generation: 0 }
-        };
-        let state = State { slots: connectors.iter().map(slot).collect(), ..State::default() };
-        let shared = Arc::new(Shared(Mutex::new(state)));
-        let start = |(index, connector)| {
+        Self::start_with_hosts(connectors, Vec::new(), config, ambient)
+    }
+
+    /// The same, and a task per connection to a SAM host.
+    #[must_use]
+    pub fn start_with_hosts(
+        connectors: Vec<Arc<dyn SamConnector>>,
+        hosts: Vec<Arc<dyn SamHostConnector>>,
+        config: SamConfig,
+        ambient: &Ambient,
+    ) -> Self {
+        let local = connectors.iter().map(|one| Slot::new(one.name().to_owned(), false));
+        let remote = hosts.iter().map(|one| Slot::new(one.name().to_owned(), true));
+        let shared = Arc::new(Shared::new(local.chain(remote).collect()));
+        let mut modules = Vec::with_capacity(connectors.len() + hosts.len());
+        for connector in connectors {
             let (sender, requests) = mpsc::channel(1);
-            let module = Module { index, connector, config, ambient: ambient.clone(), requests };
+            let (index, ambient) = (modules.len(), ambient.clone());
+            let module = Module { index, connector, config, ambient, requests };
             tokio::spawn(module.run(shared.clone()));
-            sender
-        };
-        let modules = connectors.into_iter().enumerate().map(start).collect();
+            modules.push(sender);
+        }
+        for connector in hosts {
+            let (sender, requests) = mpsc::channel(1);
+            let (index, ambient) = (modules.len(), ambient.clone());
+            let remote = Remote { index, connector, ambient, requests };
+            tokio::spawn(remote.run(shared.clone()));
+            modules.push(sender);
+        }
         Self { shared, modules }
     }
 
-    /// How each module is.
+    /// How each module, or connection to a SAM host, is.
     #[must_use]
     pub fn health(&self) -> Vec<SamHealth> {
-        self.shared.lock().slots.iter().map(|slot| slot.health.clone()).collect()
+        self.shared.health()
     }
 
-    /// Leases the longest idle module, waiting up to [`LEASE_WAIT`]. Who came first is served
-    /// first.
+    /// Every module, those at SAM hosts too, each once.
+    #[must_use]
+    pub fn modules(&self) -> Vec<SamModule> {
+        self.shared.modules()
+    }
+
+    /// How many reads wait for a module.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.shared.waiting()
+    }
+
+    /// Takes exactly these modules, by their ids, out of service: what is under way finishes, and
+    /// nothing new begins.
+    pub fn set_drained(&self, ids: BTreeSet<String>) {
+        self.shared.drain(ids);
+    }
+
+    /// Begins no lease any more, and waits until those under way have ended, at most for this long.
+    pub async fn close(&self, within: Duration) {
+        self.shared.close(within).await;
+    }
+
+    /// Leases the longest idle module, waiting up to [`LEASE_WAIT`]. Readers take turns; the reads
+    /// of one reader are served in the order in which they came.
     ///
     /// # Errors
     /// [`SamUnavailable`].
-    pub async fn lease(&self) -> Result<SamLease, SamUnavailable> {
-        let mut given = match self.take_or_queue()? {
-            Ok(place) => return Ok(self.leased(place)),
+    pub async fn lease(&self, reader: &str) -> Result<SamLease, SamUnavailable> {
+        self.lease_within(reader, LEASE_WAIT).await
+    }
+
+    /// The same with another limit.
+    ///
+    /// # Errors
+    /// [`SamUnavailable`].
+    pub async fn lease_within(
+        &self,
+        reader: &str,
+        wait: Duration,
+    ) -> Result<SamLease, SamUnavailable> {
+        let asked = Instant::now();
+        let leased = self.find(reader, asked + wait).await;
+        metrics::histogram!(LEASE_WAIT_SECONDS).record(asked.elapsed());
+        leased
+    }
+
+    async fn find(&self, reader: &str, until: Instant) -> Result<SamLease, SamUnavailable> {
+        let mut turn = Turn::New;
+        loop {
+            let place = self.place(reader, turn, until).await?;
+            let (remote, sam_id) = self.shared.given(place.index);
+            let requests = self.modules[place.index].clone();
+            let place = Arc::new(place);
+            let lease = SamLease { requests, remote, place, sam_id, in_use: false };
+            match lease.confirmed().await {
+                Ok(lease) => return Ok(lease),
+                // Somebody else has that host's modules: another place, and before the others.
+                Err(_) if Instant::now() < until => turn = Turn::Again,
+                Err(unavailable) => return Err(unavailable),
+            }
+        }
+    }
+
+    /// The right to use a module.
+    async fn place(
+        &self,
+        reader: &str,
+        turn: Turn,
+        until: Instant,
+    ) -> Result<Place, SamUnavailable> {
+        let mut given = match self.shared.take_or_queue(reader, turn)? {
+            Ok(place) => return Ok(place),
             Err(given) => given,
         };
-        let until = Instant::now() + LEASE_WAIT;
         let mut ready_until = Instant::now() + READY_WAIT;
         loop {
             match timeout_at(until.min(ready_until), &mut given).await {
-                Ok(Ok(place)) => return Ok(self.leased(place)),
+                Ok(Ok(place)) => return Ok(place),
                 // The queue drops no waiter that still waits.
                 Ok(Err(_)) => return Err(SamUnavailable::NoneReady),
                 Err(_elapsed) => {}
             }
-            let now = Instant::now();
-            let state = self.shared.lock();
-            if state.slots.iter().any(|slot| slot.health.ready) {
-                ready_until = now + READY_WAIT;
-            } else {
-                let lost_for = state.lost_at.map_or(READY_WAIT, |at| now.duration_since(at));
-                if lost_for >= READY_WAIT {
-                    return Err(SamUnavailable::NoneReady);
-                }
-                ready_until = now + (READY_WAIT - lost_for);
+            let dark = self.shared.dark_for(READY_WAIT);
+            if dark >= READY_WAIT {
+                return Err(SamUnavailable::NoneReady);
             }
+            let now = Instant::now();
+            ready_until = now + (READY_WAIT - dark);
             if now >= until {
                 return Err(SamUnavailable::Busy);
             }
         }
-    }
-
-    /// An idle module, or a place at the end of the queue.
-    fn take_or_queue(&self) -> Result<Result<Place, oneshot::Receiver<Place>>, SamUnavailable> {
-        let mut state = self.shared.lock();
-        if let Some(index) = state.idle.pop_front() {
-            let generation = state.slots[index].generation;
-            return Ok(Ok(Place { shared: self.shared.clone(), index, generation, held: true }));
-        }
-        state.waiters.retain(|waiter| !waiter.is_closed());
-        if state.waiters.len() >= QUEUE_MAX {
-            return Err(SamUnavailable::Busy);
-        }
-        let (waiter, given) = oneshot::channel();
-        state.waiters.push_back(waiter);
-        Ok(Err(given))
-    }
-
-    fn leased(&self, place: Place) -> SamLease {
-        let sam_id = self.shared.lock().slots[place.index].health.sam_id.clone();
-        let requests = self.modules[place.index].clone();
-        SamLease { requests, place: Arc::new(place), sam_id, in_use: false }
     }
 }
 
 /// One module, for one read.
 pub struct SamLease {
     requests: mpsc::Sender<Request>,
+    remote: bool,
     /// Shared with the task that makes the module forget its card; the last one gives it on.
     place: Arc<Place>,
     sam_id: Option<String>,
-    /// The module holds a card that it must forget if the lease is dropped.
+    /// The module holds a card that it must forget if the lease is dropped; a module at a SAM host
+    /// must be given back there in any case.
     in_use: bool,
 }
 
@@ -282,21 +264,40 @@ impl SamLease {
         self.sam_id.clone()
     }
 
+    /// At a SAM host, the lease of a module there; here it is one already.
+    async fn confirmed(mut self) -> Result<Self, SamUnavailable> {
+        if self.remote {
+            self.in_use = true; // from here on somebody may have to give it back there
+            let leased = self.ask(|reply| Work::Lease { reply }).await;
+            let leased = leased.unwrap_or(Err(SamUnavailable::NoneReady));
+            self.in_use = leased.is_ok();
+            self.sam_id = Some(leased?);
+        }
+        Ok(self)
+    }
+
     /// Lets the module do one operation.
     ///
     /// # Errors
     /// [`SamError`]; after a fatal one the module is being reopened, and this lease gets
-    /// [`SamError::Gone`] from then on.
+    /// [`SamError::Gone`] from then on. So it does once it has lasted [`LEASE_MAX`].
     pub async fn operate(&mut self, operation: SamOperation) -> Result<SamResult, SamError> {
         self.in_use = true;
-        let result = ask(&self.requests, self.place.generation, operation).await;
+        let result = self.ask(|reply| Work::Operate { operation, reply }).await;
+        let result = result.unwrap_or(Err(SamError::Gone));
         // After a plaintext or an error the module has forgotten the card by itself; an operation
         // out of turn changed nothing.
-        self.in_use = matches!(
+        let forgotten = !matches!(
             result,
             Ok(SamResult::Challenge(_) | SamResult::Proof(_)) | Err(SamError::NotReady)
         );
+        self.in_use = self.remote || !forgotten;
         result
+    }
+
+    /// Asks the module's task; nothing if it is gone.
+    async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Option<T> {
+        ask(&self.requests, self.place.generation, work).await
     }
 }
 
@@ -309,20 +310,20 @@ impl Drop for SamLease {
         // Without a runtime the program is ending, and the module is reset at its next start.
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
-                let _forgotten = ask(&requests, place.generation, SamOperation::Cancel).await;
+                let work = |reply| Work::Release { reply };
+                let _released = ask(&requests, place.generation, work).await;
                 drop(place);
             });
         }
     }
 }
 
-async fn ask(
+async fn ask<T>(
     requests: &mpsc::Sender<Request>,
     generation: u64,
-    operation: SamOperation,
-) -> Result<SamResult, SamError> {
+    work: impl FnOnce(oneshot::Sender<T>) -> Work,
+) -> Option<T> {
     let (reply, answer) = oneshot::channel();
-    let request = Request { generation, operation, reply };
-    requests.send(request).await.map_err(|_| SamError::Gone)?;
-    answer.await.map_err(|_| SamError::Gone)?
+    requests.send(Request { generation, work: work(reply) }).await.ok()?;
+    answer.await.ok()
 }

@@ -1,8 +1,12 @@
 //! A whole read: card, reader, server, SAM module behind a pty, and back.
 
+mod pool;
+mod resend;
 mod stage;
 mod tap;
 mod wire;
+
+use std::time::Duration;
 
 use countersign_device::{Source, Traffic};
 use countersign_idcard::reader::ReadOptions;
@@ -12,6 +16,7 @@ use crate::Fallible;
 use crate::measure::{median, micros};
 use crate::party::tree::Tree;
 use crate::report::{Report, Row, Section};
+pub(crate) use stage::NO_RULES;
 use stage::Stage;
 
 /// What the reads showed: medians of latencies, and the bytes of one read.
@@ -39,7 +44,11 @@ const NOTES: [&str; 2] = [
 /// Measures and compares.
 pub(crate) fn report(rounds: usize) -> Fallible<Report> {
     let rows = rows(&Tree::new()?, rounds)?;
-    let sections = vec![Section { title: "The ID-card read", rows }];
+    let sections = vec![
+        Section { title: "The ID-card read", rows },
+        Section { title: "A link that damages packets (C10)", rows: resend::rows(rounds)? },
+        Section { title: "The SAM pool (C12)", rows: pool::rows(rounds)? },
+    ];
     Ok(Report { bench: "read", sections, notes: NOTES.map(String::from).to_vec() })
 }
 
@@ -65,12 +74,12 @@ fn rows(tree: &Tree, rounds: usize) -> Fallible<Vec<Row>> {
 }
 
 async fn read_cards(tree: &Tree, reads: usize) -> Fallible<Seen> {
-    let stage = Stage::set_up().await?;
+    let stage = Stage::set_up(1, 1, Duration::ZERO).await?;
     let (mut firsts, mut handshakes, mut seconds) = (Vec::new(), Vec::new(), Vec::new());
     let mut second_bytes = 0;
     // One more than counted: the first one of all finds everything cold.
     for at in 0..=reads {
-        let mut reader = stage.fresh_reader(None)?;
+        let mut reader = stage.fresh_reader()?;
         reader.poll().await?;
         let first = reader.read(ReadOptions::default()).await?;
         let after_first = reader.traffic();

@@ -10,7 +10,7 @@ use countersign_channel::{
 };
 use countersign_crypto::Digest;
 use countersign_net::SystemRng;
-use countersign_pki::{BoundedLeafCache, Leaf, LeafCache};
+use countersign_pki::{BoundedLeafCache, Leaf, LeafCache, Role};
 
 use super::tree::{NOW, Party, READER, SERVER, Tree};
 use super::{Client, Server};
@@ -81,6 +81,7 @@ impl Ours {
             signed_id: IdKind::CertificateNumber,
             sent_id: IdKind::Serial,
             server_id: Some(SERVER.into()),
+            peer_role: Role::Server,
         };
         let leaf_cache: Arc<dyn LeafCache> = if setting.cached {
             Arc::new(BoundedLeafCache::default())
@@ -95,6 +96,7 @@ impl Ours {
             server_id: SERVER.into(),
             leaf_cache,
             sources: Arc::new(SharedSources::new(sources)),
+            peer_role: Role::Reader,
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider.clone()))),
         };
         let directory = DirectoryEntry {

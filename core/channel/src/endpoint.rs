@@ -16,6 +16,9 @@ use crate::{Delivery, Error, HANDSHAKE_TIMEOUT, alert};
 
 /// When a handshake message is first repeated over datagrams; then after twice as long, and so on.
 const REPEAT_AFTER: Duration = Duration::from_millis(500);
+/// The longest time between two repetitions: on a bad link a handshake needs several before its
+/// deadline.
+const REPEAT_EVERY_MAX: Duration = Duration::from_secs(1);
 
 /// What happened on one side of a channel; `Q` is what its owner may be asked.
 pub enum Event<Q> {
@@ -366,7 +369,7 @@ impl<P: Party> Endpoint<P> {
                 if self.repeat.due.is_some_and(|due| now >= due) {
                     self.send_again();
                     self.repeat.due = Some(now.plus(self.repeat.wait));
-                    self.repeat.wait *= 2;
+                    self.repeat.wait = (self.repeat.wait * 2).min(REPEAT_EVERY_MAX);
                 }
                 self.state = State::Handshake(state);
                 Ok(())
@@ -386,6 +389,11 @@ impl<P: Party> Endpoint<P> {
             State::Dead => Err(Error::Dead),
             _ => Err(Error::Truncated),
         }
+    }
+
+    /// Whether the handshake is in a state of this kind.
+    pub(crate) fn is_in(&self, is: impl FnOnce(&P::State) -> bool) -> bool {
+        matches!(&self.state, State::Handshake(state) if is(state))
     }
 
     /// The open session, if there is one.

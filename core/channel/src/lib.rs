@@ -68,7 +68,9 @@ pub use source::{
     Admission, SOURCE_BURST, SOURCE_FORGIVES, SOURCE_PLACES, SourceGate, SourceLimits,
 };
 pub use window::REPLAY_WINDOW;
-pub use wire::{HANDSHAKE_FRAME_MAX, Mode};
+pub use wire::{
+    AMPLIFICATION_MAX, HANDSHAKE_FRAME_MAX, Mode, OPENING_DATAGRAM_LEN, opens_handshake,
+};
 
 /// How far time may go back between two calls before it counts as a clock that was set back, and
 /// not as threads that read it one after the other.

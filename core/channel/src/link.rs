@@ -66,6 +66,13 @@ impl Link {
         self.outbox.back().expect("just pushed")
     }
 
+    /// Fills what was queued last up with zeros, to at least `len` bytes.
+    pub(crate) fn fill_up(&mut self, len: usize) {
+        if let Some(last) = self.outbox.back_mut() {
+            last.resize(last.len().max(len), 0);
+        }
+    }
+
     pub(crate) fn send_frame(&mut self, frame: Vec<u8>) {
         self.outbox.push_back(frame);
     }

@@ -24,8 +24,8 @@ use crate::methods::channel;
 use crate::schedule::SessionKeys;
 use crate::session::Session;
 use crate::transcript::{Role, Transcript, epoch_share_to_be_signed};
-use crate::wire::{Frame, Kind, Mode};
-use crate::{Error, Exporter, Heartbeat, Policy, Refusal};
+use crate::wire::{Frame, Kind, Mode, OPENING_DATAGRAM_LEN};
+use crate::{Delivery, Error, Exporter, Heartbeat, Policy, Refusal};
 
 /// What a reader is provisioned with.
 #[derive(Clone)]
@@ -44,6 +44,9 @@ pub struct ReaderConfig {
     pub sent_id: IdKind,
     /// The server it was set up for; `None` takes any certified server.
     pub server_id: Option<String>,
+    /// The role that the peer's certificate must have: [`PkiRole::Server`] for a reader. The
+    /// certificates of both sides are signed, so neither can be taken for another role's.
+    pub peer_role: PkiRole,
 }
 
 /// What happened on the reader's side; a reader is asked nothing.
@@ -89,6 +92,9 @@ impl ReaderChannel {
         let mut link = Link::new(&[*mode]);
         let m0 = link.send(Kind::Request, &[&body]).to_vec();
         let delivery = policies[0].delivery;
+        if delivery == Delivery::Datagrams {
+            link.fill_up(OPENING_DATAGRAM_LEN);
+        }
         let state = State::ExpectChallenge(ExpectChallenge { m0, prepared });
         Ok(Self(Endpoint::new(Reader { config }, delivery, link, state, now)))
     }
@@ -169,7 +175,7 @@ fn check_server(
     certificate: &[u8],
     now: UnixTime,
 ) -> Result<Arc<Leaf>, Error> {
-    let leaf = credential.trust.verify(certificate, PkiRole::Server, now, None)?;
+    let leaf = credential.trust.verify(certificate, config.peer_role, now, None)?;
     if config.server_id.as_deref().is_some_and(|wanted| wanted != leaf.identity().id()) {
         return Err(Refusal::UnexpectedServer.into());
     }

@@ -12,7 +12,7 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use countersign_crypto::{CryptoRng, Domain, Suite, UnixTime};
-use countersign_pki::{CertificateNumber, Leaf, LeafCache};
+use countersign_pki::{CertificateNumber, Leaf, LeafCache, Role as PkiRole};
 use tls_codec::TlsByteVecU8;
 
 use self::proof::{ExpectFinished, ExpectReader};
@@ -47,6 +47,8 @@ pub struct ServerConfig {
     pub challenges: Arc<dyn ChallengeGate>,
     /// Limits what one source can make the server verify.
     pub sources: Arc<dyn SourceGate>,
+    /// The role that the peer's certificate must have: [`PkiRole::Reader`] for a server.
+    pub peer_role: PkiRole,
 }
 
 impl ServerConfig {
@@ -68,6 +70,15 @@ pub struct DirectoryEntry {
     pub serial: String,
     /// Number of its live certificate.
     pub certificate_number: CertificateNumber,
+}
+
+/// What the directory knows of a peer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Known {
+    /// Its two ids.
+    Mapped(DirectoryEntry),
+    /// Its id only; its certificate may be any that verifies.
+    ById(String),
 }
 
 /// Why the directory does not vouch for a reader.
@@ -114,6 +125,29 @@ impl ServerChannel {
         rng: &mut dyn CryptoRng,
         found: Result<DirectoryEntry, LookupRefusal>,
     ) -> Result<(), Error> {
+        self.found(now, rng, found.map(Known::Mapped))
+    }
+
+    /// Answers [`Event::Ask`] where the peer is not a reader with two ids that map to each other
+    /// (C4), but a server that is known by the one in its certificate: `Ok` vouches for that id.
+    ///
+    /// # Errors
+    /// As [`Self::reader_found`].
+    pub fn peer_found(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        found: Result<String, LookupRefusal>,
+    ) -> Result<(), Error> {
+        self.found(now, rng, found.map(Known::ById))
+    }
+
+    fn found(
+        &mut self,
+        now: UnixTime,
+        rng: &mut dyn CryptoRng,
+        found: Result<Known, LookupRefusal>,
+    ) -> Result<(), Error> {
         let waits = |state: &State| matches!(state, State::ExpectReader(_));
         self.0.answer(now, rng, waits, |server, state, cx| match state {
             State::ExpectReader(expect) => {
@@ -122,6 +156,14 @@ impl ServerChannel {
             }
             _ => Err(Error::Misuse("no reader was asked for")),
         })
+    }
+
+    /// Whether [`Event::Ask`] was or will be reported and waits for its answer: an M2 has come
+    /// whose challenge is good, so the peer receives at its address. Over datagrams this is the
+    /// moment to keep the machine.
+    #[must_use]
+    pub fn is_asking(&self) -> bool {
+        self.0.is_in(|state| matches!(state, State::ExpectReader(_)))
     }
 
     /// Queues the alert for an error that a call returned, with the incident id that leads the

@@ -13,6 +13,12 @@ const MODE_AT: usize = 3;
 /// Longest body of a handshake message, in bytes: bounds what an unauthenticated peer can make the
 /// other side hold (G11). Two certificates and what goes with them.
 pub const HANDSHAKE_FRAME_MAX: usize = 5 * 1024;
+/// Over datagrams M0 is filled up with zeros to this many bytes, so that a server which answers an
+/// address that is not proven yet with at most [`AMPLIFICATION_MAX`] times as many can answer at
+/// all: M1 of C2 carries certificates.
+pub const OPENING_DATAGRAM_LEN: usize = 512;
+/// How many times the bytes of an opening datagram its answer may have (as RFC 9000 §8).
+pub const AMPLIFICATION_MAX: usize = 3;
 
 /// Which handshake a channel is made by; in every frame, signature, MAC and key (G9).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -213,12 +219,48 @@ pub(crate) fn datagram(bytes: &[u8], modes: Modes) -> Option<Frame> {
         Kind::Numbered,
     ];
     let (mode, kind, len) = read_header(bytes, Awaited { modes, kinds: &KINDS }).ok()??;
-    (bytes.len() == HEADER_LEN + len).then(|| Frame { mode, kind, raw: bytes.to_vec() })
+    let (frame, filling) = bytes.split_at_checked(HEADER_LEN + len)?;
+    let may_be_filled = kind == Kind::Request && bytes.len() <= OPENING_DATAGRAM_LEN;
+    let fits = filling.is_empty() || (may_be_filled && filling.iter().all(|byte| *byte == 0));
+    fits.then(|| Frame { mode, kind, raw: frame.to_vec() })
+}
+
+/// Whether a datagram claims to be M0 or M2, with which a handshake begins (at a server that keeps
+/// nothing between the two). For whoever sorts datagrams by their sender; it proves nothing.
+#[must_use]
+pub fn opens_handshake(datagram: &[u8]) -> bool {
+    let kind = datagram.starts_with(&MAGIC).then(|| datagram.get(MODE_AT + 1)).flatten();
+    kind.is_some_and(|kind| [Kind::Request as u8, Kind::Proof as u8].contains(kind))
 }
 
 #[cfg(all(test, feature = "std"))]
 mod tests {
     use super::*;
+
+    /// M0 may be filled up with zeros, so far and no further; no other message may.
+    #[test]
+    fn only_the_opening_datagram_may_be_filled_up() {
+        let modes = Modes::only(Mode::C1);
+        for kind in [Kind::Request, Kind::Challenge, Kind::Proof, Kind::Numbered] {
+            let message = frame(Mode::C1, kind, &[b"body"]);
+            let is_opening = kind == Kind::Request;
+            assert_eq!(opens_handshake(&message), is_opening || kind == Kind::Proof);
+            assert_eq!(datagram(&message, modes).expect("whole").raw, message);
+            let filled = |len: usize, last: u8| {
+                let mut filled = message.clone();
+                filled.resize(len, 0);
+                filled[len - 1] = last;
+                datagram(&filled, modes).map(|frame| frame.raw)
+            };
+            let expected = is_opening.then(|| message.clone());
+            assert_eq!(filled(OPENING_DATAGRAM_LEN, 0), expected);
+            assert_eq!(filled(message.len() + 1, 0), expected);
+            assert_eq!(filled(OPENING_DATAGRAM_LEN + 1, 0), None);
+            assert_eq!(filled(OPENING_DATAGRAM_LEN, 1), None);
+            assert!(datagram(&message[..message.len() - 1], modes).is_none());
+        }
+        assert!(!opens_handshake(b"CS\x01\x01") && !opens_handshake(b"SC\x01\x01\x01"));
+    }
 
     /// What a peer sent is what it costs, in however many frames.
     #[test]

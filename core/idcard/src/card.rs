@@ -58,6 +58,9 @@ pub enum CardError {
     /// The reader's RF part failed.
     #[error("the card interface failed")]
     Link,
+    /// Another card lies there than the one whose configuration was read.
+    #[error("the card was swapped for another")]
+    Swapped,
 }
 
 /// A card in the field.
@@ -104,6 +107,8 @@ pub enum CardWork {
         proof: Proof,
         /// Also read the fingerprint, if the card has one.
         fingerprint: bool,
+        /// The configuration that the card must still have when all is read.
+        configuration: Configuration,
     },
 }
 
@@ -124,8 +129,13 @@ impl CardWork {
     pub fn perform(&self, link: &mut dyn CardLink) -> Result<CardDone, CardError> {
         match self {
             Self::Authenticate { challenge } => authenticate(link, challenge).map(CardDone::Answer),
-            Self::ReadEncrypted { proof, fingerprint } => {
-                read_encrypted(link, proof, *fingerprint).map(CardDone::Encrypted)
+            Self::ReadEncrypted { proof, fingerprint, configuration } => {
+                let read = read_encrypted(link, proof, *fingerprint);
+                // A card that refuses may be one that knows nothing of all this.
+                if matches!(read, Ok(_) | Err(CardError::Refused(_) | CardError::Malformed)) {
+                    still_there(link, configuration)?;
+                }
+                read.map(CardDone::Encrypted)
             }
         }
     }
@@ -139,6 +149,16 @@ pub fn read_configuration(link: &mut dyn CardLink) -> Result<Configuration, Card
     let mut file = Zeroizing::new(Vec::with_capacity(CONFIGURATION_LEN));
     read_file(link, FILE_CONFIGURATION, CONFIGURATION_LEN, &mut file)?;
     Configuration::from_slice(&file).map_err(|_| CardError::Malformed)
+}
+
+/// Reads the configuration again: data must never be kept under another card's. A card that does
+/// not give it any more is not the one that did.
+fn still_there(link: &mut dyn CardLink, configuration: &Configuration) -> Result<(), CardError> {
+    match read_configuration(link) {
+        Ok(found) if found == *configuration => Ok(()),
+        Ok(_) | Err(CardError::Refused(_) | CardError::Malformed) => Err(CardError::Swapped),
+        Err(error) => Err(error),
+    }
 }
 
 /// First half of the authenticating phase: the card answers the SAM's challenge and draws its own

@@ -13,6 +13,8 @@ pub enum Check {
     MessageUnexpected,
     /// Packets of wrong number, order or length (C9).
     Packets,
+    /// The peer sent more, or asked for more, than any read needs.
+    PeerFlood,
     /// The peer did not answer in time.
     PeerTimeout,
     /// The reader gave the read up.
@@ -23,6 +25,8 @@ pub enum Check {
     CardTimeout,
     /// The card refused a command.
     CardRefused,
+    /// The card that gave the data is not the one whose configuration was read.
+    CardSwapped,
     /// The card or its data are of no kind that the SAM module can read.
     CardUnreadable,
     /// The SAM module did not find the card.
@@ -39,6 +43,8 @@ pub enum Check {
     SamDamaged,
     /// The SAM module went away in mid-read.
     SamGone,
+    /// The SAM module gave another card's data.
+    SamOtherCard,
     /// The SAM module answered what it must not, or reported its own failure.
     SamFailed,
 }
@@ -63,11 +69,13 @@ impl Check {
             Self::MessageMalformed => "message-malformed",
             Self::MessageUnexpected => "message-unexpected",
             Self::Packets => "packets",
+            Self::PeerFlood => "peer-flood",
             Self::PeerTimeout => "peer-timeout",
             Self::ReaderAborted => "reader-aborted",
             Self::CardRemoved => "card-removed",
             Self::CardTimeout => "card-timeout",
             Self::CardRefused => "card-refused",
+            Self::CardSwapped => "card-swapped",
             Self::CardUnreadable => "card-unreadable",
             Self::CardNotFound => "card-not-found",
             Self::CardAuthentication => "card-authentication",
@@ -76,6 +84,7 @@ impl Check {
             Self::SamTimeout => "sam-timeout",
             Self::SamDamaged => "sam-damaged",
             Self::SamGone => "sam-gone",
+            Self::SamOtherCard => "sam-other-card",
             Self::SamFailed => "sam-failed",
         }
     }
@@ -104,6 +113,7 @@ impl Check {
                 | Self::SamTimeout
                 | Self::SamDamaged
                 | Self::SamGone
+                | Self::SamOtherCard
                 | Self::SamFailed
         )
     }
@@ -115,6 +125,7 @@ impl From<&SamError> for Check {
             SamError::Timeout { .. } => Self::SamTimeout,
             SamError::Damaged { .. } => Self::SamDamaged,
             SamError::Gone => Self::SamGone,
+            SamError::OtherCard => Self::SamOtherCard,
             SamError::Card { status, .. } => match status {
                 Sw3::CardRejectedSam | Sw3::SamRejectedCard | Sw3::VerificationFailed => {
                     Self::CardAuthentication

@@ -7,10 +7,13 @@ use thiserror::Error;
 use tls_codec::{TlsDeserializeBytes, TlsSerializeBytes, TlsSize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::pieces::{Pieces, cut};
 use crate::wire::Bytes;
 
 /// Bytes of a card's plaintext configuration, file 6002 (C6).
 pub const CONFIGURATION_LEN: usize = 32;
+/// Bytes of a card's DN, with which its configuration begins.
+pub const DN_LEN: usize = 16;
 /// Bytes of a challenge, random number, answer or proof between card and SAM.
 pub const CHALLENGE_LEN: usize = 8;
 /// Bytes of the decrypted text record, UTF-16LE.
@@ -67,13 +70,19 @@ pub enum DataError {
         /// The total that the packet states.
         total: u8,
     },
-    /// A packet came out of turn.
-    #[error("packet {index} where {expected} was due")]
+    /// A packet's index is not below its total, or one is asked for that does not exist.
+    #[error("packet {index} of {total}")]
     PacketIndex {
+        /// The index.
+        index: u8,
+        /// How many packets there are.
+        total: u8,
+    },
+    /// A packet came again with other content.
+    #[error("packet {index} came twice, with different content")]
+    PacketConflict {
         /// The packet's index.
         index: u8,
-        /// The index that was due.
-        expected: u8,
     },
 }
 
@@ -109,7 +118,7 @@ impl Configuration {
     /// The first 16 bytes, by public accounts the card's DN.
     #[must_use]
     pub fn dn(&self) -> &[u8] {
-        &self.0[..16]
+        &self.0[..DN_LEN]
     }
 }
 
@@ -167,16 +176,12 @@ impl EncryptedData {
     /// Cuts into packets (C9).
     #[must_use]
     pub fn packets(&self) -> Vec<Packet> {
-        let total = u8::try_from(self.0.len().div_ceil(PACKET_DATA_MAX))
-            .expect("const-asserted: at most PACKETS_MAX");
-        let chunks = self.0.chunks(PACKET_DATA_MAX);
-        (0..total)
-            .zip(chunks)
-            .map(|(index, chunk)| {
-                let data = Bytes::new(chunk).expect("chunks are at most PACKET_DATA_MAX long");
-                Packet { index, total, data }
-            })
-            .collect()
+        cut(&self.0)
+    }
+
+    /// The same data once more: for a SAM that has to begin again.
+    pub(crate) fn copy(&self) -> Self {
+        Self(self.0.clone())
     }
 }
 
@@ -186,60 +191,52 @@ impl fmt::Debug for EncryptedData {
     }
 }
 
-/// Puts packets together again, in order (C9; out-of-order resends are C10 and come later).
+/// Puts packets together again, in whatever order they come (C9, C10).
+#[derive(Default)]
 pub struct PacketAssembler {
-    bytes: Zeroizing<Vec<u8>>,
-    total: Option<u8>,
-    next: u8,
+    pieces: Pieces,
 }
 
 impl PacketAssembler {
-    /// An assembler that waits for packet 0.
+    /// An assembler that has no packet yet.
     #[must_use]
     pub fn new() -> Self {
-        // At its final size from the start: growing would leave copies behind.
-        let bytes = Zeroizing::new(Vec::with_capacity(ENCRYPTED_LEN_MAX));
-        Self { bytes, total: None, next: 0 }
+        Self::default()
     }
 
-    /// Takes the next packet; after the last one the assembled data.
+    /// Takes a packet; with the last one that was missing gives the assembled data. A packet that
+    /// is here already changes nothing, if it is the same.
     ///
     /// # Errors
-    /// [`DataError`] for a wrong total, index or length; the assembler is then of no more use.
+    /// [`DataError`] for a wrong total, index or length, or for a repeat with other content; the
+    /// assembler is then of no more use.
     pub fn push(&mut self, packet: &Packet) -> Result<Option<EncryptedData>, DataError> {
-        let Packet { index, total, ref data } = *packet;
-        if total == 0
-            || usize::from(total) > PACKETS_MAX
-            || self.total.is_some_and(|known| known != total)
-        {
-            return Err(DataError::PacketCount { total });
+        if !self.pieces.push(packet, ENCRYPTED_LEN_MAX)? {
+            return Ok(None);
         }
-        if index != self.next || index >= total {
-            return Err(DataError::PacketIndex { index, expected: self.next });
+        match self.pieces.join() {
+            Some(whole) => EncryptedData::new(whole).map(Some),
+            None => Ok(None),
         }
-        let last = index + 1 == total;
-        if data.is_empty() || (!last && data.len() != PACKET_DATA_MAX) {
-            return Err(DataError::Length { part: "packet", len: data.len() });
-        }
-        if self.bytes.len() + data.len() > ENCRYPTED_LEN_MAX {
-            return Err(DataError::PacketCount { total });
-        }
-        self.bytes.extend_from_slice(data.as_slice());
-        self.total = Some(total);
-        self.next += 1;
-        if last { EncryptedData::new(core::mem::take(&mut self.bytes)).map(Some) } else { Ok(None) }
     }
-}
 
-impl Default for PacketAssembler {
-    fn default() -> Self {
-        Self::new()
+    /// Which packets are missing: bit i is packet i. All that there may be, before the first one
+    /// has come and told how many there are.
+    #[must_use]
+    pub fn missing(&self) -> u8 {
+        self.pieces.missing()
+    }
+
+    /// True before the first packet.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.pieces.total().is_none()
     }
 }
 
 impl fmt::Debug for PacketAssembler {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "PacketAssembler(next {})", self.next)
+        write!(f, "PacketAssembler(missing {:#06b})", self.missing())
     }
 }
 

@@ -27,6 +27,8 @@ mod check;
 mod data;
 mod flow;
 pub mod message;
+mod pieces;
+pub mod presence;
 pub mod reader;
 pub mod record;
 pub mod sam;
@@ -35,10 +37,13 @@ mod wire;
 
 pub use check::Check;
 pub use data::{
-    CHALLENGE_LEN, CONFIGURATION_LEN, Challenge, Configuration, DataError, ENCRYPTED_BASE_LEN,
-    ENCRYPTED_LEN_MAX, EncryptedData, FILE_FINGERPRINT_LEN, FILE_HEADER_LEN, FILE_PHOTO_LEN,
-    FILE_TEXT_LEN, FINGERPRINT_LEN_MAX, PACKET_DATA_MAX, PACKETS_MAX, PHOTO_LEN, Packet,
-    PacketAssembler, PlainData, Proof, READ_ID_LEN, ReadId, TEXT_LEN,
+    CHALLENGE_LEN, CONFIGURATION_LEN, Challenge, Configuration, DN_LEN, DataError,
+    ENCRYPTED_BASE_LEN, ENCRYPTED_LEN_MAX, EncryptedData, FILE_FINGERPRINT_LEN, FILE_HEADER_LEN,
+    FILE_PHOTO_LEN, FILE_TEXT_LEN, FINGERPRINT_LEN_MAX, PACKET_DATA_MAX, PACKETS_MAX, PHOTO_LEN,
+    Packet, PacketAssembler, PlainData, Proof, READ_ID_LEN, ReadId, TEXT_LEN,
 };
-pub use flow::FlowError;
+pub use flow::{
+    Delivery, FlowError, MESSAGES_MAX, PATIENCE_MAX, REPEAT_FIRST, REPEAT_MAX, REPEATS_MAX,
+    RESEND_AFTER, RESENDS_MAX, RESULT_RESENDS_MAX,
+};
 pub use wire::{Bytes, ShortText};

@@ -2,11 +2,12 @@
 //!
 //! Each message is the plaintext of exactly one record, so configuration and packets are each
 //! encrypted in turn (C9). TLS presentation style: one type byte, fixed fields, length-prefixed
-//! vectors with a cap; trailing bytes are an error. Types 0x06 and 0x86 are kept free for the
-//! resend of C10; like every unknown type they are a typed error today.
+//! vectors with a cap; trailing bytes are an error. Over datagrams a message may come twice or not
+//! at all; which ones are then said again is told where the flows are.
 
 use alloc::format; // the codec derives name it
 use alloc::vec::Vec;
+use core::fmt;
 
 use thiserror::Error;
 use tls_codec::{
@@ -15,7 +16,11 @@ use tls_codec::{
 };
 use zeroize::Zeroizing;
 
-use crate::{Challenge, Configuration, Packet, PlainData, Proof, ReadId, ShortText};
+use crate::pieces::cut;
+use crate::{
+    Challenge, Configuration, FINGERPRINT_LEN_MAX, PACKET_DATA_MAX, PACKETS_MAX, PHOTO_LEN, Packet,
+    PlainData, Proof, ReadId, ShortText, TEXT_LEN,
+};
 
 /// Most bytes of an encoded message; longer input is refused unread.
 pub const MESSAGE_LEN_MAX: usize = 4096;
@@ -23,6 +28,11 @@ pub const MESSAGE_LEN_MAX: usize = 4096;
 pub const CHECK_NAME_MAX: usize = 48;
 /// Most bytes of an incident id in [`Refused`].
 pub const INCIDENT_MAX: usize = 64;
+
+/// Most bytes of an encoded [`Plaintext`].
+pub(crate) const PLAINTEXT_LEN_MAX: usize = TEXT_LEN + PHOTO_LEN + 2 + FINGERPRINT_LEN_MAX + 1;
+
+const _: () = assert!(PLAINTEXT_LEN_MAX <= PACKETS_MAX * PACKET_DATA_MAX);
 
 /// Bytes that are no message.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
@@ -100,7 +110,51 @@ pub enum AbortReason {
     Cancelled = 4,
     /// The server took too long.
     TimedOut = 5,
+    /// The card that gave the data is not the one whose configuration was read.
+    CardSwapped = 6,
 }
+
+/// Which packets of a card (C10), or which parts of a result, did not arrive: bit i stands for
+/// number i. Names one at least, and none that cannot be.
+#[derive(Clone, Copy, PartialEq, Eq, TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
+pub struct Missing(u8);
+
+impl Missing {
+    /// All that there may be: [`PACKETS_MAX`] numbers.
+    pub const ALL: Self = Self(u8::MAX >> (u8::BITS as usize - PACKETS_MAX));
+
+    /// From a bitmap; `None` if it is zero or has a bit for a number of [`PACKETS_MAX`] or more.
+    #[must_use]
+    pub const fn new(bits: u8) -> Option<Self> {
+        if bits == 0 || bits & !Self::ALL.0 != 0 { None } else { Some(Self(bits)) }
+    }
+
+    /// The bitmap.
+    #[must_use]
+    pub const fn bits(self) -> u8 {
+        self.0
+    }
+
+    /// True if number `index` is among them.
+    #[must_use]
+    pub const fn has(self, index: u8) -> bool {
+        index < u8::BITS as u8 && self.0 & (1 << index) != 0
+    }
+
+    /// The highest number among them.
+    #[must_use]
+    pub const fn last(self) -> u8 {
+        (u8::BITS - 1 - self.0.leading_zeros()) as u8
+    }
+}
+
+impl fmt::Debug for Missing {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Missing({:#06b})", self.0)
+    }
+}
+
+const _: () = assert!(PACKETS_MAX >= 1 && PACKETS_MAX <= u8::BITS as usize);
 
 /// Reader to server.
 #[derive(Debug, PartialEq, Eq, TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
@@ -118,6 +172,12 @@ pub enum ReaderMessage {
     /// Gives the read up.
     #[tls_codec(discriminant = 4)]
     Abort(AbortReason),
+    /// Datagrams: these parts of the result have not come; all of them if none has.
+    #[tls_codec(discriminant = 6)]
+    ResendResult(Missing),
+    /// Datagrams: the result is here whole, and the server may forget it.
+    #[tls_codec(discriminant = 7)]
+    Received,
 }
 
 /// The decrypted card data and what the reader may do with them.
@@ -177,6 +237,12 @@ pub enum ServerMessage {
     /// No result.
     #[tls_codec(discriminant = 0x85)]
     Refused(Refused),
+    /// Send exactly these packets again (C10).
+    #[tls_codec(discriminant = 0x86)]
+    Resend(Missing),
+    /// Datagrams: a part of the encoded [`Plaintext`], cut as encrypted data are.
+    #[tls_codec(discriminant = 0x87)]
+    ResultPart(Packet),
 }
 
 impl Size for Plaintext {
@@ -207,6 +273,18 @@ impl DeserializeBytes for Plaintext {
 }
 
 impl Plaintext {
+    /// Cut into parts that fit a datagram each.
+    pub(crate) fn parts(&self) -> Vec<Packet> {
+        let mut whole = Zeroizing::new(Vec::with_capacity(self.tls_serialized_len()));
+        self.write_to(&mut whole);
+        cut(&whole)
+    }
+
+    /// From the parts put together again.
+    pub(crate) fn from_whole(whole: &[u8]) -> Result<Self, MessageError> {
+        Ok(Self::tls_deserialize_exact_bytes(whole)?)
+    }
+
     fn write_to(&self, out: &mut Vec<u8>) {
         self.data.write_to(out);
         out.push(u8::from(self.cache_plaintext));
@@ -222,6 +300,8 @@ impl ReaderMessage {
             Self::CardAnswer(_) => "card answer",
             Self::Packet(_) => "packet",
             Self::Abort(_) => "abort",
+            Self::ResendResult(_) => "resend result",
+            Self::Received => "received",
         }
     }
 
@@ -237,7 +317,13 @@ impl ReaderMessage {
     /// [`MessageError`] for anything else.
     pub fn decode(bytes: &[u8]) -> Result<Self, MessageError> {
         check_len(bytes)?;
-        Ok(Self::tls_deserialize_exact_bytes(bytes)?)
+        let message = Self::tls_deserialize_exact_bytes(bytes)?;
+        match &message {
+            Self::ResendResult(missing) if Missing::new(missing.0).is_none() => {
+                Err(MessageError::Malformed)
+            }
+            _ => Ok(message),
+        }
     }
 }
 
@@ -251,6 +337,8 @@ impl ServerMessage {
             Self::SendPackets => "send packets",
             Self::Plaintext(_) => "plaintext",
             Self::Refused(_) => "refused",
+            Self::Resend(_) => "resend",
+            Self::ResultPart(_) => "result part",
         }
     }
 
@@ -258,12 +346,19 @@ impl ServerMessage {
     #[must_use]
     pub fn encode(&self) -> Zeroizing<Vec<u8>> {
         let mut out = Zeroizing::new(Vec::with_capacity(self.tls_serialized_len()));
-        if let Self::Plaintext(plaintext) = self {
-            // Straight into the wiped buffer: the derived code would leave copies behind.
-            out.push(TYPE_PLAINTEXT);
-            plaintext.write_to(&mut out);
-        } else {
-            *out = self.tls_serialize_bytes().expect("every field has a cap that fits");
+        // Personal data go straight into the wiped buffer: the derived code would leave copies.
+        match self {
+            Self::Plaintext(plaintext) => {
+                out.push(TYPE_PLAINTEXT);
+                plaintext.write_to(&mut out);
+            }
+            Self::ResultPart(part) => {
+                let len = u16::try_from(part.data.len()).expect("at most PACKET_DATA_MAX");
+                out.extend_from_slice(&[TYPE_RESULT_PART, part.index, part.total]);
+                out.extend_from_slice(&len.to_be_bytes());
+                out.extend_from_slice(part.data.as_slice());
+            }
+            _ => *out = self.tls_serialize_bytes().expect("every field has a cap that fits"),
         }
         out
     }
@@ -277,12 +372,16 @@ impl ServerMessage {
         let message = Self::tls_deserialize_exact_bytes(bytes)?;
         match &message {
             Self::Refused(refused) if refused.retry > 1 => Err(MessageError::Malformed),
+            Self::Resend(missing) if Missing::new(missing.0).is_none() => {
+                Err(MessageError::Malformed)
+            }
             _ => Ok(message),
         }
     }
 }
 
 const TYPE_PLAINTEXT: u8 = 0x84;
+const TYPE_RESULT_PART: u8 = 0x87;
 
 fn check_len(bytes: &[u8]) -> Result<(), MessageError> {
     if bytes.len() > MESSAGE_LEN_MAX { Err(MessageError::TooLong(bytes.len())) } else { Ok(()) }

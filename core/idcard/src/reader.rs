@@ -1,4 +1,4 @@
-//! The reader's side of one read (C6, C7, C9, C13, C14), sans I/O.
+//! The reader's side of one read (C6, C7, C9, C10, C13, C14), sans I/O.
 
 use alloc::collections::VecDeque;
 use alloc::string::{String, ToString};
@@ -11,8 +11,19 @@ use zeroize::Zeroizing;
 
 use crate::cache::{CacheHit, ReaderCache};
 use crate::card::{CardDone, CardError, CardWork};
-use crate::message::{AbortReason, Plaintext, ReadBegin, ReaderMessage, ServerMessage, Source};
-use crate::{Check, Configuration, FlowError, Packet, PlainData, ReadId};
+use crate::flow::Pace;
+use crate::message::{
+    AbortReason, Missing, PLAINTEXT_LEN_MAX, Plaintext, ReadBegin, ReaderMessage, ServerMessage,
+    Source,
+};
+use crate::pieces::Pieces;
+use crate::server::SAM_ATTEMPTS_MAX;
+use crate::{
+    Challenge, Check, Configuration, DataError, Delivery, FlowError, MESSAGES_MAX, Packet,
+    PlainData, Proof, RESENDS_MAX, ReadId,
+};
+
+mod repeat;
 
 /// How long a read may take in all, unless chosen otherwise. Several times what a real module and
 /// card need, so that queueing for a SAM fits.
@@ -25,16 +36,19 @@ pub struct ReadOptions {
     pub fingerprint: bool,
     /// How long the read may take in all.
     pub timeout: Duration,
+    /// How the link below the channel delivers.
+    pub delivery: Delivery,
 }
 
 impl Default for ReadOptions {
     fn default() -> Self {
-        Self { fingerprint: false, timeout: READ_TIMEOUT }
+        Self { fingerprint: false, timeout: READ_TIMEOUT, delivery: Delivery::default() }
     }
 }
 
 /// How a read begins.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "made once per read and taken apart at once")]
 pub enum ReadStart {
     /// The cache had the plaintext: done, without any message (C14).
     Answered(PlainData),
@@ -78,8 +92,20 @@ enum State {
     ExpectProof,
     ReadingCard,
     ExpectSendPackets { packets: Vec<Packet> },
-    ExpectPlaintext,
+    ExpectPlaintext(Sent),
     Over,
+}
+
+/// The packets are sent; they are kept until the result is there, to be sent again (C10).
+struct Sent {
+    packets: Vec<Packet>,
+    /// When they were sent last.
+    at: UnixTime,
+    /// The server has shown that it has some of them.
+    acknowledged: bool,
+    resends: u8,
+    /// Datagrams: the parts of the result that have come.
+    result: Pieces,
 }
 
 impl State {
@@ -90,7 +116,7 @@ impl State {
             Self::ExpectProof => "sam proof",
             Self::ReadingCard => "the card's data",
             Self::ExpectSendPackets { .. } => "send packets",
-            Self::ExpectPlaintext => "plaintext",
+            Self::ExpectPlaintext(_) => "plaintext",
             Self::Over => "nothing",
         }
     }
@@ -109,6 +135,14 @@ pub struct ReaderFlow {
     source: Source,
     deadline: UnixTime,
     state: State,
+    pace: Pace,
+    /// The message that awaits the server's answer, to say it again.
+    last: Zeroizing<Vec<u8>>,
+    /// The challenges that the card was given: one per SAM that the server tried.
+    challenges: Vec<Challenge>,
+    proof: Option<Proof>,
+    /// Messages taken from the server.
+    taken: u16,
     transmits: VecDeque<Zeroizing<Vec<u8>>>,
     events: VecDeque<ReaderEvent>,
 }
@@ -142,11 +176,16 @@ impl ReaderFlow {
             source,
             deadline: now.plus(options.timeout),
             state,
+            pace: Pace::new(options.delivery),
+            last: Zeroizing::default(),
+            challenges: Vec::new(),
+            proof: None,
+            taken: 0,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         };
         let configuration = configuration.clone();
-        flow.send(&ReaderMessage::ReadBegin(ReadBegin { read_id, configuration, source }));
+        flow.ask(now, &ReaderMessage::ReadBegin(ReadBegin { read_id, configuration, source }));
         ReadStart::Started(flow)
     }
 
@@ -169,6 +208,7 @@ impl ReaderFlow {
     /// flow is over.
     pub fn handle(
         &mut self,
+        now: UnixTime,
         rng: &mut dyn CryptoRng,
         cache: &mut ReaderCache,
         bytes: &[u8],
@@ -177,23 +217,52 @@ impl ReaderFlow {
             return Err(FlowError::Over);
         }
         let message = ServerMessage::decode(bytes).map_err(|error| self.die(error.into()))?;
+        self.taken += 1;
+        if self.taken > MESSAGES_MAX {
+            return Err(self.die(FlowError::Flood { what: "messages", limit: MESSAGES_MAX }));
+        }
+        let datagrams = self.options.delivery == Delivery::Datagrams;
         let awaited = self.state.awaited();
         match (mem::replace(&mut self.state, State::Over), message) {
-            (State::ExpectChallenge, ServerMessage::CardChallenge(challenge)) => {
+            (state, message) if datagrams && self.is_repeat(&state, &message) => {
+                self.state = state;
+                self.repeated(now, &message)?;
+            }
+            // In place of the proof: the SAM failed, and another one begins anew (C12).
+            (
+                State::ExpectChallenge | State::ExpectProof,
+                ServerMessage::CardChallenge(challenge),
+            ) if self.challenges.len() < usize::from(SAM_ATTEMPTS_MAX) => {
+                self.pace.heard(now);
+                self.challenges.push(challenge);
                 self.work(State::Authenticating, CardWork::Authenticate { challenge });
             }
             (State::ExpectProof, ServerMessage::SamProof(proof)) => {
-                let fingerprint = self.options.fingerprint;
-                self.work(State::ReadingCard, CardWork::ReadEncrypted { proof, fingerprint });
+                self.pace.heard(now);
+                self.proof = Some(proof);
+                let (fingerprint, configuration) =
+                    (self.options.fingerprint, self.configuration.clone());
+                let work = CardWork::ReadEncrypted { proof, fingerprint, configuration };
+                self.work(State::ReadingCard, work);
             }
             (State::ExpectSendPackets { packets }, ServerMessage::SendPackets) => {
-                self.send_packets(packets);
+                self.pace.heard(now);
+                self.send_packets(now, packets);
             }
-            (State::ExpectPlaintext, ServerMessage::Plaintext(plaintext)) => {
+            (State::ExpectPlaintext(sent), ServerMessage::Resend(missing)) => {
+                self.resend(now, sent, missing)?;
+            }
+            (State::ExpectPlaintext(_), ServerMessage::Plaintext(plaintext)) if !datagrams => {
                 self.finish(rng, cache, plaintext);
             }
+            (State::ExpectPlaintext(sent), ServerMessage::ResultPart(part)) if datagrams => {
+                if let Some(plaintext) = self.part(now, sent, &part)? {
+                    self.send(&ReaderMessage::Received);
+                    self.finish(rng, cache, plaintext);
+                }
+            }
             (_, ServerMessage::Refused(refused)) => {
-                if self.source == Source::Cache && !refused.retry() {
+                if !refused.retry() {
                     // What was kept may be why: the next read asks the card. A server that is only
                     // busy, or a SAM that broke, is no reason to trouble the card again.
                     cache.forget_data(&self.configuration);
@@ -220,6 +289,7 @@ impl ReaderFlow {
     /// [`FlowError::Over`].
     pub fn card_done(
         &mut self,
+        now: UnixTime,
         cache: &mut ReaderCache,
         result: Result<CardDone, CardError>,
     ) -> Result<(), FlowError> {
@@ -232,12 +302,12 @@ impl ReaderFlow {
             }
             (State::Authenticating, Ok(CardDone::Answer(answer))) => {
                 self.state = State::ExpectProof;
-                self.send(&ReaderMessage::CardAnswer(answer));
+                self.ask(now, &ReaderMessage::CardAnswer(answer));
                 Ok(())
             }
             (State::ReadingCard, Ok(CardDone::Encrypted(data))) => {
                 cache.store_encrypted(&self.configuration, &data, self.options.fingerprint);
-                self.send_packets(data.packets());
+                self.send_packets(now, data.packets());
                 Ok(())
             }
             _ => Err(self.die(FlowError::Misuse)),
@@ -248,7 +318,7 @@ impl ReaderFlow {
     /// data are sent, a leaving card does not matter any more and is not an abort.
     pub fn card_removed(&mut self) {
         match self.state {
-            State::Over | State::ExpectPlaintext | State::ExpectSendPackets { .. } => {}
+            State::Over | State::ExpectPlaintext(_) | State::ExpectSendPackets { .. } => {}
             _ => self.abort(AbortReason::CardRemoved, Check::CardRemoved),
         }
     }
@@ -262,15 +332,23 @@ impl ReaderFlow {
 
     /// Takes the time.
     pub fn handle_timeout(&mut self, now: UnixTime) {
-        if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
+        if self.is_over() {
+            return;
+        }
+        if now >= self.deadline {
             self.abort(AbortReason::TimedOut, Check::PeerTimeout);
+        } else if self.pace.is_due(now) {
+            self.say_again(now);
         }
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<UnixTime> {
-        if self.is_over() { None } else { Some(self.deadline) }
+    pub fn poll_timeout(&self) -> Option<UnixTime> {
+        if self.is_over() {
+            return None;
+        }
+        Some(self.pace.due().map_or(self.deadline, |due| due.min(self.deadline)))
     }
 
     /// The next message to seal as one record and send.
@@ -287,11 +365,25 @@ impl ReaderFlow {
         self.transmits.push_back(message.encode());
     }
 
-    fn send_packets(&mut self, packets: Vec<Packet>) {
-        self.state = State::ExpectPlaintext;
-        for packet in packets {
-            self.send(&ReaderMessage::Packet(packet));
+    /// Sends what awaits an answer.
+    fn ask(&mut self, now: UnixTime, message: &ReaderMessage) {
+        self.last = message.encode();
+        self.transmits.push_back(self.last.clone());
+        self.pace.said(now);
+    }
+
+    fn send_packets(&mut self, now: UnixTime, packets: Vec<Packet>) {
+        for packet in &packets {
+            self.send(&ReaderMessage::Packet(packet.clone()));
         }
+        self.pace.said(now);
+        self.state = State::ExpectPlaintext(Sent {
+            packets,
+            at: now,
+            acknowledged: false,
+            resends: 0,
+            result: Pieces::default(),
+        });
     }
 
     fn work(&mut self, state: State, work: CardWork) {
@@ -325,6 +417,7 @@ impl ReaderFlow {
 const fn blame(error: CardError) -> (AbortReason, Check) {
     match error {
         CardError::Removed => (AbortReason::CardRemoved, Check::CardRemoved),
+        CardError::Swapped => (AbortReason::CardSwapped, Check::CardSwapped),
         CardError::Timeout | CardError::Link => (AbortReason::CardTimeout, Check::CardTimeout),
         CardError::Refused(_) | CardError::Malformed => {
             (AbortReason::CardRefused, Check::CardRefused)

@@ -1,4 +1,5 @@
-//! The server's side of one read (C9, C12), sans I/O: the reader on one hand, a SAM on the other.
+//! The server's side of one read (C9, C10, C12), sans I/O: the reader on one hand, a SAM on the
+//! other.
 
 use alloc::collections::VecDeque;
 use alloc::vec::Vec;
@@ -8,16 +9,29 @@ use core::{fmt, mem};
 use countersign_crypto::UnixTime;
 use zeroize::Zeroizing;
 
+use crate::flow::Pace;
 use crate::message::{
-    AbortReason, CHECK_NAME_MAX, INCIDENT_MAX, Plaintext, ReadBegin, ReaderMessage, Refused,
-    ServerMessage, Source,
+    AbortReason, CHECK_NAME_MAX, CardAnswer, INCIDENT_MAX, Plaintext, ReadBegin, ReaderMessage,
+    Refused, ServerMessage, Source,
 };
 use crate::record::DocumentType;
-use crate::sam::{SamError, SamOperation, SamResult};
+use crate::sam::SamOperation;
 use crate::{
-    Check, Configuration, EncryptedData, FlowError, Packet, PacketAssembler, PlainData, ReadId,
-    ShortText,
+    Check, Delivery, EncryptedData, FlowError, MESSAGES_MAX, PlainData, ReadId, ShortText,
 };
+
+mod linger;
+mod repeat;
+mod sam;
+
+use linger::Lingering;
+use repeat::Receiving;
+
+/// SAMs that one read may try, the first one included (C12).
+pub const SAM_ATTEMPTS_MAX: u8 = 3;
+/// How long a server keeps its last words over datagrams, the result among them: as long as a
+/// reader may still ask for them.
+pub const LAST_WORDS_KEPT: Duration = crate::reader::READ_TIMEOUT;
 
 /// How long the reader may take for each of its turns, unless configured otherwise. A turn
 /// includes reading a few files from a slow card.
@@ -61,12 +75,20 @@ pub enum ServerEvent {
     /// moment to lease a SAM. After `Cancel` no answer is awaited, and the lease ends when the
     /// SAM has done it.
     Sam(SamOperation),
-    /// The plaintext is ready to transmit. The flow is over.
+    /// The SAM failed in mid-read and is of no use any more: the lease ends. `Begin` for another
+    /// one follows (C12).
+    SamLost {
+        /// What was wrong with it.
+        check: Check,
+    },
+    /// The plaintext is ready to transmit. The read is decided.
     Done {
         /// Which of the four documents it was.
         document_type: DocumentType,
+        /// Whether the SAM said that the data are this card's.
+        card_checked: bool,
     },
-    /// No result; a refusal is ready to transmit unless the reader gave up. The flow is over.
+    /// No result; a refusal is ready to transmit unless the reader gave up. The read is decided.
     Failed {
         /// What failed, in detail: for the audit, under the flow's incident id.
         check: Check,
@@ -80,15 +102,18 @@ enum State {
     AwaitChallenge,
     ExpectAnswer,
     AwaitProof,
-    ExpectPackets {
-        packets: PacketAssembler,
-        begin: Option<Configuration>,
-    },
-    /// Cache read: the data are here, the SAM is being shown the card.
+    ExpectPackets(Receiving),
+    /// The data are here, a SAM is being shown the card: it was read from the cache, or the SAM
+    /// that had it was lost.
     AwaitSelected {
         data: EncryptedData,
     },
-    AwaitPlaintext,
+    AwaitPlaintext {
+        /// Kept for another SAM, should this one fail.
+        data: EncryptedData,
+    },
+    /// Decided, over datagrams: the last words may be asked for again.
+    Lingering(Lingering),
     Over,
 }
 
@@ -99,9 +124,10 @@ impl State {
             Self::AwaitChallenge => "the SAM's challenge",
             Self::ExpectAnswer => "card answer",
             Self::AwaitProof => "the SAM's proof",
-            Self::ExpectPackets { .. } => "packet",
+            Self::ExpectPackets(_) => "packet",
             Self::AwaitSelected { .. } => "the SAM's selection",
-            Self::AwaitPlaintext => "the SAM's plaintext",
+            Self::AwaitPlaintext { .. } => "the SAM's plaintext",
+            Self::Lingering(_) => "the end",
             Self::Over => "nothing",
         }
     }
@@ -116,6 +142,7 @@ impl State {
 /// [`poll_event`](Self::poll_event).
 pub struct ServerFlow {
     policy: ReadPolicy,
+    delivery: Delivery,
     incident: ShortText<INCIDENT_MAX>,
     /// When the reader's turn ends; `None` while it is the SAM's turn.
     deadline: Option<UnixTime>,
@@ -123,7 +150,21 @@ pub struct ServerFlow {
     /// for a SAM does not count.
     latest: Option<UnixTime>,
     sam_in_use: bool,
+    /// SAMs tried.
+    attempts: u8,
+    /// When the last one was lost. The time until the reader's next turn is not the reader's.
+    lost: Option<UnixTime>,
     state: State,
+    /// What the reader began with.
+    read: Option<ReadBegin>,
+    /// Answers of the card that were taken: one per SAM.
+    answers: Vec<CardAnswer>,
+    pace: Pace,
+    /// The message that awaits the reader's answer, to say it again.
+    last: Zeroizing<Vec<u8>>,
+    /// Messages taken from the reader.
+    taken: u16,
+    resent: u32,
     transmits: VecDeque<Zeroizing<Vec<u8>>>,
     events: VecDeque<ServerEvent>,
 }
@@ -138,101 +179,106 @@ impl ServerFlow {
     /// A flow that waits for a read to begin. `incident` is told to the reader if a check fails
     /// that depends on a secret.
     #[must_use]
-    pub fn new(now: UnixTime, policy: ReadPolicy, incident: ShortText<INCIDENT_MAX>) -> Self {
+    pub fn new(
+        now: UnixTime,
+        policy: ReadPolicy,
+        delivery: Delivery,
+        incident: ShortText<INCIDENT_MAX>,
+    ) -> Self {
         Self {
             policy,
+            delivery,
             incident,
             deadline: Some(now.plus(policy.reader_turn)),
             latest: None,
             sam_in_use: false,
+            attempts: 0,
+            lost: None,
             state: State::ExpectBegin,
+            read: None,
+            answers: Vec::new(),
+            pace: Pace::new(delivery),
+            last: Zeroizing::default(),
+            taken: 0,
+            resent: 0,
             transmits: VecDeque::new(),
             events: VecDeque::new(),
         }
     }
 
-    /// True if the flow is over.
+    /// True if the flow takes no message any more. Over a stream this is so once the read is
+    /// decided.
     #[must_use]
     pub const fn is_over(&self) -> bool {
         matches!(self.state, State::Over)
     }
 
+    /// True if the read has its result or its refusal. Over datagrams the reader may then still
+    /// ask for these last words, for [`LAST_WORDS_KEPT`]; no SAM is used, nothing more is decided,
+    /// and nothing has to be awaited.
+    #[must_use]
+    pub const fn is_decided(&self) -> bool {
+        matches!(self.state, State::Lingering(_) | State::Over)
+    }
+
+    /// How many packets were asked for again (C10).
+    #[must_use]
+    pub const fn resent(&self) -> u32 {
+        self.resent
+    }
+
     /// Takes one message from the reader.
     ///
     /// # Errors
-    /// [`FlowError`] if the message kills the flow ([`ServerEvent::Failed`] tells it too) or the
-    /// flow is over.
+    /// [`FlowError`] if the message kills the flow ([`ServerEvent::Failed`] tells it too, unless
+    /// the read was decided) or the flow is over. [`FlowError::Over`] also for a message that
+    /// begins another read when this one is decided: give it to a new flow.
     pub fn handle(&mut self, now: UnixTime, bytes: &[u8]) -> Result<(), FlowError> {
+        if matches!(self.state, State::Lingering(_)) {
+            return self.handle_late(now, bytes);
+        }
         if self.is_over() {
             return Err(FlowError::Over);
         }
-        let message = ReaderMessage::decode(bytes).map_err(|error| self.die(error.into()))?;
+        let message = ReaderMessage::decode(bytes).map_err(|error| self.die(now, error.into()))?;
+        self.taken += 1;
+        if self.taken > MESSAGES_MAX {
+            let error = FlowError::Flood { what: "messages", limit: MESSAGES_MAX };
+            return Err(self.die(now, error));
+        }
         let awaited = self.state.awaited();
         match (mem::replace(&mut self.state, State::Over), message) {
             (_, ReaderMessage::Abort(reason)) => {
-                self.fail(blame(reason));
+                self.fail(now, blame(reason), None);
                 Ok(())
             }
             (State::ExpectBegin, ReaderMessage::ReadBegin(begin)) => {
                 self.begin(now, begin);
                 Ok(())
             }
-            (State::ExpectAnswer, ReaderMessage::CardAnswer(answer)) => {
-                let (answer, random) = (answer.answer, answer.random);
-                self.sam(State::AwaitProof, SamOperation::Answer { answer, random });
+            // An answer that was taken was to another SAM's challenge.
+            (State::ExpectAnswer, ReaderMessage::CardAnswer(answer))
+                if !self.answers.contains(&answer) =>
+            {
+                self.pace.heard(now);
+                let operation =
+                    SamOperation::Answer { answer: answer.answer, random: answer.random };
+                self.answers.push(answer);
+                self.sam(State::AwaitProof, operation);
                 Ok(())
             }
-            (State::ExpectPackets { packets, begin }, ReaderMessage::Packet(packet)) => {
-                self.packet(now, packets, begin, &packet)
+            (State::ExpectPackets(receiving), ReaderMessage::Packet(packet)) => {
+                self.packet(now, receiving, &packet)
+            }
+            (state, message) if self.is_repeat(&state, &message) => {
+                self.state = state;
+                self.repeated(now, &message);
+                Ok(())
             }
             (_, message) => {
-                Err(self.die(FlowError::Unexpected { message: message.name(), awaited }))
+                let error = FlowError::Unexpected { message: message.name(), awaited };
+                Err(self.die(now, error))
             }
-        }
-    }
-
-    /// Takes what came of [`ServerEvent::Sam`]. A failing SAM fails the read, and the reader is
-    /// told. The answer to `Cancel` may be passed on too, and changes nothing.
-    ///
-    /// # Errors
-    /// [`FlowError::Misuse`] for a result that was not asked for (the flow is then dead);
-    /// [`FlowError::Over`] for one that came after the end, which may be ignored.
-    pub fn sam_done(
-        &mut self,
-        now: UnixTime,
-        result: Result<SamResult, SamError>,
-    ) -> Result<(), FlowError> {
-        let state = mem::replace(&mut self.state, State::Over);
-        match (state, result) {
-            (State::Over, Ok(SamResult::Cancelled)) => Ok(()),
-            (State::Over, _) => Err(FlowError::Over),
-            (_, Err(_)) if !self.sam_in_use => Err(self.die(FlowError::Misuse)),
-            (_, Err(error)) => {
-                // The SAM has cleared itself, or is dead: nothing to cancel.
-                self.sam_in_use = false;
-                self.refuse_check(Check::from(&error));
-                Ok(())
-            }
-            (State::AwaitChallenge, Ok(SamResult::Challenge(challenge))) => {
-                self.turn(now, State::ExpectAnswer, &ServerMessage::CardChallenge(challenge));
-                Ok(())
-            }
-            (State::AwaitProof, Ok(SamResult::Proof(proof))) => {
-                let next = State::ExpectPackets { packets: PacketAssembler::new(), begin: None };
-                self.turn(now, next, &ServerMessage::SamProof(proof));
-                Ok(())
-            }
-            (State::AwaitSelected { data }, Ok(SamResult::Challenge(_))) => {
-                // The card took part when the data were read; there is nobody to challenge now.
-                self.sam(State::AwaitPlaintext, SamOperation::Decrypt(data));
-                Ok(())
-            }
-            (State::AwaitPlaintext, Ok(SamResult::Plaintext(data))) => {
-                self.sam_in_use = false;
-                self.finish(data);
-                Ok(())
-            }
-            _ => Err(self.die(FlowError::Misuse)),
         }
     }
 
@@ -240,36 +286,84 @@ impl ServerFlow {
     /// with [`poll_transmit`](Self::poll_transmit) yet is not said any more.
     ///
     /// `check` is a stable name; one that is too long or not visible ASCII becomes `"refused"`.
-    pub fn refuse(&mut self, check: &str, retry: bool, incident: ShortText<INCIDENT_MAX>) {
-        if self.is_over() {
-            return;
+    pub fn refuse(
+        &mut self,
+        now: UnixTime,
+        check: &str,
+        retry: bool,
+        incident: ShortText<INCIDENT_MAX>,
+    ) {
+        if !self.is_decided() {
+            let last_words = self.replace_words(check, retry, incident);
+            self.end(now, last_words);
+            self.release();
         }
+    }
+
+    /// Withdraws the result after [`ServerEvent::Done`], because it could not be recorded: it
+    /// must not have been taken with [`poll_transmit`](Self::poll_transmit) yet. The reader is
+    /// refused as with [`refuse`](Self::refuse), and nothing can be asked for any more.
+    pub fn withhold(
+        &mut self,
+        now: UnixTime,
+        check: &str,
+        retry: bool,
+        incident: ShortText<INCIDENT_MAX>,
+    ) {
+        if self.is_decided() {
+            let last_words = self.replace_words(check, retry, incident);
+            self.end(now, last_words);
+        }
+    }
+
+    /// A refusal in place of what was to be sent.
+    fn replace_words(
+        &mut self,
+        check: &str,
+        retry: bool,
+        incident: ShortText<INCIDENT_MAX>,
+    ) -> Lingering {
         let check =
             ShortText::new(check).or_else(|| ShortText::new("refused")).expect("a short constant");
-        self.state = State::Over;
-        self.transmits.clear(); // a turn that the reader was not given yet
-        self.send(&ServerMessage::Refused(Refused::new(check, retry, incident)));
-        self.release();
+        self.transmits.clear();
+        let refused = ServerMessage::Refused(Refused::new(check, retry, incident)).encode();
+        self.send(refused.clone());
+        Lingering::refused(refused)
     }
 
     /// The connection to the reader is gone: the read ends as if the reader had given it up.
     pub fn reader_gone(&mut self) {
-        if !self.is_over() {
-            self.fail(Check::ReaderAborted);
+        if !self.is_decided() {
+            self.state = State::Over;
+            self.events.push_back(ServerEvent::Failed { check: Check::ReaderAborted });
+            self.release();
         }
+        self.state = State::Over;
     }
 
     /// Takes the time.
     pub fn handle_timeout(&mut self, now: UnixTime) {
-        if self.poll_timeout().is_some_and(|deadline| now >= deadline) {
-            self.refuse_check(Check::PeerTimeout);
+        match &self.state {
+            State::Over => {}
+            State::Lingering(lingering) if lingering.is_past(now) => self.state = State::Over,
+            State::Lingering(_) => {}
+            _ if self.deadline.is_some_and(|deadline| now >= deadline) => {
+                self.refuse_check(now, Check::PeerTimeout);
+            }
+            _ if self.pace.is_due(now) => self.say_again(now),
+            _ => {}
         }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest.
+    /// When [`handle_timeout`](Self::handle_timeout) must be called at the latest. Of a read that
+    /// [is decided](Self::is_decided) it wipes the result.
     #[must_use]
-    pub const fn poll_timeout(&self) -> Option<UnixTime> {
-        if self.is_over() { None } else { self.deadline }
+    pub fn poll_timeout(&self) -> Option<UnixTime> {
+        match &self.state {
+            State::Over => None,
+            State::Lingering(lingering) => Some(lingering.until()),
+            _ => self.deadline.into_iter().chain(self.pace.due()).min(),
+        }
     }
 
     /// The next message to seal as one record and send.
@@ -283,58 +377,57 @@ impl ServerFlow {
     }
 
     fn begin(&mut self, now: UnixTime, begin: ReadBegin) {
-        let ReadBegin { read_id, configuration, source } = begin;
+        let (read_id, source) = (begin.read_id, begin.source);
+        self.read = Some(begin);
         self.events.push_back(ServerEvent::Begun { read_id, source });
         match source {
-            Source::Card => {
-                self.sam(State::AwaitChallenge, SamOperation::Begin { configuration });
-            }
+            Source::Card => self.begin_sam(State::AwaitChallenge),
             // The SAM is leased only when the data are complete: a slow reader holds no SAM.
             Source::Cache => {
-                let packets = PacketAssembler::new();
-                let next = State::ExpectPackets { packets, begin: Some(configuration) };
+                let next = State::ExpectPackets(Receiving::default());
                 self.turn(now, next, &ServerMessage::SendPackets);
             }
         }
     }
 
-    fn packet(
-        &mut self,
-        now: UnixTime,
-        mut packets: PacketAssembler,
-        begin: Option<Configuration>,
-        packet: &Packet,
-    ) -> Result<(), FlowError> {
-        match packets.push(packet).map_err(|error| self.die(error.into()))? {
-            None => {
-                self.state = State::ExpectPackets { packets, begin };
-                self.await_reader(now);
-            }
-            Some(data) => match begin {
-                None => self.sam(State::AwaitPlaintext, SamOperation::Decrypt(data)),
-                Some(configuration) => {
-                    let operation = SamOperation::Begin { configuration };
-                    self.sam(State::AwaitSelected { data }, operation);
-                }
-            },
-        }
-        Ok(())
-    }
-
-    fn finish(&mut self, data: PlainData) {
+    fn finish(&mut self, now: UnixTime, data: PlainData, card_checked: bool) {
         let Some(document_type) = DocumentType::of(data.text()) else {
-            return self.refuse_check(Check::Record);
+            return self.refuse_check(now, Check::Record);
         };
-        let cache_plaintext = self.policy.cache_plaintext;
-        self.send(&ServerMessage::Plaintext(Plaintext { data, cache_plaintext }));
-        self.events.push_back(ServerEvent::Done { document_type });
+        let plaintext = Plaintext { data, cache_plaintext: self.policy.cache_plaintext };
+        match self.delivery {
+            Delivery::Stream => {
+                self.send(ServerMessage::Plaintext(plaintext).encode());
+                self.state = State::Over;
+            }
+            Delivery::Datagrams => {
+                let parts: Vec<_> = plaintext
+                    .parts()
+                    .into_iter()
+                    .map(|part| ServerMessage::ResultPart(part).encode())
+                    .collect();
+                parts.iter().for_each(|part| self.send(part.clone()));
+                self.end(now, Lingering::done(now, parts));
+            }
+        }
+        self.events.push_back(ServerEvent::Done { document_type, card_checked });
     }
 
     /// The reader's turn.
     fn turn(&mut self, now: UnixTime, next: State, message: &ServerMessage) {
         self.state = next;
+        if let (Some(lost), Some(latest)) = (self.lost.take(), &mut self.latest) {
+            *latest = latest.plus(now.since(lost));
+        }
         self.await_reader(now);
-        self.send(message);
+        self.ask(now, message);
+    }
+
+    /// Sends what awaits an answer.
+    fn ask(&mut self, now: UnixTime, message: &ServerMessage) {
+        self.last = message.encode();
+        self.send(self.last.clone());
+        self.pace.said(now);
     }
 
     fn await_reader(&mut self, now: UnixTime) {
@@ -342,19 +435,11 @@ impl ServerFlow {
         self.deadline = Some(now.plus(self.policy.reader_turn).min(latest));
     }
 
-    /// The SAM's turn.
-    fn sam(&mut self, next: State, operation: SamOperation) {
-        self.state = next;
-        self.deadline = None;
-        self.sam_in_use = true;
-        self.events.push_back(ServerEvent::Sam(operation));
+    fn send(&mut self, message: Zeroizing<Vec<u8>>) {
+        self.transmits.push_back(message);
     }
 
-    fn send(&mut self, message: &ServerMessage) {
-        self.transmits.push_back(message.encode());
-    }
-
-    fn refuse_check(&mut self, check: Check) {
+    fn refuse_check(&mut self, now: UnixTime, check: Check) {
         let name = ShortText::<CHECK_NAME_MAX>::new(check.public_name());
         let name = name.expect("check names are short; tested");
         let incident = if check.is_secret_dependent() {
@@ -363,38 +448,36 @@ impl ServerFlow {
             ShortText::new("").expect("the empty text fits")
         };
         let refused = Refused::new(name, check.is_worth_retrying(), incident);
-        self.send(&ServerMessage::Refused(refused));
-        self.fail(check);
+        let refused = ServerMessage::Refused(refused).encode();
+        self.send(refused.clone());
+        self.fail(now, check, Some(refused));
     }
 
-    fn die(&mut self, error: FlowError) -> FlowError {
-        self.refuse_check(error.check());
+    fn die(&mut self, now: UnixTime, error: FlowError) -> FlowError {
+        self.refuse_check(now, error.check());
+        self.state = State::Over;
         error
     }
 
-    fn fail(&mut self, check: Check) {
-        self.state = State::Over;
+    /// Ends without a result. `refused` is what the reader is told; nothing if it gave up itself.
+    fn fail(&mut self, now: UnixTime, check: Check, refused: Option<Zeroizing<Vec<u8>>>) {
+        let last_words = refused.map_or_else(Lingering::silent, Lingering::refused);
+        self.end(now, last_words);
         self.events.push_back(ServerEvent::Failed { check });
         self.release();
     }
 
-    /// Ends the use of the SAM. Operations that the owner has not taken yet are dropped; if the
-    /// first one is among them, the SAM knows nothing of this read.
-    fn release(&mut self) {
-        if !mem::take(&mut self.sam_in_use) {
-            return;
-        }
-        let mut begun = true;
-        self.events.retain(|event| match event {
-            ServerEvent::Sam(operation) => {
-                begun &= !matches!(operation, SamOperation::Begin { .. });
-                false
+    /// The read is decided. Over a stream the last words arrive; over datagrams they may have to
+    /// be said again.
+    fn end(&mut self, now: UnixTime, last_words: Lingering) {
+        self.pace.rest();
+        self.last = Zeroizing::default();
+        self.state = match (self.delivery, &self.read) {
+            (Delivery::Datagrams, Some(_)) => {
+                State::Lingering(last_words.until_past(now.plus(LAST_WORDS_KEPT)))
             }
-            _ => true,
-        });
-        if begun {
-            self.events.push_back(ServerEvent::Sam(SamOperation::Cancel));
-        }
+            _ => State::Over,
+        };
     }
 }
 
@@ -405,5 +488,6 @@ const fn blame(reason: AbortReason) -> Check {
         AbortReason::CardRefused => Check::CardRefused,
         AbortReason::Cancelled => Check::ReaderAborted,
         AbortReason::TimedOut => Check::PeerTimeout,
+        AbortReason::CardSwapped => Check::CardSwapped,
     }
 }

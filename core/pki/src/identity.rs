@@ -17,6 +17,8 @@ pub enum Role {
     Reader,
     /// The server that devices connect to.
     Server,
+    /// A host of SAM modules that serves them to servers (C12).
+    SamHost,
 }
 
 impl Role {
@@ -26,11 +28,12 @@ impl Role {
         match self {
             Self::Reader => "reader",
             Self::Server => "server",
+            Self::SamHost => "sam-host",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Reader, Self::Server].into_iter().find(|role| role.as_str() == text)
+        [Self::Reader, Self::Server, Self::SamHost].into_iter().find(|role| role.as_str() == text)
     }
 }
 

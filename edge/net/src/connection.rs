@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use countersign_crypto::{CryptoRng, UnixTime};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::time::timeout;
 use zeroize::Zeroizing;
 
-use crate::Clock;
+use crate::{Clock, Transport};
 
 /// How long the peer may refuse to take what is sent.
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
-/// Bytes read at once.
+/// Bytes read at once; a datagram that is longer is cut, and then refused by its checksum.
 const CHUNK: usize = 16 * 1024;
 
 /// A sans-I/O machine as a [`Connection`] drives it; the grammar of the core crates.
@@ -22,9 +21,9 @@ pub trait Machine: Send {
     /// Why it died.
     type Error;
     /// What it wants to send.
-    type Transmit: AsRef<[u8]>;
+    type Transmit: AsRef<[u8]> + Send + Sync;
 
-    /// Takes bytes that arrived.
+    /// Takes bytes that arrived: any piece of a stream, or one datagram.
     ///
     /// # Errors
     /// The machine is dead afterwards.
@@ -47,7 +46,7 @@ pub trait Machine: Send {
     /// If it ended where it must not.
     fn handle_end(&mut self) -> Result<(), Self::Error>;
 
-    /// Bytes to send.
+    /// Bytes to send; over datagrams, one datagram.
     fn poll_transmit(&mut self) -> Option<Self::Transmit>;
 
     /// What happened.
@@ -60,7 +59,7 @@ pub trait Machine: Send {
 /// Why a connection ended.
 #[derive(Debug, Error)]
 pub enum NetError<E> {
-    /// The stream failed.
+    /// The transport failed.
     #[error("the connection failed: {0}")]
     Io(#[from] io::Error),
     /// The peer does not take what is sent.
@@ -76,30 +75,31 @@ pub enum NetError<E> {
 pub enum Next<T> {
     /// An event of the machine.
     Event(T),
-    /// The stream ended where it may.
+    /// The transport ended where it may.
     Ended,
     /// The caller's deadline passed.
     Deadline,
 }
 
-/// A stream, the machine that speaks on it, and what the machine needs handed in.
-pub struct Connection<M, S> {
+/// A transport (a stream, or a link for datagrams), the machine that speaks on it, and what the
+/// machine needs handed in.
+pub struct Connection<M, T> {
     machine: M,
-    stream: S,
+    transport: T,
     clock: Arc<dyn Clock>,
     rng: Box<dyn CryptoRng + Send>,
     chunk: Zeroizing<Vec<u8>>,
 }
 
-impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<M, S> {
-    /// Joins a machine and a stream.
+impl<M: Machine, T: Transport> Connection<M, T> {
+    /// Joins a machine and a transport.
     pub fn new(
         machine: M,
-        stream: S,
+        transport: T,
         clock: Arc<dyn Clock>,
         rng: Box<dyn CryptoRng + Send>,
     ) -> Self {
-        Self { machine, stream, clock, rng, chunk: Zeroizing::new(vec![0; CHUNK]) }
+        Self { machine, transport, clock, rng, chunk: Zeroizing::new(vec![0; CHUNK]) }
     }
 
     /// The machine, to ask it or to tell it something; call [`Self::next`] or [`Self::flush`]
@@ -119,7 +119,7 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<M, S> {
         (&mut self.machine, self.clock.now(), &mut *self.rng)
     }
 
-    /// Sends what the machine wants to send, in one write.
+    /// Sends what the machine wants to send: over a stream in one write, else each as a datagram.
     ///
     /// Not cancel-safe: a dropped future may have sent part of a message.
     ///
@@ -130,19 +130,12 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<M, S> {
         if parts.is_empty() {
             return Ok(());
         }
-        // At its final size from the start: growing would leave unwiped copies.
-        let len = parts.iter().map(|part| part.as_ref().len()).sum();
-        let mut flight = Zeroizing::new(Vec::with_capacity(len));
-        parts.iter().for_each(|part| flight.extend_from_slice(part.as_ref()));
-        let write = async {
-            self.stream.write_all(&flight).await?;
-            self.stream.flush().await
-        };
-        timeout(WRITE_TIMEOUT, write).await.map_err(|_| NetError::WriteTimeout)??;
+        let sent = timeout(WRITE_TIMEOUT, self.transport.send(&parts)).await;
+        sent.map_err(|_| NetError::WriteTimeout)??;
         Ok(())
     }
 
-    /// Moves bytes until the machine reports something, the stream ends or `deadline` passes.
+    /// Moves bytes until the machine reports something, the transport ends or `deadline` passes.
     ///
     /// Cancel-safe only while the machine has nothing to send.
     ///
@@ -170,13 +163,13 @@ impl<M: Machine, S: AsyncRead + AsyncWrite + Unpin + Send> Connection<M, S> {
             let due = [machine_due, deadline].into_iter().flatten().min();
             // Rounded up, so that the wait does not end a moment too early and spin.
             let wait = due.map_or(Duration::MAX, |due| due.since(now) + Duration::from_millis(1));
-            match timeout(wait, self.stream.read(&mut self.chunk)).await {
+            match timeout(wait, self.transport.receive(&mut self.chunk)).await {
                 Err(_elapsed) => {}
-                Ok(Ok(0)) => {
+                Ok(Ok(None)) => {
                     self.machine.handle_end().map_err(NetError::Machine)?;
                     return Ok(Next::Ended);
                 }
-                Ok(Ok(read)) => self
+                Ok(Ok(Some(read))) => self
                     .machine
                     .handle(self.clock.now(), &mut *self.rng, &self.chunk[..read])
                     .map_err(NetError::Machine)?,

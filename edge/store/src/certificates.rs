@@ -67,6 +67,7 @@ pub struct CertificateIntent {
 
 pub(crate) const CERTIFICATE_COLUMNS: &str = "c.number, c.device_id, c.public_key, c.state, \
      c.der, c.not_after, c.intended_at, c.issued_at, c.revoked_at, c.revoke_reason";
+pub(crate) const CERTIFICATE_WIDTH: usize = 10;
 
 /// Reads a certificate from the columns from `first` on.
 pub(crate) fn certificate(row: &Row, first: usize) -> Result<Certificate, StoreError> {
@@ -147,6 +148,25 @@ impl Tx<'_> {
     ) -> Result<Option<Certificate>, StoreError> {
         let sql = format!("SELECT {CERTIFICATE_COLUMNS} FROM certificates c WHERE c.number = ?1");
         self.query_one(&sql, &[number.into()])?.map(|row| certificate(&row, 0)).transpose()
+    }
+
+    /// The certificates that were ever decided for a device, the newest first, at most `limit` (in
+    /// 1..=[`crate::MAX_PAGE`]): the history of the mapping of serial to number (C4).
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] `page-limit`.
+    pub fn certificates_of_device(
+        &mut self,
+        device_id: &str,
+        limit: u32,
+    ) -> Result<Vec<Certificate>, StoreError> {
+        fetch_limit(limit)?;
+        let sql = format!(
+            "SELECT {CERTIFICATE_COLUMNS} FROM certificates c WHERE c.device_id = ?1
+             ORDER BY c.intended_at DESC, c.number LIMIT ?2"
+        );
+        let rows = self.query(&sql, &[device_id.into(), limit.into()])?;
+        rows.iter().map(|row| certificate(row, 0)).collect()
     }
 
     /// Intents made before `before` whose outcome was never stored, oldest first: what recovery

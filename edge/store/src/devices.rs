@@ -2,7 +2,8 @@
 
 use countersign_crypto::UnixTime;
 
-use crate::certificates::{CERTIFICATE_COLUMNS, certificate};
+use crate::certificates::{CERTIFICATE_COLUMNS, CERTIFICATE_WIDTH, certificate};
+use crate::decisions::stands;
 use crate::names::stored_as_text;
 use crate::page::{check_cursor, fetch_limit};
 use crate::value::check_texts;
@@ -14,9 +15,11 @@ use crate::{Certificate, Page, Row, StoreError, Tx, Value};
 pub enum DeviceKind {
     /// An ID-card reader (C).
     Reader,
+    /// A host of SAM modules (C12).
+    SamHost,
 }
 
-stored_as_text!(DeviceKind, "device kind", { Reader => "reader" });
+stored_as_text!(DeviceKind, "device kind", { Reader => "reader", SamHost => "sam-host" });
 
 /// Whether a device may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -32,7 +35,7 @@ stored_as_text!(DeviceStatus, "device status", { Enrolled => "enrolled", Blocked
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// `rdr_…` for readers.
+    /// `rdr_…` for readers, `smh_…` for SAM hosts.
     pub id: String,
     /// What it is.
     pub kind: DeviceKind,
@@ -55,6 +58,34 @@ pub struct DeviceRecord {
     pub device: Device,
     /// At most one is live at a time, by the database's rule.
     pub certificate: Option<Certificate>,
+    /// The most lasting of the risk rules' blocks that have not been ended.
+    pub rule_block: Option<RuleBlock>,
+}
+
+/// A block by a risk rule, beside and apart from an operator's own (C5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RuleBlock {
+    /// The decision, `dec_…`.
+    pub decision_id: String,
+    /// Why, in one sentence.
+    pub reason: String,
+    /// Since when.
+    pub at: UnixTime,
+    /// Until when; `None` until an operator reverses it.
+    pub until: Option<UnixTime>,
+}
+
+impl DeviceRecord {
+    /// Why the device is refused at `now`, if it is: by an operator's block, or by a rule's that
+    /// still stands.
+    #[must_use]
+    pub fn blocked(&self, now: UnixTime) -> Option<&str> {
+        if self.device.status == DeviceStatus::Blocked {
+            return Some(self.device.block_reason.as_deref().unwrap_or_default());
+        }
+        let block = self.rule_block.as_ref()?;
+        stands(block.at, block.until, now).then_some(block.reason.as_str())
+    }
 }
 
 const COLUMNS: &str =
@@ -73,9 +104,19 @@ fn device(row: &Row) -> Result<Device, StoreError> {
     })
 }
 
-fn record(row: &Row) -> Result<DeviceRecord, StoreError> {
+pub(crate) fn record(row: &Row) -> Result<DeviceRecord, StoreError> {
     let certificate = if row.is_null(WIDTH)? { None } else { Some(certificate(row, WIDTH)?) };
-    Ok(DeviceRecord { device: device(row)?, certificate })
+    let first = WIDTH + CERTIFICATE_WIDTH;
+    let rule_block = match row.opt_text(first)? {
+        None => None,
+        Some(decision_id) => Some(RuleBlock {
+            decision_id: decision_id.to_owned(),
+            reason: row.text(first + 1)?.to_owned(),
+            at: row.time(first + 2)?,
+            until: row.opt_time(first + 3)?,
+        }),
+    };
+    Ok(DeviceRecord { device: device(row)?, certificate, rule_block })
 }
 
 impl Tx<'_> {
@@ -202,11 +243,15 @@ impl Tx<'_> {
     }
 }
 
-fn select(condition: &str) -> String {
+pub(crate) fn select(condition: &str) -> String {
     format!(
-        "SELECT {COLUMNS}, {CERTIFICATE_COLUMNS}
+        "SELECT {COLUMNS}, {CERTIFICATE_COLUMNS}, b.id, b.reason, b.at, b.until
          FROM devices d LEFT JOIN certificates c
            ON c.device_id = d.id AND c.state IN ('intended', 'issued')
+         LEFT JOIN risk_decisions b ON b.id = (
+             SELECT r.id FROM risk_decisions r
+             WHERE r.device_id = d.id AND r.ended_at IS NULL AND r.action = 'block'
+             ORDER BY (r.until IS NULL) DESC, r.until DESC LIMIT 1)
          WHERE {condition}"
     )
 }

@@ -6,6 +6,8 @@ use countersign_crypto::{CryptoRng, UnixTime};
 pub enum IdKind {
     /// A reader: `rdr_`.
     Reader,
+    /// A host of SAM modules: `smh_`.
+    SamHost,
     /// An operator: `opr_`.
     Operator,
     /// An operator's token: `tok_`.
@@ -18,6 +20,12 @@ pub enum IdKind {
     Approval,
     /// An incident, by which an operator finds the failed check in the audit: `inc_`.
     Incident,
+    /// A report against a reader: `rpt_`.
+    Report,
+    /// A transaction at a reader, told by a back office: `txn_`.
+    Transaction,
+    /// A decision of a risk rule: `dec_`.
+    Decision,
 }
 
 /// Longest id in bytes: the longest prefix, `_`, and a hyphenated UUID.
@@ -29,12 +37,16 @@ impl IdKind {
     pub const fn prefix(self) -> &'static str {
         match self {
             Self::Reader => "rdr",
+            Self::SamHost => "smh",
             Self::Operator => "opr",
             Self::Token => "tok",
             Self::Certificate => "crt",
             Self::Read => "read",
             Self::Approval => "apr",
             Self::Incident => "inc",
+            Self::Report => "rpt",
+            Self::Transaction => "txn",
+            Self::Decision => "dec",
         }
     }
 }
@@ -46,6 +58,14 @@ pub fn new_id(kind: IdKind, now: UnixTime, rng: &mut dyn CryptoRng) -> String {
     rng.fill_bytes(&mut random);
     let uuid = uuid::Builder::from_unix_timestamp_millis(now.as_millis(), &random).into_uuid();
     format!("{}_{}", kind.prefix(), uuid.as_hyphenated())
+}
+
+/// What every id of a kind that was made at `time` or later comes after, as text.
+pub(crate) fn ids_from(kind: IdKind, time: UnixTime) -> String {
+    let uuid = uuid::Builder::from_unix_timestamp_millis(time.as_millis(), &[0; 10]).into_uuid();
+    let text = uuid.as_hyphenated().to_string();
+    // The version's digit follows the time.
+    format!("{}_{}", kind.prefix(), &text[..14])
 }
 
 #[cfg(test)]
@@ -65,5 +85,7 @@ mod tests {
         assert_eq!(&early[19..20], "7");
         let again = new_id(IdKind::Read, UnixTime::from_secs(1_000_000), &mut rng);
         assert_ne!(early, again);
+        let at = |secs| ids_from(IdKind::Read, UnixTime::from_secs(secs));
+        assert!(at(1_000_000) <= early && at(1_000_001) > early && at(2_000_000) <= late);
     }
 }

@@ -9,7 +9,7 @@ use crate::value::check_texts;
 use crate::{StoreError, Tx};
 
 /// How far the clocks of two servers may lie apart.
-const CLOCKS_DIFFER: Duration = Duration::from_secs(300);
+pub const CLOCKS_DIFFER: Duration = Duration::from_secs(300);
 
 impl Tx<'_> {
     /// Takes or renews the lease `name` for `holder` until `now + time`, if it is free, expired

@@ -14,6 +14,7 @@
 mod approvals;
 mod audit;
 mod certificates;
+mod decisions;
 mod devices;
 mod dialect;
 mod error;
@@ -24,7 +25,10 @@ mod names;
 mod operators;
 mod page;
 mod postgres;
+mod reader_record;
 mod reads;
+mod risk;
+mod sams;
 mod schema;
 mod sqlite;
 mod stats;
@@ -36,13 +40,21 @@ mod value;
 pub use approvals::{Approval, ApprovalState, ApprovalVote, MAX_VOTES_NEEDED, Vote};
 pub use audit::*;
 pub use certificates::{Certificate, CertificateIntent, CertificateState};
-pub use devices::{Device, DeviceKind, DeviceRecord, DeviceStatus};
+pub use decisions::{DecisionEnd, RiskAction, RiskDecision};
+pub use devices::{Device, DeviceKind, DeviceRecord, DeviceStatus, RuleBlock};
 pub use dialect::Column;
 pub use error::StoreError;
 pub use id::{IdKind, MAX_ID_LEN, new_id};
+pub use leases::CLOCKS_DIFFER;
 pub use operators::{Operator, Role, Roles};
 pub use page::{MAX_PAGE, Page};
+pub use reader_record::{Factory, ReaderCount, Report, Transaction};
 pub use reads::{BegunRead, Read, ReadEnd, ReadStart, ReadState};
+pub use risk::{
+    EndingRead, ReaderGate, ReaderMeter, RiskEvent, RiskKind, RiskNoted, RiskRow, RiskWatch,
+    Throttle,
+};
+pub use sams::SamDrain;
 pub use schema::SCHEMA_VERSION;
 pub use stats::TxStats;
 pub use store::{QUEUE_LEN, Store};

@@ -1,8 +1,10 @@
 //! PostgreSQL: a bounded pool of worker threads, each with its own connection.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::sync::PoisonError;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
@@ -163,6 +165,33 @@ impl Session {
         rows.iter().map(row).collect()
     }
 
+    /// Sends all statements before it waits for the first answer.
+    pub(crate) fn query_all(
+        &mut self,
+        statements: &[(Cow<'_, str>, Vec<Bound<'_>>)],
+    ) -> Result<Vec<Vec<Row>>, Failure> {
+        let mut prepared = Vec::with_capacity(statements.len());
+        for (sql, values) in statements {
+            prepared.push((self.statement(sql)?, values));
+        }
+        let mut bound = Vec::with_capacity(prepared.len());
+        for (statement, values) in &prepared {
+            bound.push((statement, parameters(statement, values)?));
+        }
+        let begin = self.begin.take();
+        let answers = bound.iter().map(|(statement, values)| self.client.query(*statement, values));
+        let answers = self.send(begin, in_order(answers.collect()))?;
+        let mut all = Vec::with_capacity(answers.len());
+        for rows in answers {
+            if rows.len() > MAX_QUERY_ROWS {
+                let detail = "a query without LIMIT returned too many rows";
+                return Err(StoreError::misuse(detail).into());
+            }
+            all.push(rows.iter().map(row).collect::<Result<_, _>>()?);
+        }
+        Ok(all)
+    }
+
     /// Binds one array per column, see [`crate::dialect::Dialect::insert_many`].
     pub(crate) fn insert_arrays(
         &mut self,
@@ -191,6 +220,26 @@ impl Session {
         }
         Ok(statement)
     }
+}
+
+/// Waits for all, polled in their order: what each sends when it is first polled is sent in that
+/// order. After a failure the server skips the rest of the transaction, so the first one counts.
+async fn in_order<T, E>(answers: Vec<impl Future<Output = Result<T, E>>>) -> Result<Vec<T>, E> {
+    let mut answers: Vec<_> = answers.into_iter().map(|answer| (Box::pin(answer), None)).collect();
+    poll_fn(|context| {
+        let mut all = true;
+        for (answer, done) in &mut answers {
+            if done.is_none() {
+                match answer.as_mut().poll(context) {
+                    Poll::Ready(result) => *done = Some(result),
+                    Poll::Pending => all = false,
+                }
+            }
+        }
+        if all { Poll::Ready(()) } else { Poll::Pending }
+    })
+    .await;
+    answers.into_iter().filter_map(|(_, done)| done).collect()
 }
 
 fn wait<T>(

@@ -4,11 +4,14 @@ use countersign_crypto::UnixTime;
 
 use crate::names::stored_as_text;
 use crate::page::{check_cursor, fetch_limit};
+use crate::tx::Statement;
 use crate::value::check_texts;
 use crate::{Page, Row, StoreError, Tx};
 
 /// The check that [`Tx::abandon_reads`] names.
 const ABANDONED: &str = "abandoned";
+/// The check of an attempt that is not the latest any more.
+const SUPERSEDED: &str = "read-superseded";
 
 /// Sorts after every id: all ids begin with a lower-case prefix.
 const AFTER_EVERY_ID: &str = "~";
@@ -66,6 +69,8 @@ pub struct ReadStart {
     pub client_read_id: [u8; 16],
     /// When.
     pub at: UnixTime,
+    /// The connection on which it is begun, by a name that no other has.
+    pub session_id: String,
 }
 
 /// What beginning a read found.
@@ -116,6 +121,76 @@ fn read(row: &Row) -> Result<Read, StoreError> {
     })
 }
 
+/// The statement that begins a read.
+pub(crate) fn begin(start: &ReadStart) -> Result<Statement, StoreError> {
+    check_texts([start.id.as_str(), &start.session_id])?;
+    Ok(Statement::new(
+        "INSERT INTO reads
+             (id, device_id, client_read_id, state, attempts, started_at, session_id)
+         VALUES (?1, ?2, ?3, 'started', 1, ?4, ?5)
+         ON CONFLICT (device_id, client_read_id) DO UPDATE SET
+             attempts = CASE reads.state WHEN 'done' THEN reads.attempts
+                             ELSE reads.attempts + 1 END,
+             started_at = CASE reads.state WHEN 'done' THEN reads.started_at
+                               ELSE excluded.started_at END,
+             finished_at = CASE reads.state WHEN 'done' THEN reads.finished_at END,
+             sam_id = CASE reads.state WHEN 'done' THEN reads.sam_id END,
+             failed_check = NULL,
+             session_id = excluded.session_id,
+             state = CASE reads.state WHEN 'done' THEN 'done' ELSE 'started' END
+         RETURNING id, state, attempts",
+        vec![
+            (&start.id).into(),
+            (&start.device_id).into(),
+            (&start.client_read_id).into(),
+            start.at.into(),
+            (&start.session_id).into(),
+        ],
+    ))
+}
+
+/// What the statement that begins a read returned.
+pub(crate) fn begun(rows: &[Row]) -> Result<BegunRead, StoreError> {
+    let row = rows.first().ok_or_else(|| StoreError::misuse("an upsert returned no row"))?;
+    Ok(BegunRead {
+        id: row.text(0)?.to_owned(),
+        state: ReadState::stored(row.text(1)?)?,
+        attempt: row.u32(2)?,
+    })
+}
+
+/// The statement that ends an attempt; it returns no row if it is not the latest any more.
+pub(crate) fn finish(
+    id: &str,
+    attempt: u32,
+    end: &ReadEnd,
+    now: UnixTime,
+) -> Result<Statement, StoreError> {
+    let (state, check, sam_id, document_type) = match end {
+        ReadEnd::Done { sam_id, document_type } => {
+            (ReadState::Done, None, Some(sam_id.as_str()), Some(document_type.as_str()))
+        }
+        ReadEnd::Failed { check, sam_id } => {
+            (ReadState::Failed, Some(check.as_str()), sam_id.as_deref(), None)
+        }
+    };
+    check_texts(check.into_iter().chain(sam_id).chain(document_type))?;
+    Ok(Statement::new(
+        "UPDATE reads SET state = ?3, failed_check = ?4, sam_id = ?5, document_type = ?6,
+             finished_at = ?7
+         WHERE id = ?1 AND attempts = ?2 AND state = 'started' RETURNING id",
+        vec![
+            id.into(),
+            attempt.into(),
+            state.name().into(),
+            check.into(),
+            sam_id.into(),
+            document_type.into(),
+            now.into(),
+        ],
+    ))
+}
+
 impl Tx<'_> {
     /// Begins a read, or begins it again: the same device and client id give the same read, one
     /// attempt later. A read that is done stays as it is.
@@ -123,33 +198,8 @@ impl Tx<'_> {
     /// # Errors
     /// [`StoreError::NotFound`] for no such device; [`StoreError::Refused`] `text-too-long`.
     pub fn begin_read(&mut self, start: &ReadStart) -> Result<BegunRead, StoreError> {
-        check_texts([start.id.as_str()])?;
-        let row = self.query_one(
-            "INSERT INTO reads (id, device_id, client_read_id, state, attempts, started_at)
-             VALUES (?1, ?2, ?3, 'started', 1, ?4)
-             ON CONFLICT (device_id, client_read_id) DO UPDATE SET
-                 attempts = CASE reads.state WHEN 'done' THEN reads.attempts
-                                 ELSE reads.attempts + 1 END,
-                 started_at = CASE reads.state WHEN 'done' THEN reads.started_at
-                                   ELSE excluded.started_at END,
-                 finished_at = CASE reads.state WHEN 'done' THEN reads.finished_at END,
-                 sam_id = CASE reads.state WHEN 'done' THEN reads.sam_id END,
-                 failed_check = NULL,
-                 state = CASE reads.state WHEN 'done' THEN 'done' ELSE 'started' END
-             RETURNING id, state, attempts",
-            &[
-                (&start.id).into(),
-                (&start.device_id).into(),
-                (&start.client_read_id).into(),
-                start.at.into(),
-            ],
-        )?;
-        let row = row.ok_or_else(|| StoreError::misuse("an upsert returned no row"))?;
-        Ok(BegunRead {
-            id: row.text(0)?.to_owned(),
-            state: ReadState::stored(row.text(1)?)?,
-            attempt: row.u32(2)?,
-        })
+        let Statement { sql, values } = begin(start)?;
+        begun(&self.query(&sql, &values)?)
     }
 
     /// Ends the attempt that [`Tx::begin_read`] numbered.
@@ -164,36 +214,17 @@ impl Tx<'_> {
         end: &ReadEnd,
         now: UnixTime,
     ) -> Result<(), StoreError> {
-        let (state, check, sam_id, document_type) = match end {
-            ReadEnd::Done { sam_id, document_type } => {
-                (ReadState::Done, None, Some(sam_id.as_str()), Some(document_type.as_str()))
-            }
-            ReadEnd::Failed { check, sam_id } => {
-                (ReadState::Failed, Some(check.as_str()), sam_id.as_deref(), None)
-            }
-        };
-        check_texts(check.into_iter().chain(sam_id).chain(document_type))?;
-        let changed = self.execute(
-            "UPDATE reads SET state = ?3, failed_check = ?4, sam_id = ?5, document_type = ?6,
-                 finished_at = ?7
-             WHERE id = ?1 AND attempts = ?2 AND state = 'started'",
-            &[
-                id.into(),
-                attempt.into(),
-                state.name().into(),
-                check.into(),
-                sam_id.into(),
-                document_type.into(),
-                now.into(),
-            ],
-        )?;
-        if changed == 1 {
-            Ok(())
-        } else if self.read_by_id(id)?.is_some() {
-            Err(StoreError::Refused { check: "read-superseded" })
-        } else {
-            Err(StoreError::NotFound { what: "read" })
-        }
+        let Statement { sql, values } = finish(id, attempt, end, now)?;
+        let ended = !self.query(&sql, &values)?.is_empty();
+        if ended { Ok(()) } else { Err(self.why_not_ended(id)?) }
+    }
+
+    /// Why no attempt was ended.
+    pub(crate) fn why_not_ended(&mut self, id: &str) -> Result<StoreError, StoreError> {
+        Ok(match self.read_by_id(id)? {
+            Some(_) => StoreError::Refused { check: SUPERSEDED },
+            None => StoreError::NotFound { what: "read" },
+        })
     }
 
     /// The read with this id.

@@ -9,17 +9,20 @@ use crate::{StoreError, Tx};
 
 /// Tables that only ever grow, in each step.
 struct Step {
-    text: &'static str,
+    texts: &'static [&'static str],
     append_only: &'static [&'static str],
     /// (table, queue): each new row's id goes into the queue.
     enqueue: &'static [(&'static str, &'static str)],
 }
 
-const STEPS: &[Step] = &[Step {
-    text: V1,
-    append_only: &["audit_rows", "audit_chain", "audit_checkpoints"],
-    enqueue: &[("audit_rows", "audit_pending")],
-}];
+const STEPS: &[Step] = &[
+    Step {
+        texts: &[V1],
+        append_only: &["audit_rows", "audit_chain", "audit_checkpoints"],
+        enqueue: &[("audit_rows", "audit_pending")],
+    },
+    Step { texts: &[V2_RISK, V2_SAMS], append_only: &[], enqueue: &[] },
+];
 
 /// Newest schema version this program knows.
 pub const SCHEMA_VERSION: i64 = STEPS.len() as i64;
@@ -150,6 +153,130 @@ CREATE TABLE audit_checkpoints (
 ) {strict};
 ";
 
+/// A reader's record and the decisions of the risk rules (C5).
+const V2_RISK: &str = "
+-- Which session has begun the latest attempt: two at once present one certificate twice.
+ALTER TABLE reads ADD COLUMN session_id {text};
+CREATE INDEX certificates_by_device ON certificates (device_id, intended_at);
+CREATE INDEX reads_under_way ON reads (device_id) WHERE state = 'started';
+
+CREATE TABLE reader_factory (
+    device_id {text} NOT NULL CONSTRAINT reader_factory_device_id_key PRIMARY KEY
+        REFERENCES devices (id),
+    maker {text} NOT NULL,
+    model {text} NOT NULL,
+    hardware {text} NOT NULL,
+    firmware {text} NOT NULL,
+    batch {text} NOT NULL,
+    made_on {text} NOT NULL,
+    note {text} NOT NULL,
+    set_by {text} NOT NULL,
+    set_at {int} NOT NULL
+) {strict};
+
+CREATE TABLE reader_reports (
+    id {text} NOT NULL CONSTRAINT reader_reports_id_key PRIMARY KEY,
+    device_id {text} NOT NULL REFERENCES devices (id),
+    reference {text} NOT NULL,
+    kind {text} NOT NULL,
+    said {text} NOT NULL,
+    told_by {text} NOT NULL,
+    at {int} NOT NULL,
+    CONSTRAINT reader_reports_device_id_reference_key UNIQUE (device_id, reference)
+) {strict};
+CREATE INDEX reader_reports_by_device ON reader_reports (device_id, id);
+
+CREATE TABLE reader_transactions (
+    id {text} NOT NULL CONSTRAINT reader_transactions_id_key PRIMARY KEY,
+    device_id {text} NOT NULL REFERENCES devices (id),
+    reference {text} NOT NULL,
+    amount {text} NOT NULL,
+    currency {text} NOT NULL,
+    outcome {text} NOT NULL,
+    told_by {text} NOT NULL,
+    at {int} NOT NULL,
+    CONSTRAINT reader_transactions_device_id_reference_key UNIQUE (device_id, reference)
+) {strict};
+CREATE INDEX reader_transactions_by_device ON reader_transactions (device_id, id);
+
+-- What the rules count; removed when older than the longest window.
+CREATE TABLE risk_events (
+    id {serial},
+    device_id {text} NOT NULL REFERENCES devices (id),
+    kind {text} NOT NULL,
+    label {text} NOT NULL,
+    amount {int} NOT NULL CHECK (amount > 0),
+    at {int} NOT NULL,
+    CONSTRAINT risk_events_id_key {serial_key}
+) {strict};
+CREATE INDEX risk_events_by_device ON risk_events (device_id, id);
+CREATE INDEX risk_events_by_kind ON risk_events (device_id, kind, at);
+CREATE INDEX risk_events_by_age ON risk_events (at);
+
+-- What the events came to since the reader was enrolled.
+CREATE TABLE reader_counts (
+    device_id {text} NOT NULL REFERENCES devices (id),
+    kind {text} NOT NULL,
+    label {text} NOT NULL,
+    total {int} NOT NULL,
+    last_at {int} NOT NULL,
+    CONSTRAINT reader_counts_device_id_kind_label_key PRIMARY KEY (device_id, kind, label)
+) {strict};
+INSERT INTO reader_counts (device_id, kind, label, total, last_at)
+    SELECT device_id, 'reads', '', CAST(sum(attempts) AS BIGINT), max(started_at)
+    FROM reads GROUP BY device_id;
+INSERT INTO reader_counts (device_id, kind, label, total, last_at)
+    SELECT device_id, 'done', '', count(*), max(finished_at)
+    FROM reads WHERE state = 'done' GROUP BY device_id;
+INSERT INTO reader_counts (device_id, kind, label, total, last_at)
+    SELECT device_id, 'errors', failed_check, count(*), max(finished_at)
+    FROM reads WHERE state = 'failed' AND failed_check <> 'abandoned'
+      AND failed_check NOT LIKE 'sam-%' GROUP BY device_id, failed_check;
+
+-- How fast a reader begins reads, and from where.
+CREATE TABLE reader_meters (
+    device_id {text} NOT NULL CONSTRAINT reader_meters_device_id_key PRIMARY KEY
+        REFERENCES devices (id),
+    begun_at {int} NOT NULL,
+    empty_at {int} NOT NULL,
+    peer {text} NOT NULL,
+    peer_before {text} NOT NULL,
+    peer_before_at {int} NOT NULL
+) {strict};
+
+CREATE TABLE risk_decisions (
+    id {text} NOT NULL CONSTRAINT risk_decisions_id_key PRIMARY KEY,
+    device_id {text} NOT NULL REFERENCES devices (id),
+    rule {text} NOT NULL,
+    terms {text} NOT NULL,
+    counted {int} NOT NULL,
+    action {text} NOT NULL,
+    pause {int},
+    reason {text} NOT NULL,
+    at {int} NOT NULL,
+    until {int},
+    up_to_event {int} NOT NULL,
+    ended_at {int},
+    ended_by {text},
+    end_reason {text}
+) {strict};
+CREATE INDEX risk_decisions_by_device ON risk_decisions (device_id, id);
+CREATE INDEX risk_decisions_by_rule ON risk_decisions (device_id, rule, up_to_event);
+CREATE INDEX risk_decisions_until ON risk_decisions (until) WHERE ended_at IS NULL;
+CREATE UNIQUE INDEX risk_decisions_device_id_rule_key ON risk_decisions (device_id, rule)
+    WHERE ended_at IS NULL;
+";
+
+/// SAM modules out of service (C12).
+const V2_SAMS: &str = "
+CREATE TABLE sam_drains (
+    sam_id {text} NOT NULL CONSTRAINT sam_drains_sam_id_key PRIMARY KEY,
+    reason {text} NOT NULL,
+    actor {text} NOT NULL,
+    at {int} NOT NULL
+) {strict};
+";
+
 /// Brings an empty or older database to [`SCHEMA_VERSION`], inside the caller's transaction.
 pub(crate) fn migrate(tx: &mut Tx<'_>) -> Result<(), StoreError> {
     let dialect = tx.dialect();
@@ -188,7 +315,9 @@ fn version(tx: &mut Tx<'_>) -> Result<i64, StoreError> {
 }
 
 fn apply(tx: &mut Tx<'_>, dialect: Dialect, step: &Step) -> Result<(), StoreError> {
-    tx.batch(&dialect.schema(step.text))?;
+    for text in step.texts {
+        tx.batch(&dialect.schema(text))?;
+    }
     for table in step.append_only {
         tx.batch(&dialect.append_only(table))?;
     }

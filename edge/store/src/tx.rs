@@ -1,3 +1,5 @@
+use std::borrow::Cow;
+
 use crate::dialect::{Column, Dialect};
 use crate::error::Failure;
 use crate::value::{Row, Value, bind};
@@ -5,6 +7,19 @@ use crate::{StoreError, postgres, sqlite};
 
 /// Most rows one [`Tx::query`] may return; more is the caller's misuse (a missing `LIMIT`).
 pub const MAX_QUERY_ROWS: usize = 20_000;
+
+/// A statement of shared SQL with its values, for [`Tx::together`]. Whether it changes or returns
+/// rows does not matter; how many it changed shows with `RETURNING` only.
+pub(crate) struct Statement {
+    pub(crate) sql: Cow<'static, str>,
+    pub(crate) values: Vec<Value>,
+}
+
+impl Statement {
+    pub(crate) fn new(sql: impl Into<Cow<'static, str>>, values: Vec<Value>) -> Self {
+        Self { sql: sql.into(), values }
+    }
+}
 
 /// A running transaction: statements, and the entity methods of this crate.
 ///
@@ -69,6 +84,29 @@ impl<'a> Tx<'a> {
     /// What the database answers, see [`StoreError`].
     pub fn query_one(&mut self, sql: &str, values: &[Value]) -> Result<Option<Row>, StoreError> {
         Ok(self.query(sql, values)?.into_iter().next())
+    }
+
+    /// Runs statements one after the other and returns the rows of each. They travel to
+    /// PostgreSQL together, so that all of them cost one round trip.
+    ///
+    /// # Errors
+    /// Of the first that fails; none after it has an effect.
+    pub(crate) fn together(
+        &mut self,
+        statements: &[Statement],
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.check()?;
+        let mut bound = Vec::with_capacity(statements.len());
+        for statement in statements {
+            bound.push((self.dialect().statement(&statement.sql)?, bind(&statement.values)?));
+        }
+        let result = match &mut self.session {
+            Session::Sqlite(connection) => {
+                bound.iter().map(|(sql, values)| sqlite::query(connection, sql, values)).collect()
+            }
+            Session::Postgres(session) => session.query_all(&bound),
+        };
+        self.doom(result)
     }
 
     /// Inserts many rows at once: one `UNNEST` statement in PostgreSQL, a prepared statement in

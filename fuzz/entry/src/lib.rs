@@ -15,7 +15,9 @@ mod script;
 pub mod seeds;
 
 pub use channel::{alert, handshake, reader_channel, records, server_channel};
-pub use idcard::{card, messages, reader_flow, record, sam_frames, sam_host, server_flow};
+pub use idcard::{
+    card, messages, reader_flow, record, sam_frames, sam_host, sam_remote, server_flow,
+};
 pub use pki::{certificate, certificate_edits, request};
 
 /// A fuzz target.
@@ -53,6 +55,7 @@ targets! {
     request: 80,
     sam_frames: 400,
     sam_host: 400,
+    sam_remote: 1000,
     server_channel: 20,
     server_flow: 1000,
 }

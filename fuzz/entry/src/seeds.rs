@@ -1,14 +1,22 @@
 //! The seed corpus: short scripts and real protocol bytes, from which mutations start.
 
 use countersign_idcard::message::{
-    AbortReason, CardAnswer, Plaintext, ReadBegin, ReaderMessage, Refused, ServerMessage, Source,
+    AbortReason, CardAnswer, Missing, Plaintext, ReadBegin, ReaderMessage, Refused, ServerMessage,
+    Source,
 };
 use countersign_idcard::record::{
     Citizen, Date, Foreigner2017, Foreigner2023, IdRecord, Nation, ResidencePermit, Sex,
     ValidUntil, id_check_digit,
 };
-use countersign_idcard::sam::{Command, Response, Status, Sw3};
+use countersign_idcard::sam::remote::{
+    FromHost, ModuleHealth, ModuleState, NoLease, RemoteText, ToHost,
+};
+use countersign_idcard::sam::{Command, Response, SamError, SamOperation, SamResult, Status, Sw3};
 use countersign_idcard::{Configuration, ShortText};
+
+mod flows;
+
+use flows::{reader_flow, server_flow};
 
 use crate::idcard::{encrypted, plain};
 use crate::pki::trees;
@@ -38,6 +46,7 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "request" => request(),
         "sam_frames" => sam_frames(),
         "sam_host" => sam_host(),
+        "sam_remote" => sam_remote(),
         "server_flow" => server_flow(),
         _ => Vec::new(),
     };
@@ -45,6 +54,39 @@ pub fn seeds(target: &str) -> Vec<Seed> {
 }
 
 type Named = Vec<(&'static str, Vec<u8>)>;
+
+fn sam_remote() -> Named {
+    let text = |text| RemoteText::new(text).expect("short");
+    let begin = SamOperation::Begin { configuration: Configuration::new([1; 32]) };
+    let answer = SamOperation::Answer { answer: [2; 8], random: [3; 8] };
+    let module = ModuleHealth {
+        sam_id: text("05.03-20260101-0000000001-0000000001"),
+        port: text("/dev/ttyUSB0"),
+        state: ModuleState::Ready,
+        failures: 1,
+    };
+    let plaintext = SamResult::Plaintext { data: plain(0x20, None), card_checked: true };
+    let error = SamError::Card { during: "find", status: Sw3::NoCard };
+    let to = |message: ToHost| message.encode().to_vec();
+    let from = |message: FromHost| message.encode().to_vec();
+    vec![
+        ("hello", to(ToHost::Hello(vec![1, 2]))),
+        ("lease", to(ToHost::Lease(std::time::Duration::from_millis(250)))),
+        ("begin", to(ToHost::Operate(begin))),
+        ("answer", to(ToHost::Operate(answer))),
+        ("decrypt", to(ToHost::Operate(SamOperation::Decrypt(encrypted(4, false))))),
+        ("release", to(ToHost::Release)),
+        ("ping", to(ToHost::Ping(1))),
+        ("drained", to(ToHost::Drained(vec![module.sam_id.clone()]))),
+        ("greeting", from(FromHost::Hello { version: 1, host: text("H-1"), modules: 2 })),
+        ("leased", from(FromHost::Leased(module.sam_id.clone()))),
+        ("busy", from(FromHost::Unavailable(NoLease::Busy))),
+        ("challenge", from(FromHost::Done(SamResult::Challenge([5; 8])))),
+        ("plaintext", from(FromHost::Done(plaintext))),
+        ("failed", from(FromHost::Failed(error))),
+        ("pong", from(FromHost::Pong { number: 1, modules: vec![module] })),
+    ]
+}
 
 fn card() -> Named {
     let late = |at: usize, kind: u8| {
@@ -222,6 +264,7 @@ fn messages() -> Named {
     };
     let check = ShortText::new("sam-timeout").expect("short");
     let refused = ServerMessage::Refused(Refused::new(check, true, text("inc_1")));
+    let part = encrypted(6, false).packets().swap_remove(1);
     vec![
         ("read-begin", begin.encode().to_vec()),
         ("card-answer", answer.encode().to_vec()),
@@ -234,6 +277,10 @@ fn messages() -> Named {
         ("plaintext", plaintext(None).encode().to_vec()),
         ("plaintext-and-fingerprint", plaintext(Some(512)).encode().to_vec()),
         ("refused", refused.encode().to_vec()),
+        ("resend-result", ReaderMessage::ResendResult(Missing::ALL).encode().to_vec()),
+        ("received", ReaderMessage::Received.encode().to_vec()),
+        ("resend", ServerMessage::Resend(Missing::ALL).encode().to_vec()),
+        ("result-part", ServerMessage::ResultPart(part).encode().to_vec()),
     ]
 }
 
@@ -274,7 +321,8 @@ fn sam_host() -> Named {
     const GOOD: [u8; 4] = [10, 7, 0xFF, 0xFF];
     let begin = [vec![1, 5], GOOD.repeat(3)].concat();
     let answer = [vec![3], vec![7; 16], GOOD.to_vec()].concat();
-    let decrypt = |kind, chunks: usize| [vec![kind, 2], GOOD.repeat(chunks + 1)].concat();
+    // The chunks, the read, the card's number.
+    let decrypt = |kind, chunks: usize| [vec![kind, 2], GOOD.repeat(chunks + 2)].concat();
     let read = [&begin[..], &answer, &decrypt(4, 2)].concat();
     let damaged = [10, 1, 1, 0, 9, 0, 0xFF, 0xFF];
     let status = |byte: u8| vec![10, 3, byte, 0, 0xFF, 0xFF];
@@ -290,6 +338,12 @@ fn sam_host() -> Named {
         ("damaged", with(6, &[&[1, 5], &damaged, &damaged, &GOOD.repeat(3)])),
         ("read-damaged", with(6, &[&begin, &[4, 2], &GOOD.repeat(2), &damaged, &GOOD.repeat(6)])),
         ("always-damaged", with(2, &[&[1, 5], &damaged.repeat(20)])),
+        ("other-card", with(0, &[&begin, &[4, 2], &GOOD.repeat(3), &[10, 4, 9, 0xFF, 0xFF]])),
+        ("card-unchecked", with(0, &[&begin, &[4, 2], &GOOD.repeat(3), &status(0x24), &begin])),
+        (
+            "card-check-required",
+            with(0x10, &[&begin, &[4, 2], &GOOD.repeat(3), &status(0x91), &GOOD]),
+        ),
         ("card-refused", with(0, &[&[1, 5], &GOOD, &status(0x80), &GOOD])),
         ("module-failed", with(0, &[&[1, 5], &status(0x66)])),
         ("late", with(0, &[&[1, 5], &[8, 0xFF, 0xFF]])),
@@ -312,63 +366,6 @@ fn sam_host() -> Named {
             ),
         ),
         ("bridge-refused", with(1, &[&[1, 5], &[7, 3], &GOOD])),
-    ]
-}
-
-fn server_flow() -> Named {
-    // Each step ends with a byte that says whether the owner looks.
-    let begin = |kind: u8| [vec![0, kind], vec![1; 16], vec![0]].concat();
-    let answer = [vec![0, 3], vec![2; 16], vec![0]].concat();
-    let challenge = [vec![8, 0], vec![3; 8], vec![0]].concat();
-    let proof = [vec![8, 2], vec![4; 8], vec![0]].concat();
-    // Packet 0 and 1: the kind's upper bits choose; 5 to 7 modulo 12 is a packet.
-    let (first, second) = (vec![0, 5, 0], vec![0, 18 + 12, 0]);
-    let plaintext = vec![8, 3, 0];
-    let with = |policy: u8, steps: &[&[u8]]| [&[policy], &steps.concat()[..]].concat();
-    let packets = [first, second].concat();
-    vec![
-        ("card", with(0, &[&begin(0), &challenge, &answer, &proof, &packets, &plaintext])),
-        ("cache", with(1, &[&begin(0x80 + 4), &packets, &challenge, &plaintext])),
-        ("busy", with(0, &[&begin(0), &[12, 2, 1, 2, 0]])),
-        ("late", with(0, &[&begin(0), &challenge, &[13, 0xFF, 0xFF, 0]])),
-        ("sam-gone", with(0, &[&begin(0), &[8, 6, 0]])),
-        ("card-unfit", with(0, &[&begin(0), &challenge, &answer, &[8, 7, 0], &[8, 5, 0]])),
-        ("aborted", with(0, &[&begin(0), &challenge, &[0, 9, 0], &[8, 5, 0]])),
-        ("nobody-looks", with(0, &[&[0, 0], &[1; 16], &[1], &[0, 9, 1], &[8, 5, 1]])),
-        ("out-of-turn", with(0, &[&answer])),
-        ("raw", with(0, &[&[0, 10, 3, 1, 2, 3, 0]])),
-    ]
-}
-
-fn reader_flow() -> Named {
-    let begin = |card: u8| [vec![card], vec![1; 16]].concat();
-    let challenge = [vec![0, 0], vec![3; 8]].concat();
-    let proof = [vec![0, 2], vec![4; 8]].concat();
-    let (answered, encrypted) = (vec![8, 4], vec![8, 4]);
-    let plaintext = |keep: u8| vec![0, 4 | keep];
-    const NEXT: [u8; 1] = [15];
-    let read = |card: u8, keep: u8| {
-        [begin(card), challenge.clone(), answered.clone(), proof.clone(), encrypted.clone()]
-            .into_iter()
-            .chain([plaintext(keep), NEXT.to_vec()])
-            .flatten()
-            .collect::<Vec<u8>>()
-    };
-    let with = |mode: u8, steps: &[&[u8]]| [&[mode], &steps.concat()[..]].concat();
-    let packets_wanted = [0, 3];
-    vec![
-        ("card", with(0, &[&read(1, 0)])),
-        ("kept", with(0, &[&read(1, 0x80), &begin(1)])),
-        ("single-card", with(1, &[&read(1, 0x80), &read(2, 0x80), &begin(1)])),
-        ("packets-kept", with(0, &[&read(1, 0), &begin(1), &packets_wanted, &plaintext(0), &NEXT])),
-        ("many-cards", with(0, &[&(0..10).flat_map(|card| read(card, 0x80)).collect::<Vec<_>>()])),
-        ("fingerprint", with(0, &[&read(0x11, 0x80), &begin(1)])),
-        ("refused", with(0, &[&begin(1), &[0, 6, 2, 1, 2, 0], &NEXT, &read(1, 0)])),
-        ("late", with(0, &[&begin(1), &[12, 0xFF, 0xFF], &NEXT])),
-        ("removed", with(0, &[&begin(1), &[13], &NEXT])),
-        ("card-failed", with(0, &[&begin(1), &challenge, &[8, 0], &NEXT])),
-        ("out-of-turn", with(0, &[&begin(1), &proof, &NEXT])),
-        ("raw", with(0, &[&begin(1), &[0, 7, 3, 1, 2, 3]])),
     ]
 }
 

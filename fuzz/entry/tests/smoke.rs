@@ -110,6 +110,7 @@ smoke! {
     request,
     sam_frames,
     sam_host,
+    sam_remote,
     server_channel,
     server_flow,
 }

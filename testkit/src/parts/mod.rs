@@ -5,12 +5,14 @@
 //! Variables a part needs are set on child processes only, never on this one.
 
 mod keeper;
+mod lossy_line;
 mod policy;
 mod postgres;
 mod pty;
 
 use std::io;
 
+pub use lossy_line::{LossyLine, lossy_line};
 pub use policy::{Required, in_ci, require};
 pub use postgres::Postgres;
 pub use pty::{Pty, pty};

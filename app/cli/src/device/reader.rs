@@ -1,26 +1,36 @@
 //! `device reader`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
+use std::time::Duration;
 
-use clap::Args;
-use countersign_channel::{Credential, Mode, Policy};
-use countersign_crypto::aws_lc;
-use countersign_device::{DeviceDir, Outcome, Reader};
-use countersign_emulator::{CardHandle, CardImage, EmulatedCard, Scheme, load_card, sample};
-use countersign_idcard::PlainData;
+use clap::{Args, ValueEnum};
+use countersign_channel::{Credential, Mode, Policy, ReaderConfig};
+use countersign_device::{CacheFiles, DeviceDir, ReadJournal, Reader};
+use countersign_idcard::cache::{CacheMode, CacheStorage};
 use countersign_idcard::reader::ReadOptions;
-use countersign_idcard::record::{DocumentType, IdRecord};
-use countersign_net::{mode_name, mode_of, policy_name, policy_of};
+use countersign_net::{mode_of, policy_name, policy_of};
 use countersign_server::ambient;
-use serde_json::{Value, json};
 
-use super::millis;
+use super::batch::{Batch, Plan, READS_MAX};
+use super::cards::{Cards, emulated_field};
+use super::resident;
 use crate::failure::Failure;
-use crate::local::write_private;
 use crate::output::Output;
+use crate::serve::stopped;
 
-/// Most reads one command does.
-const READS_MAX: u32 = 10_000;
+/// Longest time that can be asked for.
+const SECONDS_MAX: f64 = 86_400.0;
+
+/// How many cards' data the reader keeps.
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Cache {
+    /// Up to eight cards; the one used longest ago makes room.
+    Multi,
+    /// One card: another one erases it first.
+    Single,
+    /// None.
+    Off,
+}
 
 /// Read ID cards.
 #[derive(Args)]
@@ -28,9 +38,22 @@ pub(crate) struct ReaderCommand {
     /// The device's own directory.
     #[arg(long, value_name = "DIR", default_value = "./countersign-device")]
     device: PathBuf,
-    /// The server's device gateway.
-    #[arg(long, value_name = "HOST:PORT", default_value = "localhost:8444")]
+    /// The server's device gateway: HOST:PORT over TCP, udp:HOST:PORT over UDP, or
+    /// serial:PATH[:BAUD] through the host on that serial port (countersign host).
+    #[arg(long, value_name = "WAY", default_value = "localhost:8444")]
     gateway: String,
+    /// Try a read again for so long when server or host are not there or busy.
+    #[arg(long, value_name = "SECONDS", default_value = "30", value_parser = seconds)]
+    retry_for: Duration,
+    /// Stay: look for cards all the time, and read when the host or the keys say so.
+    #[arg(long, conflicts_with_all = [
+        "reads", "until_stopped", "keep_going", "pause", "away", "keep", "photo", "fingerprint"
+    ])]
+    resident: bool,
+    /// Take the reader's own keys from stdin: r reads, f reads with the fingerprint, p takes the
+    /// emulated card or puts the next one, q ends the program.
+    #[arg(long, requires = "resident")]
+    keys: bool,
     /// The handshake to begin: c1 (the reader proves itself first) or c2 (the server shows its
     /// certificate first).
     #[arg(long, value_name = "NAME", default_value = "c1", value_parser = mode_of)]
@@ -39,59 +62,99 @@ pub(crate) struct ReaderCommand {
     #[arg(long, value_name = "NAME", default_value = "encrypt+mac", value_parser = policy_of)]
     policy: Policy,
     /// The card on the reader: emulated:citizen, emulated:foreigner2017, emulated:foreigner2023,
-    /// emulated:residencePermit, or emulated:FILE with a card of your own as JSON.
-    #[arg(long, value_name = "CARD")]
-    card: String,
-    /// How often to read the card.
-    #[arg(long, value_name = "N", default_value_t = 1,
+    /// emulated:residencePermit, or emulated:FILE with a card of your own as JSON. Several take
+    /// turns, one after the other.
+    #[arg(long, value_name = "CARD", required = true)]
+    card: Vec<String>,
+    /// How many reads to do; without, each card is read once.
+    #[arg(long, value_name = "N",
           value_parser = clap::value_parser!(u32).range(1..=i64::from(READS_MAX)))]
-    reads: u32,
+    reads: Option<u32>,
+    /// Read until stopped (SIGINT or SIGTERM).
+    #[arg(long, conflicts_with = "reads")]
+    until_stopped: bool,
+    /// Count a failed read and go on with the next.
+    #[arg(long)]
+    keep_going: bool,
+    /// Wait so long between two reads.
+    #[arg(long, value_name = "SECONDS", default_value = "0", value_parser = seconds)]
+    pause: Duration,
+    /// Take the emulated card away for so long between two reads; several cards always are, until
+    /// the reader has noticed.
+    #[arg(long, value_name = "SECONDS", value_parser = seconds)]
+    away: Option<Duration>,
+    /// How many cards' data to keep, so that a card need not be read twice.
+    #[arg(long, value_name = "CARDS", value_enum, default_value = "multi")]
+    cache: Cache,
+    /// Keep them in memory; without, they lie sealed in the device's directory and their keys
+    /// alone are in memory.
+    #[arg(long)]
+    cache_memory: bool,
+    /// Wipe what is kept when no card was seen for so long.
+    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = seconds)]
+    wipe_after: Duration,
+    /// Keep every record read, sealed, in the device's directory (countersign reads export).
+    #[arg(long)]
+    keep: bool,
     /// Also read the fingerprint, if the card has one.
     #[arg(long)]
     fingerprint: bool,
     /// Write the raw photo (WLT, 1024 bytes) of the last read to this new file.
-    #[arg(long, value_name = "FILE")]
+    #[arg(long, value_name = "FILE", conflicts_with = "until_stopped")]
     photo: Option<PathBuf>,
 }
 
-/// An emulated card of this name: one of the four samples, or a JSON file.
-fn emulated_card(scheme: &Scheme, name: &str) -> Result<CardImage, Failure> {
-    let mut rng = (ambient().rng)();
-    let refused = |detail: String| Failure::usage("card", detail);
-    let document = DOCUMENTS.into_iter().find(|document| document.name() == name);
-    match document {
-        Some(document) => {
-            let serial = document as u64 + 1;
-            CardImage::new(scheme, &mut *rng, serial, &sample(document), None, None)
-                .map_err(|error| refused(error.to_string()))
-        }
-        None => load_card(scheme, &mut *rng, Path::new(name))
-            .map_err(|error| refused(format!("{name}: {error}"))),
+/// Seconds, with a fraction if need be.
+fn seconds(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("a number of seconds from 0 to {SECONDS_MAX}");
+    let seconds: f64 = text.parse().map_err(|_| wrong())?;
+    if !(0.0..=SECONDS_MAX).contains(&seconds) {
+        return Err(wrong());
     }
-}
-
-/// The four document types, in the order of the samples.
-pub(crate) const DOCUMENTS: [DocumentType; 4] = [
-    DocumentType::Citizen,
-    DocumentType::Foreigner2017,
-    DocumentType::Foreigner2023,
-    DocumentType::ResidencePermit,
-];
-
-/// An emulated reader front end with nothing on it, and the hand that puts cards there.
-pub(crate) fn emulated_field() -> (EmulatedCard, CardHandle) {
-    EmulatedCard::new(Scheme::with_demo_key(aws_lc::provider()), (ambient().rng)())
+    Duration::try_from_secs_f64(seconds).map_err(|_| wrong())
 }
 
 impl ReaderCommand {
     pub(super) async fn run(self, json: bool) -> Result<Output, Failure> {
-        let Some(name) = self.card.strip_prefix("emulated:") else {
-            let detail = "no real card interface is built in: use --card emulated:…";
-            return Err(Failure::usage("card", detail));
-        };
+        let (link, field) = emulated_field();
+        let mut cards = Cards::new(&self.card, field, self.away)?;
         let ambient = ambient();
         let dir = DeviceDir::open(&self.device)?;
-        let mut config = dir.reader_config(&dir.provider(), ambient.clock.now())?;
+        let config = self.config(&dir, dir.reader_config(&dir.provider(), ambient.clock.now())?)?;
+        let rng = Box::new(move || (ambient.rng)());
+        let mut reader =
+            Reader::new(config, self.gateway.clone(), Box::new(link), ambient.clock, rng);
+        self.set_cache(&dir, &mut reader);
+        reader.set_retry_for(self.retry_for);
+        if self.resident {
+            return resident::run(reader, cards, self.keys, json).await;
+        }
+        let reads = self.reads.unwrap_or(u32::try_from(cards.len()).unwrap_or(READS_MAX));
+        let mut batch = Batch::new(Plan {
+            reads: (!self.until_stopped).then_some(reads),
+            options: ReadOptions { fingerprint: self.fingerprint, ..ReadOptions::default() },
+            pause: self.pause,
+            keep_going: self.keep_going,
+            journal: self.keep.then(|| ReadJournal::new(&dir)),
+            photo: self.photo,
+            json,
+        });
+        let ended = tokio::select! {
+            biased;
+            ended = batch.run(&mut reader, &mut cards) => ended,
+            stopped = stopped() => match stopped {
+                Ok(()) if self.until_stopped => Ok(()),
+                Ok(()) => Err(Failure::environment("stopped", "stopped before all was read")),
+                Err(failure) => Err(failure),
+            },
+        };
+        // Before power goes (C11, C15).
+        reader.power_off();
+        batch.finish(ended)
+    }
+
+    /// The channel's configuration as it was asked for.
+    fn config(&self, dir: &DeviceDir, mut config: ReaderConfig) -> Result<ReaderConfig, Failure> {
         // The contribution is sealed to the reader in C1, to the server in C2.
         let receives = self.handshake == Mode::C1;
         let lacks = |credential: &Credential| {
@@ -108,68 +171,28 @@ impl ReaderCommand {
             return Err(Failure::usage("policy", detail));
         }
         (config.mode, config.policies) = (self.handshake, vec![self.policy]);
-        let (link, field) = emulated_field();
-        let scheme = Scheme::with_demo_key(aws_lc::provider());
-        field.insert(emulated_card(&scheme, name)?.into());
-        let rng = Box::new(move || (ambient.rng)());
-        let mut reader =
-            Reader::new(config, self.gateway.clone(), Box::new(link), ambient.clock, rng);
-        let options = ReadOptions { fingerprint: self.fingerprint, ..ReadOptions::default() };
-        let mut reads = Vec::new();
-        for number in 1..=self.reads {
-            let before = reader.traffic();
-            let outcome = reader.read(options).await?;
-            let after = reader.traffic();
-            let bytes = (after.sent - before.sent, after.received - before.received);
-            let record = decode(&outcome.data)?;
-            if !json {
-                crate::output::print(&read_text(number, &outcome, bytes, &record));
-            }
-            reads.push(read_json(&outcome, bytes, &record));
-            if let Some(path) = self.photo.as_ref().filter(|_| number == self.reads) {
-                write_private(path, outcome.data.photo())?;
-            }
-        }
-        Ok(Output::new(json!({ "reads": reads }), ""))
+        Ok(config)
     }
-}
 
-fn decode(data: &PlainData) -> Result<IdRecord, Failure> {
-    IdRecord::decode(data.text())
-        .map_err(|error| Failure::check("record", format!("the record: {error}")))
-}
-
-fn read_json(outcome: &Outcome, (sent, received): (u64, u64), record: &IdRecord) -> Value {
-    json!({
-        "record": record,
-        "photoBytes": outcome.data.photo().len(),
-        "fingerprintBytes": outcome.data.fingerprint().map(<[u8]>::len),
-        "source": outcome.source.name(),
-        "handshake": outcome.spoken.map(|spoken| mode_name(spoken.mode)),
-        "suite": outcome.spoken.and_then(|spoken| spoken.suite.name()),
-        "policy": outcome.spoken.map(|spoken| policy_name(spoken.policy)),
-        "attempts": outcome.attempts,
-        "ms": millis(outcome.total),
-        "bytesSent": sent,
-        "bytesReceived": received,
-    })
-}
-
-fn read_text(
-    number: u32,
-    outcome: &Outcome,
-    (sent, received): (u64, u64),
-    record: &IdRecord,
-) -> String {
-    let fields = serde_json::to_value(record).unwrap_or_default();
-    let mut text = format!(
-        "Read {number}: {} ms from {}, {sent} bytes sent, {received} received\n",
-        millis(outcome.total),
-        outcome.source.name()
-    );
-    for (name, value) in fields.as_object().into_iter().flatten() {
-        let value = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-        text += &format!("  {name:<14} {value}\n");
+    fn set_cache(&self, dir: &DeviceDir, reader: &mut Reader) {
+        let mode = match self.cache {
+            Cache::Multi => CacheMode::MultiCard,
+            Cache::Single => CacheMode::SingleCard,
+            Cache::Off => CacheMode::Off,
+        };
+        let in_files = !self.cache_memory && self.cache != Cache::Off;
+        let storage: Option<Box<dyn CacheStorage + Send>> = if in_files {
+            match CacheFiles::open(dir) {
+                Ok(files) => Some(Box::new(files)),
+                Err(error) => {
+                    tracing::warn!(%error, "the cache is kept in memory only");
+                    None
+                }
+            }
+        } else {
+            None
+        };
+        reader.set_wipe_after(self.wipe_after);
+        reader.set_cache(mode, storage);
     }
-    text + &format!("  {:<14} {} bytes, raw", "photo", outcome.data.photo().len())
 }

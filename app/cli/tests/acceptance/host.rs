@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{BufRead, BufReader, Read};
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::Duration;
 
@@ -59,6 +59,22 @@ impl Process {
         Ok(Self { child, stdout })
     }
 
+    /// The same with its stdin for the test to write to.
+    pub(crate) fn start_with_stdin(mut command: Command) -> Result<(Self, ChildStdin), Failed> {
+        command.stdin(Stdio::piped());
+        let mut process = Self::start(command)?;
+        let stdin = process.child.stdin.take().ok_or("no stdin")?;
+        Ok((process, stdin))
+    }
+
+    /// SIGKILL; gives what was printed.
+    pub(crate) fn kill_and_read(mut self) -> Result<String, Failed> {
+        self.child.kill()?;
+        let mut stdout = String::new();
+        self.stdout.read_to_string(&mut stdout)?;
+        Ok(stdout)
+    }
+
     /// The first line, as JSON: what a long-running command says when it is ready.
     pub(crate) fn first_json(&mut self) -> Result<Value, Failed> {
         let mut line = String::new();
@@ -73,7 +89,14 @@ impl Process {
         Ok(())
     }
 
-    /// Waits for a good end and gives what was printed.
+    /// SIGTERM.
+    pub(crate) fn terminate(&self) -> Result<(), Failed> {
+        let kill = format!("kill -TERM {}", self.child.id());
+        let sent = Command::new("sh").args(["-c", &kill]).status()?;
+        if sent.success() { Ok(()) } else { Err(format!("{kill}: {sent}").into()) }
+    }
+
+    /// Waits for the end and gives what was printed.
     pub(crate) fn finish(mut self) -> Result<Ended, Failed> {
         let mut stdout = String::new();
         self.stdout.read_to_string(&mut stdout)?;

@@ -1,10 +1,15 @@
 //! The command as its users run it: real processes, real sockets, a real pty, real databases.
 
 mod audit;
+mod cache;
 mod certificates;
 mod crash;
 mod host;
+mod links;
 mod read;
+mod reads;
+mod risk;
+mod sams;
 mod setup;
 mod several;
 mod suites;
@@ -21,7 +26,11 @@ type Check = fn(&Database) -> Result<(), Failed>;
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    let alone: [(&str, Alone); 16] = [
+    let alone: [(&str, Alone); 25] = [
+        ("a_flood_is_slowed", risk::a_flood_is_slowed),
+        ("a_readers_record_is_kept", risk::a_readers_record_is_kept),
+        ("one_certificate_twice_is_noticed", risk::one_certificate_twice_is_noticed),
+        ("wrong_rules_are_refused", risk::wrong_rules_are_refused),
         (
             "a_credential_opens_the_keys_and_plain_http_stays_at_home",
             several::a_credential_opens_the_keys_and_plain_http_stays_at_home,
@@ -41,10 +50,17 @@ fn main() {
         ("openssl_accepts_the_certificates::sm2", certificates::openssl_accepts_sm2),
         ("an_sm2_server_serves_its_readers", suites::an_sm2_server_serves_its_readers),
         ("handshakes_are_as_configured", suites::handshakes_are_as_configured),
+        ("a_card_is_read_by_every_link", links::a_card_is_read_by_every_link),
+        ("a_lossy_link_costs_time_and_no_record", links::a_lossy_link_costs_time_and_no_record),
+        ("a_host_survives_its_port_and_its_server", links::a_host_survives_its_port_and_its_server),
+        ("a_host_names_what_is_wrong_on_the_line", links::a_host_names_what_is_wrong_on_the_line),
+        ("a_link_to_nobody_is_named", links::a_link_to_nobody_is_named),
     ];
-    trials.extend(alone.into_iter().map(|(name, run)| Trial::test(name, run)));
+    let alone = alone.into_iter().chain(cache::TRIALS).chain(reads::TRIALS).chain(sams::TRIALS);
+    trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
 
-    let both: [(&str, Check); 2] = [
+    let both: [(&str, Check); 3] = [
+        ("a_bad_card_is_warned_of_and_blocked", risk::a_bad_card_is_warned_of_and_blocked),
         ("three_processes_read_a_card", read::three_processes_read_a_card),
         ("a_killed_server_loses_nothing", crash::a_killed_server_loses_nothing),
     ];
@@ -58,6 +74,14 @@ fn main() {
     let name = "a_used_database_is_gone_on_with::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         setup::a_used_database_is_gone_on_with(&Database::Postgres(postgres.fresh_database()?))
+    }));
+    let name = "a_reversal_holds_on_all_servers::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        risk::a_reversal_holds_on_all_servers(&Database::Postgres(postgres.fresh_database()?))
+    }));
+    let name = "two_servers_share_a_sam_host::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        sams::two_servers_share_a_sam_host(&Database::Postgres(postgres.fresh_database()?))
     }));
     let name = "two_servers_behave_as_one::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {

@@ -54,7 +54,20 @@ pub(crate) fn demo_prints_one_json_object() -> Result<(), Failed> {
 
 pub(crate) fn every_command_has_help_and_an_example() -> Result<(), Failed> {
     let host = Host::new()?;
-    let commands: [&[&str]; 14] = [
+    let commands: [&[&str]; 27] = [
+        &["reads", "export"],
+        &["reads", "erase"],
+        &["reader", "list"],
+        &["reader", "show"],
+        &["reader", "factory"],
+        &["reader", "report"],
+        &["reader", "transaction"],
+        &["reader", "block"],
+        &["reader", "unblock"],
+        &["reader", "revoke"],
+        &["reader", "decisions"],
+        &["reader", "reverse"],
+        &["reader", "rules"],
         &["demo"],
         &["audit", "show"],
         &["init"],

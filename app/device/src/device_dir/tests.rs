@@ -21,7 +21,8 @@ fn a_directory_broken_off_at_any_file_can_be_made_again() {
     let provider = aws_lc::provider();
     // What a crash just before the move leaves: everything beside, nothing in place.
     let beside = parent.path().join(".RD-1.new-0123456789abcdef");
-    DeviceDir::fill(&beside, "RD-1", &provider, &mut testkit::rng::seeded(1)).unwrap();
+    DeviceDir::fill(&beside, DeviceKind::Reader, "RD-1", &provider, &mut testkit::rng::seeded(1))
+        .unwrap();
     assert_eq!(make(&path, 2).unwrap().path, path);
     assert_eq!(names(&path), [MARKER, "device.toml", "key.p8"]);
     assert_eq!(names(parent.path()), [".RD-1.new-0123456789abcdef", "RD-1"]);

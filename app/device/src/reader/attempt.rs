@@ -1,15 +1,21 @@
 //! One attempt to read through the server: connect, handshake, drive the flow.
 
+use std::io;
+use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_channel::{AlertCode, Error, ReaderChannel, ReaderConfig, ReaderEvent};
-use countersign_idcard::PlainData;
+use countersign_channel::{
+    self as channel, AlertCode, Error, ReaderChannel, ReaderConfig, ReaderEvent,
+};
 use countersign_idcard::reader::{ReaderEvent as FlowEvent, ReaderFlow};
-use countersign_net::{Connection, NetError, Next, mode_name, policy_name};
+use countersign_idcard::{self as idcard, PlainData};
+use countersign_net::{Connection, NetError, Next, Transport, UdpLink, mode_name, policy_name};
 use tokio::net::TcpStream;
-use tokio::time::Instant;
+use tokio::time::error::Elapsed;
+use tokio::time::{Instant, timeout};
 
 use super::{CONNECT_TIMEOUT, ReadError, Reader, Spoken};
+use crate::Uplink;
 use crate::traffic::Counted;
 
 impl Reader {
@@ -19,30 +25,78 @@ impl Reader {
         mut flow: ReaderFlow,
     ) -> Result<(PlainData, Connected), ReadError> {
         let started = Instant::now();
-        let unreachable =
-            |detail: String| ReadError::Unreachable { gateway: self.gateway.clone(), detail };
-        let stream = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(&self.gateway))
-            .await
-            .map_err(|_| unreachable("no answer".into()))?
-            .map_err(|error| unreachable(error.to_string()))?;
-        stream.set_nodelay(true).map_err(|error| unreachable(error.to_string()))?;
+        match &self.uplink {
+            Uplink::Tcp(address) => {
+                let connect = async {
+                    let stream = TcpStream::connect(address).await?;
+                    stream.set_nodelay(true).map(|()| stream)
+                };
+                let stream = timeout(CONNECT_TIMEOUT, connect).await;
+                let stream = self.reached(stream)?;
+                self.talk(stream, started, &mut flow).await
+            }
+            Uplink::Udp(address) => {
+                let link = timeout(CONNECT_TIMEOUT, UdpLink::connect(address)).await;
+                let link = self.reached(link)?;
+                self.talk(link, started, &mut flow).await
+            }
+            Uplink::Serial { .. } => {
+                let link = match self.line() {
+                    Some(line) => line.link(CONNECT_TIMEOUT).await,
+                    None => Err(io::ErrorKind::NotConnected.into()),
+                };
+                let link = self.reached(Ok(link))?;
+                self.talk(link, started, &mut flow).await
+            }
+        }
+    }
+
+    fn reached<T>(&self, result: Result<io::Result<T>, Elapsed>) -> Result<T, ReadError> {
+        let connected = result.unwrap_or_else(|_| Err(io::Error::other("no answer")));
+        connected.map_err(|error| self.unreachable(error.to_string()))
+    }
+
+    fn unreachable(&self, detail: String) -> ReadError {
+        ReadError::Unreachable { gateway: self.uplink.to_string(), detail }
+    }
+
+    async fn talk<T: Transport>(
+        &mut self,
+        transport: T,
+        started: Instant,
+        flow: &mut ReaderFlow,
+    ) -> Result<(PlainData, Connected), ReadError> {
         let mut rng = (self.rng)();
-        let channel = ReaderChannel::new(self.config.clone(), self.clock.now(), &mut *rng)
+        let channel = ReaderChannel::new(self.channel_config(), self.clock.now(), &mut *rng)
             .map_err(ReadError::Channel)?;
-        let stream = Counted::new(stream, self.counters.clone());
-        let connection = Connection::new(channel, stream, self.clock.clone(), rng);
+        let transport = Counted::new(transport, self.counters.clone());
+        let connection = Connection::new(channel, transport, self.clock.clone(), rng);
         let mut attempt = Attempt { reader: self, connection, started, connected: None };
-        let result = attempt.drive(&mut flow).await;
+        let result = attempt.drive(flow).await;
         // Tell the server that this was all (or why it was not), if it still listens.
         let _gone = attempt.connection.machine().close();
         let _gone = attempt.connection.flush().await;
         result.map(|data| (data, attempt.connected.unwrap_or_default()))
     }
+
+    /// The reader's configuration, its policies over what the uplink is.
+    fn channel_config(&self) -> Arc<ReaderConfig> {
+        match self.uplink.delivery() {
+            idcard::Delivery::Stream => self.config.clone(),
+            idcard::Delivery::Datagrams => {
+                let mut config = (*self.config).clone();
+                for policy in &mut config.policies {
+                    policy.delivery = channel::Delivery::Datagrams;
+                }
+                Arc::new(config)
+            }
+        }
+    }
 }
 
-struct Attempt<'a> {
+struct Attempt<'a, T> {
     reader: &'a mut Reader,
-    connection: Connection<ReaderChannel, Counted<TcpStream>>,
+    connection: Connection<ReaderChannel, Counted<T>>,
     started: Instant,
     connected: Option<Connected>,
 }
@@ -63,7 +117,7 @@ impl Connected {
     }
 }
 
-impl Attempt<'_> {
+impl<T: Transport> Attempt<'_, T> {
     async fn drive(&mut self, flow: &mut ReaderFlow) -> Result<PlainData, ReadError> {
         loop {
             if self.connected.is_some() {
@@ -75,7 +129,8 @@ impl Attempt<'_> {
             match flow.poll_event() {
                 Some(FlowEvent::Card(work)) => {
                     let done = self.reader.with_card(move |link| work.perform(link)).await;
-                    flow.card_done(&mut self.reader.cache, done).map_err(protocol)?;
+                    flow.card_done(self.connection.now(), &mut self.reader.cache, done)
+                        .map_err(protocol)?;
                     continue;
                 }
                 Some(FlowEvent::Plaintext(data)) => return Ok(data),
@@ -97,7 +152,8 @@ impl Attempt<'_> {
                 Next::Event(ReaderEvent::Data(bytes)) => {
                     let mut rng = (self.reader.rng)();
                     // A message that kills the flow is an event too: it is taken above.
-                    let _told = flow.handle(&mut *rng, &mut self.reader.cache, &bytes);
+                    let now = self.connection.now();
+                    let _told = flow.handle(now, &mut *rng, &mut self.reader.cache, &bytes);
                 }
                 Next::Event(ReaderEvent::Closed) | Next::Ended => {
                     return Err(ReadError::Channel(Error::Truncated));
@@ -112,11 +168,15 @@ impl Attempt<'_> {
             NetError::Machine(error) if self.connected.is_none() && is_no_common_ground(&error) => {
                 ReadError::NoCommonGround { error, offered: offered(&self.reader.config) }
             }
+            // Over datagrams nothing tells that nobody is there.
+            NetError::Machine(Error::Timeout)
+                if self.connected.is_none()
+                    && self.reader.uplink.delivery() == idcard::Delivery::Datagrams =>
+            {
+                self.reader.unreachable("no answer".into())
+            }
             NetError::Machine(error) => ReadError::Channel(error),
-            other => ReadError::Unreachable {
-                gateway: self.reader.gateway.clone(),
-                detail: other.to_string(),
-            },
+            other => self.reader.unreachable(other.to_string()),
         }
     }
 }

@@ -6,7 +6,7 @@ use thiserror::Error as ThisError;
 /// Why a read did not succeed.
 #[derive(Debug, ThisError)]
 pub enum ReadError {
-    /// No card within [`CARD_WAIT`].
+    /// No card within [`CARD_WAIT`](crate::CARD_WAIT).
     #[error("there is no card on the reader")]
     NoCard,
     /// The card failed before the server was asked.

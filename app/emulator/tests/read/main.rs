@@ -4,4 +4,5 @@ mod faults;
 mod flow;
 mod parts;
 mod pty;
+mod swap;
 mod world;

@@ -83,7 +83,9 @@ fn a_card_is_read_through_the_pty_and_unplugging_is_noticed() {
     let SamResult::Proof(proof) = port.result(operation) else { panic!("no proof") };
     let data = read_encrypted(&mut link, &proof, true).expect("reads");
     let result = port.result(SamOperation::Decrypt(data));
-    let SamResult::Plaintext(plain) = result else { panic!("no plaintext") };
+    let SamResult::Plaintext { data: plain, card_checked: true } = result else {
+        panic!("no plaintext, or nobody's")
+    };
     let record = IdRecord::decode(plain.text()).expect("valid");
     assert_eq!(record, sample(DocumentType::ResidencePermit));
 

@@ -15,7 +15,7 @@ use countersign_idcard::reader::{ReadFailure, ReadOptions, ReadStart, ReaderEven
 use countersign_idcard::record::{DocumentType, IdRecord};
 use countersign_idcard::sam::{SamConfig, SamEvent, SamHost, SamOperation};
 use countersign_idcard::server::{ReadPolicy, ServerEvent, ServerFlow};
-use countersign_idcard::{Check, PlainData, ShortText};
+use countersign_idcard::{Check, Delivery, PlainData, ShortText};
 use rand_chacha::ChaCha20Rng;
 use rand_chacha::rand_core::SeedableRng;
 
@@ -34,6 +34,13 @@ pub(crate) struct World {
     pub(crate) faults: Faults,
     pub(crate) host: SamHost,
     pub(crate) unplugged: bool,
+    /// Modules that are leased when the one in use is lost, the last one first.
+    pub(crate) spare: Vec<Faults>,
+    /// Why modules were given up in mid-read.
+    pub(crate) lost: Vec<Check>,
+    /// Whether the last read that was done was checked.
+    pub(crate) card_checked: bool,
+    config: SamConfig,
     pub(crate) tamper: Option<Tamper>,
     next_read: u8,
 }
@@ -103,6 +110,10 @@ impl World {
             faults,
             host: SamHost::new(config),
             unplugged: false,
+            spare: Vec::new(),
+            lost: Vec::new(),
+            card_checked: false,
+            config,
             tamper: None,
             next_read: 0,
         };
@@ -115,8 +126,19 @@ impl World {
     /// Replaces module and host, as after reopening the port.
     pub(crate) fn replug(&mut self) {
         self.faults.clear();
-        self.sam = EmulatedSam::new(scheme(), 43, self.faults.clone());
-        self.host = SamHost::new(SamConfig::default());
+        self.plug(43, self.faults.clone());
+    }
+
+    /// The last number of the id of the module in use.
+    pub(crate) fn host_serial(&self) -> u32 {
+        let id = self.sam.id();
+        u32::from_le_bytes(id.as_bytes()[12..].try_into().expect("four bytes"))
+    }
+
+    /// Another module and its host; `serial` is the last number of its id.
+    fn plug(&mut self, serial: u32, faults: Faults) {
+        self.sam = EmulatedSam::new(scheme(), serial, faults);
+        self.host = SamHost::new(self.config);
         self.unplugged = false;
         self.host.start(self.now).expect("a new host starts");
         assert!(matches!(self.run_sam().as_slice(), [SamEvent::Ready(_)]));
@@ -182,7 +204,7 @@ impl World {
 
     fn drive(&mut self, mut reader: ReaderFlow) -> Outcome {
         let incident = ShortText::new("inc_1").expect("short");
-        let mut server = ServerFlow::new(self.now, self.policy, incident);
+        let mut server = ServerFlow::new(self.now, self.policy, Delivery::Stream, incident);
         let mut outcome = None;
         let mut ended = None;
         let mut names = Vec::new();
@@ -205,7 +227,7 @@ impl World {
             while let Some(message) = server.poll_transmit() {
                 idle = false;
                 names.push(ServerMessage::decode(&message).map_or("garbage", |m| m.name()));
-                let _dead = reader.handle(&mut self.rng, &mut self.cache, &message);
+                let _dead = reader.handle(self.now, &mut self.rng, &mut self.cache, &message);
             }
             while let Some(event) = server.poll_event() {
                 idle = false;
@@ -216,7 +238,9 @@ impl World {
                 match event {
                     ReaderEvent::Card(work) => {
                         let done = work.perform(&mut self.link);
-                        reader.card_done(&mut self.cache, done).expect("it was asked for");
+                        reader
+                            .card_done(self.now, &mut self.cache, done)
+                            .expect("it was asked for");
                     }
                     ReaderEvent::Plaintext(plain) => outcome = Some(Ok(plain)),
                     ReaderEvent::Failed(failure) => outcome = Some(Err(failure)),
@@ -245,7 +269,21 @@ impl World {
     ) {
         match event {
             ServerEvent::Begun { .. } => {}
-            ServerEvent::Done { document_type } => *ended = Some(Ok(document_type)),
+            ServerEvent::SamLost { check } => {
+                assert!(self.host.is_dead(), "given up although it lives");
+                self.lost.push(check);
+                match self.spare.pop() {
+                    Some(faults) => self.plug(100 + self.spare.len() as u32, faults),
+                    None => {
+                        let none = ShortText::new("").expect("short");
+                        server.refuse(self.now, "sam-none-ready", true, none);
+                    }
+                }
+            }
+            ServerEvent::Done { document_type, card_checked } => {
+                self.card_checked = card_checked;
+                *ended = Some(Ok(document_type));
+            }
             ServerEvent::Failed { check } => *ended = Some(Err(check)),
             ServerEvent::Sam(operation) => {
                 let cancel = operation == SamOperation::Cancel;

@@ -11,10 +11,11 @@ use countersign_pki::TlsName;
 
 use super::files::{is_occupied, make_dir, parent, sync_dir, write_new};
 use super::{
-    DataError, ENCRYPTION, KDF, MARKER, TLS_NAMES, key_path, marker, names_to_text, to_pem,
+    DataError, ENCRYPTION, KDF, MARKER, RISK, TLS_NAMES, key_path, marker, names_to_text, to_pem,
 };
 use crate::ca::{Made, Maker, Trees};
 use crate::config::Config;
+use crate::risk_file::INITIAL_RULES;
 use crate::seal::{Derivation, Sealer};
 
 /// From when on a directory that is still being made counts as left behind.
@@ -94,6 +95,7 @@ impl NewDataDir {
         self.write_trees(&trees, &sealer, rng)?;
         self.write(TLS_NAMES, names_to_text(init.tls_names).as_bytes())?;
         self.write("config.toml", init.config.initial().as_bytes())?;
+        self.write(RISK, INITIAL_RULES.as_bytes())?;
         if init.keep_passphrase {
             self.write("passphrase", init.passphrase.expose())?;
         }

@@ -24,7 +24,16 @@ macro_rules! needs {
     )+ };
 }
 
-needs!(ReadersRead, ReadersEnrol, ReadersBlock, ReadsRead, MetricsRead);
+needs!(
+    ReadersRead,
+    ReadersEnrol,
+    ReadersBlock,
+    ReadersReport,
+    ReadsRead,
+    MetricsRead,
+    SamsRead,
+    SamsManage
+);
 
 /// Proof that the request's token is live and has the scope. Taken first by a handler, so that
 /// nothing of the request is looked at before.

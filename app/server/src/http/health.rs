@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::Api;
+use super::sams::Doing;
 
 /// How long the store may take to answer before it counts as unreachable.
 const STORE_WAIT: Duration = Duration::from_secs(5);
@@ -102,29 +103,23 @@ struct SamModule {
     /// Where it is attached.
     port: String,
     /// How it is.
-    state: SamState,
+    state: Doing,
+    /// The check that failed, if it is not ready; the log has the detail.
+    #[schema(required)]
+    check: Option<&'static str>,
 }
 
-/// How a SAM module is.
-#[derive(Clone, Copy, PartialEq, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-enum SamState {
-    /// It answered, and serves reads.
-    Ready,
-    /// It has not answered yet.
-    Starting,
-    /// It failed, and is tried again; the log says why.
-    Failed,
+impl SamModule {
+    /// One that an operator took out of service is as it shall be.
+    const fn is_amiss(&self) -> bool {
+        matches!(self.state, Doing::Starting | Doing::Quarantined | Doing::Failed)
+    }
 }
 
 impl From<SamHealth> for SamModule {
     fn from(health: SamHealth) -> Self {
-        let state = match (health.ready, health.failure) {
-            (true, _) => SamState::Ready,
-            (false, None) => SamState::Starting,
-            (false, Some(_)) => SamState::Failed,
-        };
-        Self { port: health.port, state }
+        let check = health.failure.map(|failure| failure.check);
+        Self { port: health.port, state: health.state.into(), check }
     }
 }
 
@@ -141,7 +136,7 @@ pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<Health>)
     let sams: Vec<SamModule> = service.sams().health().into_iter().map(Into::into).collect();
     let (code, status) = if !reachable {
         (StatusCode::SERVICE_UNAVAILABLE, Condition::Unavailable)
-    } else if !audit.checkpoint_written || sams.iter().any(|sam| sam.state != SamState::Ready) {
+    } else if !audit.checkpoint_written || sams.iter().any(SamModule::is_amiss) {
         (StatusCode::OK, Condition::Degraded)
     } else {
         (StatusCode::OK, Condition::Ok)

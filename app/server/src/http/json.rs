@@ -32,6 +32,10 @@ pub(super) struct List<T> {
 }
 
 impl<T> List<T> {
+    pub(super) fn mapped<S>(page: Page<S>, map: impl Fn(S) -> T) -> Self {
+        Self { items: page.items.into_iter().map(map).collect(), next: page.next }
+    }
+
     pub(super) fn of<S: Into<T>>(page: Page<S>) -> Self {
         Self { items: page.items.into_iter().map(Into::into).collect(), next: page.next }
     }

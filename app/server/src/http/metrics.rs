@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use countersign_service::Service;
+use countersign_service::{LEASE_WAIT_SECONDS, Service};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics::{gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -28,18 +28,30 @@ const STORE_RETRIES: &str = "countersign_store_retries_total";
 const STORE_TRANSACTIONS: &str = "countersign_store_transactions_total";
 const STORE_SECONDS: &str = "countersign_store_seconds";
 const SAM_READY: &str = "countersign_sam_ready";
+const SAM_READS: &str = "countersign_sam_reads_total";
+const SAM_FAILURES: &str = "countersign_sam_failures_total";
+const SAM_BUSY_SECONDS: &str = "countersign_sam_busy_seconds";
+const SAM_QUEUE: &str = "countersign_sam_queue";
 
 /// HTTP connections closed at once, because there was no place.
 pub const HTTP_TURNED_AWAY: &str = "countersign_http_turned_away_total";
-/// Handshakes by `outcome`, counted by the device gateway; those `accepted` also by `handshake` and
-/// `suite`.
+/// Handshakes by `outcome` and `transport` (`tcp`, `udp`), counted by the device gateway; those
+/// `accepted` also by `handshake` and `suite`.
 pub const HANDSHAKES: &str = "countersign_handshakes_total";
-/// Device connections closed at once, because their source held as many as it may.
+/// Device connections turned away at once, because their source held as many as it may, or, over
+/// UDP, because there was no place.
 pub const TURNED_AWAY: &str = "countersign_connections_turned_away_total";
-/// Open device connections, a gauge of the device gateway.
+/// Open device connections by `transport`, a gauge of the device gateway.
 pub const CONNECTIONS: &str = "countersign_connections";
-/// Reads by `outcome`, counted by the device gateway.
+/// Datagrams that the device gateway dropped, by `reason`: `damaged` (the checksum), `unexpected`
+/// (no handshake's beginning, or a stale or forged challenge), `amplification` (the answer would be
+/// too long for an address that is not proven), `queue-full`, `ended`.
+pub const DATAGRAMS_DROPPED: &str = "countersign_datagrams_dropped_total";
+/// Reads by `outcome` and `transport`, counted by the device gateway.
 pub const READS: &str = "countersign_reads_total";
+/// Packets of encrypted data that had to be asked for again (C10), by `transport`, counted when the
+/// read ends.
+pub const PACKETS_RESENT: &str = "countersign_packets_resent_total";
 /// How long reads took, in seconds, a histogram of the device gateway.
 pub const READ_SECONDS: &str = "countersign_read_seconds";
 
@@ -83,9 +95,16 @@ fn describe() {
     describe_counter!(STORE_TRANSACTIONS, "Transactions by name and outcome");
     describe_gauge!(STORE_SECONDS, Unit::Seconds, "Time in transactions, queue included, by name");
     describe_gauge!(SAM_READY, "1 if the SAM module at this port is ready, else 0");
+    describe_counter!(SAM_READS, "Reads that a SAM module decrypted, by its id and port");
+    describe_counter!(SAM_FAILURES, "Operations of a SAM module that failed, by check");
+    describe_gauge!(SAM_BUSY_SECONDS, Unit::Seconds, "Time that a SAM module was leased");
+    describe_gauge!(SAM_QUEUE, "Reads that wait for a SAM module");
+    describe_histogram!(LEASE_WAIT_SECONDS, Unit::Seconds, "Time that reads waited for a module");
     describe_counter!(HANDSHAKES, "Device handshakes by outcome");
     describe_gauge!(CONNECTIONS, "Open device connections");
-    describe_counter!(TURNED_AWAY, "Device connections beyond what one source may hold");
+    describe_counter!(TURNED_AWAY, "Device connections for which there was no place");
+    describe_counter!(DATAGRAMS_DROPPED, "Datagrams that the device gateway dropped, by reason");
+    describe_counter!(PACKETS_RESENT, "Packets that were asked for again, by transport");
     describe_counter!(READS, "Reads by outcome");
     describe_counter!(CHECKPOINTS_LOST, "Audit checkpoints not written outside the store");
     counter!(CHECKPOINTS_LOST).absolute(0); // shows before the first one is lost
@@ -123,8 +142,21 @@ fn collect(service: &Service) {
             counter!(STORE_TRANSACTIONS, "name" => name, "outcome" => outcome).absolute(count);
         }
     }
+    gauge!(SAM_QUEUE).set(f64::from(u32::try_from(service.sams().waiting()).unwrap_or(u32::MAX)));
+    // Ports are the configuration's, and the pool bounds the ids at each.
     for sam in service.sams().health() {
-        gauge!(SAM_READY, "port" => sam.port).set(f64::from(u8::from(sam.ready)));
+        let port = sam.port;
+        gauge!(SAM_READY, "port" => port.clone()).set(f64::from(u8::from(sam.ready)));
+        for (id, tally) in sam.tallies {
+            let labels = [("sam", id), ("port", port.clone())];
+            counter!(SAM_READS, &labels).absolute(tally.reads);
+            gauge!(SAM_BUSY_SECONDS, &labels).set(tally.busy.as_secs_f64());
+            let [sam, port] = labels;
+            for (check, count) in tally.failures {
+                let labels = [sam.clone(), port.clone(), ("check", check.to_owned())];
+                counter!(SAM_FAILURES, &labels).absolute(count);
+            }
+        }
     }
 }
 

@@ -16,6 +16,8 @@ mod problem;
 mod query;
 mod readers;
 mod reads;
+mod risk;
+mod sams;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -76,7 +78,21 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(readers::block))
         .routes(routes!(readers::unblock))
         .routes(routes!(readers::revoke))
+        .routes(routes!(risk::record))
+        .routes(routes!(risk::set_factory))
+        .routes(routes!(risk::report, risk::reports))
+        .routes(routes!(risk::tell_transaction, risk::transactions))
+        .routes(routes!(risk::events))
+        .routes(routes!(risk::decisions))
+        .routes(routes!(risk::reverse))
         .routes(routes!(reads::list))
-        .routes(routes!(reads::one));
+        .routes(routes!(reads::one))
+        .routes(routes!(sams::list))
+        .routes(routes!(sams::drain))
+        .routes(routes!(sams::resume))
+        .routes(routes!(sams::enrol_host, sams::hosts))
+        .routes(routes!(sams::block_host))
+        .routes(routes!(sams::unblock_host))
+        .routes(routes!(sams::revoke_host));
     OpenApiRouter::with_openapi(openapi::base()).nest("/v1", v1).routes(routes!(metrics::scrape))
 }

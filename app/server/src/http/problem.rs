@@ -21,9 +21,12 @@ const STATE_CHECKS: &[&str] = &[
     "approval-settled",
     "certificate-not-intended",
     "conflict",
+    "decision-ended",
+    "drains-full",
     "operator-name-taken",
     "read-superseded",
     "reader-blocked",
+    "reference-taken",
     "serial-taken",
 ];
 /// The checks about the query (400).

@@ -10,6 +10,8 @@ use utoipa::IntoParams;
 use super::Api;
 use super::problem::Problem;
 
+/// Longest serial number that is looked for, in bytes.
+const SERIAL_MAX: usize = 64;
 /// Items of a list if the query does not say.
 const LIMIT_DEFAULT: u32 = 50;
 
@@ -76,6 +78,54 @@ impl Paging {
                 Err(Problem::query("page-cursor", detail))
             }
             cursor => Ok((cursor, limit)),
+        }
+    }
+}
+
+/// The ids of a path with two.
+pub(super) struct Ids(String, String);
+
+impl Ids {
+    /// The two ids, or the problem that there is no such `first` or `second`.
+    pub(super) fn of(self, first: &str, second: &str) -> Result<(String, String), Problem> {
+        let (one, two) = (Id(self.0).of(first)?, Id(self.1).of(second)?);
+        Ok((one, two))
+    }
+}
+
+impl FromRequestParts<Api> for Ids {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
+        let Path((one, two)) = Path::<(String, String)>::from_request_parts(parts, api).await?;
+        Ok(Self(one, two))
+    }
+}
+
+/// The query of the list of readers.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReadersQuery {
+    /// Only the reader with this serial number: one or none.
+    pub(super) serial: Option<String>,
+    /// `next` of the page before; the first page without it.
+    cursor: Option<String>,
+    /// Most items to send.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+}
+
+impl ReadersQuery {
+    /// The serial number, cursor and limit, checked.
+    pub(super) fn checked(self) -> Result<(Option<String>, Option<String>, u32), Problem> {
+        let (cursor, limit) = Paging { cursor: self.cursor, limit: self.limit }.checked()?;
+        match self.serial {
+            Some(serial) if serial.is_empty() || serial.len() > SERIAL_MAX => {
+                let detail = format!("serial is a serial number, 1 to {SERIAL_MAX} bytes");
+                Err(Problem::query("serial", detail))
+            }
+            serial => Ok((serial, cursor, limit)),
         }
     }
 }

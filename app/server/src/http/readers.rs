@@ -4,8 +4,9 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use countersign_service::Enrolled;
-use countersign_store::{CertificateState, Device, DeviceRecord, DeviceStatus};
+use countersign_crypto::UnixTime;
+use countersign_service::{Enrolled, ServiceError};
+use countersign_store::{CertificateState, Device, DeviceRecord, Page};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -14,7 +15,7 @@ use super::auth::{Granted, ReadersBlock, ReadersEnrol, ReadersRead};
 use super::body::{Body, NoBody};
 use super::json::{List, certificate_pem, request_der, timestamp};
 use super::problem::Problem;
-use super::query::{Id, Paging, Params};
+use super::query::{Id, Params, ReadersQuery};
 
 /// A reader.
 #[derive(Serialize, ToSchema)]
@@ -60,15 +61,13 @@ struct LiveCertificate {
 }
 
 impl Reader {
-    fn new(device: Device, certificate: Option<LiveCertificate>) -> Self {
+    /// `blocked` says why it is refused now: by an operator or by a rule.
+    fn new(device: Device, blocked: Option<String>, certificate: Option<LiveCertificate>) -> Self {
         Self {
             id: device.id,
             serial: device.serial,
-            status: match device.status {
-                DeviceStatus::Enrolled => Status::Enrolled,
-                DeviceStatus::Blocked => Status::Blocked,
-            },
-            block_reason: device.block_reason,
+            status: if blocked.is_some() { Status::Blocked } else { Status::Enrolled },
+            block_reason: blocked,
             created_at: timestamp(device.created_at),
             updated_at: timestamp(device.updated_at),
             certificate,
@@ -76,16 +75,18 @@ impl Reader {
     }
 }
 
-impl From<DeviceRecord> for Reader {
-    fn from(record: DeviceRecord) -> Self {
-        let DeviceRecord { device, certificate } = record;
+impl Reader {
+    /// The reader as it is at `now`: a rule's block ends by itself.
+    pub(super) fn at(now: UnixTime, record: DeviceRecord) -> Self {
+        let blocked = record.blocked(now).map(str::to_owned);
+        let DeviceRecord { device, certificate, .. } = record;
         // An intent whose certificate was never signed is no certificate yet.
         let issued = certificate.filter(|live| live.state == CertificateState::Issued);
         let live = issued.map(|live| LiveCertificate {
             not_after: timestamp(live.not_after),
             number: live.number,
         });
-        Self::new(device, live)
+        Self::new(device, blocked, live)
     }
 }
 
@@ -95,9 +96,9 @@ impl From<DeviceRecord> for Reader {
 #[schema(as = EnrolRequest)]
 pub(super) struct Enrol {
     /// The reader's PKCS#10 request: PEM, or base64 of its DER.
-    request: String,
+    pub(super) request: String,
     /// A second request, for its encryption key, where the suite has encryption certificates.
-    encryption_request: Option<String>,
+    pub(super) encryption_request: Option<String>,
 }
 
 /// What a request for enrolment has to be made with.
@@ -140,7 +141,7 @@ pub(super) struct Enrolment {
 pub(super) struct Reason {
     /// 1 to 200 bytes, no control characters.
     #[schema(min_length = 1, max_length = 200)]
-    reason: String,
+    pub(super) reason: String,
 }
 
 /// In which suite this server certifies readers: to be asked before a request is made.
@@ -187,7 +188,7 @@ pub(super) async fn enrol(
     let location = format!("/v1/readers/{}", device.id);
     let live = LiveCertificate { number, not_after: timestamp(not_after) };
     let enrolment = Json(Enrolment {
-        reader: Reader::new(device, Some(live)),
+        reader: Reader::new(device, None, Some(live)),
         certificate: certificate_pem(&certificate),
         encryption_certificate: encryption_certificate.as_deref().map(certificate_pem),
         device_issuer: certificate_pem(&authority.device_issuer),
@@ -202,17 +203,26 @@ pub(super) async fn enrol(
     })
 }
 
-/// Readers, oldest first.
-#[utoipa::path(get, path = "/readers", tag = "readers", params(Paging),
+/// Readers, oldest first; or the one with a serial number.
+#[utoipa::path(get, path = "/readers", tag = "readers", params(ReadersQuery),
     security(("token" = ["readers:read"])),
     responses((status = 200, description = "A part of the list", body = List<Reader>)))]
 pub(super) async fn list(
     _granted: Granted<ReadersRead>,
     State(api): State<Api>,
-    Params(paging): Params<Paging>,
+    Params(query): Params<ReadersQuery>,
 ) -> Result<Json<List<Reader>>, Problem> {
-    let (cursor, limit) = paging.checked()?;
-    Ok(Json(List::of(api.service.readers(cursor, limit).await?)))
+    let (serial, cursor, limit) = query.checked()?;
+    let page = match serial {
+        None => api.service.readers(cursor, limit).await?,
+        Some(serial) => match api.service.reader_by_serial(&serial).await {
+            Ok(record) => Page { items: vec![record], next: None },
+            Err(ServiceError::NotFound { .. }) => Page { items: Vec::new(), next: None },
+            Err(error) => return Err(error.into()),
+        },
+    };
+    let now = api.service.now();
+    Ok(Json(List::mapped(page, |record| Reader::at(now, record))))
 }
 
 /// One reader.
@@ -226,7 +236,7 @@ pub(super) async fn one(
     id: Id,
 ) -> Result<Json<Reader>, Problem> {
     let record = api.service.reader(&id.of("reader")?).await?;
-    Ok(Json(record.into()))
+    Ok(Json(Reader::at(api.service.now(), record)))
 }
 
 /// Blocks a reader: it is refused until it is unblocked.
@@ -242,7 +252,7 @@ pub(super) async fn block(
 ) -> Result<Json<Reader>, Problem> {
     let id = id.of("reader")?;
     let record = api.service.block_reader(&granted.actor, &id, &reason).await?;
-    Ok(Json(record.into()))
+    Ok(Json(Reader::at(api.service.now(), record)))
 }
 
 /// Lets a blocked reader in again.
@@ -258,7 +268,7 @@ pub(super) async fn unblock(
 ) -> Result<Json<Reader>, Problem> {
     let id = id.of("reader")?;
     let record = api.service.unblock_reader(&granted.actor, &id).await?;
-    Ok(Json(record.into()))
+    Ok(Json(Reader::at(api.service.now(), record)))
 }
 
 /// Revokes a reader's live certificate: it must enrol again.
@@ -274,5 +284,5 @@ pub(super) async fn revoke(
 ) -> Result<Json<Reader>, Problem> {
     let id = id.of("reader")?;
     let record = api.service.revoke_reader_certificate(&granted.actor, &id, &reason).await?;
-    Ok(Json(record.into()))
+    Ok(Json(Reader::at(api.service.now(), record)))
 }

@@ -42,7 +42,9 @@ async fn accepted_handshakes_are_counted_by_mode_and_suite() {
     let stage = Stage::new().await;
     let config = stage.enroll("RD-1").await.config;
     for (mode, name) in [(Mode::C1, "c1"), (Mode::C2, "c2")] {
-        let labels = format!("{{outcome=\"accepted\",handshake=\"{name}\",suite=\"p256\"}}");
+        let labels = format!(
+            "{{outcome=\"accepted\",handshake=\"{name}\",suite=\"p256\",transport=\"tcp\"}}"
+        );
         let name = format!("countersign_handshakes_total{labels}");
         let before = counted(&name);
         let config = ReaderConfig { mode, ..config.clone() };
@@ -82,7 +84,7 @@ async fn a_source_of_bad_proofs_is_limited_and_others_are_served() {
     assert_eq!(outcome.attempts, 1, "another address is not touched");
 
     // Its refusals show like any other: counted all, audited as often as the bound allows.
-    assert!(counted("countersign_handshakes_total{outcome=\"source-limited\"}") > 0);
+    assert!(counted("countersign_handshakes_total{outcome=\"source-limited\"") > 0);
     let started = Instant::now();
     while started.elapsed() < PATIENCE {
         for _ in 0..20 {

@@ -3,8 +3,10 @@
 
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod datagrams;
 mod faults;
 mod hostile;
+mod hosts;
 mod limits;
 mod sessions;
 mod stage;

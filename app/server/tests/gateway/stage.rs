@@ -46,6 +46,10 @@ pub(crate) fn now() -> UnixTime {
 
 impl Stage {
     pub(crate) async fn new() -> Self {
+        Self::with(&Config::default()).await
+    }
+
+    pub(crate) async fn with(config: &Config) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let passphrase = Secret::copied_from(b"correct horse");
         let provider = aws_lc::provider();
@@ -54,7 +58,7 @@ impl Stage {
             keep_passphrase: false,
             server_id: "srv-test",
             tls_names: &[parse_tls_name("localhost")],
-            config: &Config::default(),
+            config,
         };
         let target = dir.path().join("data");
         let mut rng = SystemRng::default();
@@ -122,6 +126,7 @@ impl Stage {
             signed_id: IdKind::CertificateNumber,
             sent_id: IdKind::Serial,
             server_id: Some("srv-test".into()),
+            peer_role: Role::Server,
         }
     }
 

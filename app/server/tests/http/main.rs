@@ -9,6 +9,8 @@ mod operation;
 mod readers;
 mod reads;
 mod refusals;
+mod risk;
+mod sams;
 mod scopes;
 mod totality;
 mod world;

@@ -40,7 +40,7 @@ async fn a_sam_that_is_not_ready_shows_without_the_reason() {
     let answer = health(&world).await;
     assert_eq!(answer.status, StatusCode::OK);
     assert_eq!(answer.json()["status"], "degraded");
-    let sams = json!([{ "port": "/dev/ttySAM0", "state": "failed" }]);
+    let sams = json!([{ "port": "/dev/ttySAM0", "state": "failed", "check": "sam-port" }]);
     assert_eq!(answer.json()["sams"], sams);
     assert!(!answer.text.contains(SAM_FAILURE));
     let metrics = world.get("/metrics").await.text;

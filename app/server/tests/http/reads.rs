@@ -16,6 +16,7 @@ async fn read(world: &World, reader: &str, client: u8, end: Option<ReadEnd>) -> 
         device_id: reader.to_owned(),
         client_read_id: [client; 16],
         at: now,
+        session_id: "test".to_owned(),
     };
     world.advance(Duration::from_millis(250));
     let (id, ended) = (start.id.clone(), world.service.now());

@@ -13,12 +13,42 @@ use crate::world::{World, build};
 const ALLOWED: [(Role, &[&str]); 5] = [
     (
         Role::Admin,
-        &["readers:read", "readers:enrol", "readers:block", "reads:read", "metrics:read"],
+        &[
+            "readers:read",
+            "readers:enrol",
+            "readers:block",
+            "readers:report",
+            "reads:read",
+            "metrics:read",
+            "sams:read",
+            "sams:manage",
+        ],
     ),
-    (Role::Custodian, &["readers:read", "readers:enrol", "readers:block", "reads:read"]),
+    (
+        Role::Custodian,
+        &[
+            "readers:read",
+            "readers:enrol",
+            "readers:block",
+            "readers:report",
+            "reads:read",
+            "sams:read",
+            "sams:manage",
+        ],
+    ),
     (Role::Approver, &["readers:read"]),
-    (Role::Auditor, &["readers:read", "reads:read", "metrics:read"]),
-    (Role::Integrator, &["readers:read", "readers:enrol", "reads:read", "metrics:read"]),
+    (Role::Auditor, &["readers:read", "reads:read", "metrics:read", "sams:read"]),
+    (
+        Role::Integrator,
+        &[
+            "readers:read",
+            "readers:enrol",
+            "readers:report",
+            "reads:read",
+            "metrics:read",
+            "sams:read",
+        ],
+    ),
 ];
 
 #[tokio::test]
@@ -28,7 +58,7 @@ async fn each_role_may_what_it_may_on_every_route() {
     for (role, allowed) in ALLOWED {
         let token = world.token(&format!("op-{role}"), &[role]).await;
         for operation in operations(&world).await {
-            let path = operation.path.replace("{id}", "unknown");
+            let path = operation.path.replace("{id}", "unknown").replace("{decisionId}", "unknown");
             let request = build(operation.method, &path, &token, Body::empty());
             let answer = world.send(request).await;
             let Some(scope) = operation.scope else {
@@ -46,7 +76,7 @@ async fn each_role_may_what_it_may_on_every_route() {
             }
         }
     }
-    assert_eq!(secured, ALLOWED.len() * 10);
+    assert_eq!(secured, ALLOWED.len() * 27);
 }
 
 #[tokio::test]

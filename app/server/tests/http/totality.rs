@@ -7,11 +7,17 @@ use serde_json::{Value, json};
 
 use crate::world::{World, build};
 
-const POSTS: [&str; 4] = [
+const POSTS: [&str; 10] = [
     "/v1/readers",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/block",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/unblock",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/revoke",
+    "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/reports",
+    "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/transactions",
+    "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/decisions/dec_1/reverse",
+    "/v1/sam-hosts",
+    "/v1/sams/05.03-20260101-0000000001-0000000001/drain",
+    "/v1/sam-hosts/smh_00000000-0000-7000-8000-000000000000/revoke",
 ];
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -38,6 +44,14 @@ fn any_request() -> impl Strategy<Value = Value> {
         any_json().prop_map(|value| json!({ "request": value })),
         any_json().prop_map(|value| json!({ "reason": value })),
         ".{0,300}".prop_map(|text| json!({ "reason": text })),
+        (".{0,80}", ".{0,80}", ".{0,80}").prop_map(|(kind, text, reference)| {
+            json!({ "kind": kind, "text": text, "reference": reference })
+        }),
+        ("[0-9.e-]{0,30}", ".{0,5}", ".{0,50}").prop_map(|(amount, currency, reference)| {
+            let outcome = "paid";
+            json!({ "amount": amount, "currency": currency, "reference": reference,
+                "outcome": outcome })
+        }),
         "(?s).{0,300}".prop_map(|text| {
             let armour = "CERTIFICATE REQUEST-----";
             json!({ "request": format!("-----BEGIN {armour}\n{text}\n-----END {armour}") })

@@ -15,6 +15,8 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+/// Who leases where it does not matter.
+pub(crate) const READER: &str = "rdr_1";
 /// The command that makes a module forget everything.
 pub(crate) const RESET: [u8; 2] = [0x10, 0xFF];
 /// The emulator's command that begins a read.
@@ -111,13 +113,18 @@ impl Bank {
     }
 
     pub(crate) async fn lease(&self) -> SamLease {
-        self.pool.lease().await.unwrap()
+        self.pool.lease(READER).await.unwrap()
     }
 
     /// Asks for a lease beside the test.
     pub(crate) fn queue(&self) -> JoinHandle<Result<SamLease, SamUnavailable>> {
-        let pool = self.pool.clone();
-        tokio::spawn(async move { pool.lease().await })
+        self.queue_as(READER)
+    }
+
+    /// The same for this reader.
+    pub(crate) fn queue_as(&self, reader: &str) -> JoinHandle<Result<SamLease, SamUnavailable>> {
+        let (pool, reader) = (self.pool.clone(), reader.to_owned());
+        tokio::spawn(async move { pool.lease(&reader).await })
     }
 
     pub(crate) fn faults(&self, index: usize) -> &Faults {

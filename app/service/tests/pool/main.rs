@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
 mod bank;
+mod care;
+mod fair;
 
 use std::time::Duration;
 
@@ -12,7 +14,7 @@ use countersign_idcard::sam::{SamError, SamOperation, SamResult};
 use countersign_service::{LEASE_WAIT, QUEUE_MAX, READY_WAIT, SamLease, SamUnavailable};
 use tokio::time::{Instant, sleep};
 
-use bank::{Bank, RESET, SHOW_CARD};
+use bank::{Bank, READER, RESET, SHOW_CARD};
 
 fn begin() -> SamOperation {
     SamOperation::Begin { configuration: Configuration::new([1; 32]) }
@@ -49,7 +51,7 @@ async fn a_read_waits_for_a_busy_pool_only_so_long() {
     let bank = Bank::start(1).await;
     let _held = bank.lease().await;
     let before = Instant::now();
-    assert_eq!(bank.pool.lease().await.err(), Some(SamUnavailable::Busy));
+    assert_eq!(bank.pool.lease(READER).await.err(), Some(SamUnavailable::Busy));
     assert!(before.elapsed() >= LEASE_WAIT && before.elapsed() < 2 * LEASE_WAIT);
 }
 
@@ -57,10 +59,10 @@ async fn a_read_waits_for_a_busy_pool_only_so_long() {
 async fn the_queue_is_bounded_and_who_gave_up_does_not_count() {
     let bank = Bank::start(1).await;
     let held = bank.lease().await;
-    let waiting: Vec<_> = (0..QUEUE_MAX).map(|_| bank.queue()).collect();
+    let waiting: Vec<_> = (0..QUEUE_MAX).map(|n| bank.queue_as(&format!("rdr_{n}"))).collect();
     settle().await;
     let before = Instant::now();
-    assert_eq!(bank.pool.lease().await.err(), Some(SamUnavailable::Busy));
+    assert_eq!(bank.pool.lease(READER).await.err(), Some(SamUnavailable::Busy));
     assert_eq!(before.elapsed(), Duration::ZERO, "refused at once");
     waiting[7].abort();
     settle().await;
@@ -218,7 +220,7 @@ async fn without_a_ready_module_a_read_waits_a_moment_and_not_longer() {
     bank.unplug(0);
     bank.wait_until_ready(0, false).await;
     let before = Instant::now();
-    assert_eq!(bank.pool.lease().await.err(), Some(SamUnavailable::NoneReady));
+    assert_eq!(bank.pool.lease(READER).await.err(), Some(SamUnavailable::NoneReady));
     assert!(before.elapsed() >= READY_WAIT / 2 && before.elapsed() <= 2 * READY_WAIT);
 }
 

@@ -4,10 +4,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use countersign_crypto::{Domain, Provider, Secret, Suite, UnixTime};
-use countersign_pki::{Leaf, PkiError, Role as PkiRole};
+use countersign_pki::{Leaf, PkiError};
 use tls_codec::TlsByteVecU8;
 
-use super::{DirectoryEntry, LookupRefusal, Server, ServerConfig};
+use super::{DirectoryEntry, Known, LookupRefusal, Server, ServerConfig};
 use crate::challenge::{EpochShare, Issued};
 use crate::contribution::{Seal, random_secret};
 use crate::credential::{Credential, certified_point};
@@ -43,7 +43,7 @@ impl ExpectReader {
         self,
         server: &Server,
         cx: &mut Cx<'_>,
-        found: Result<DirectoryEntry, LookupRefusal>,
+        found: Result<Known, LookupRefusal>,
     ) -> Result<ExpectFinished, Error> {
         if found == Err(LookupRefusal::Unavailable) {
             server.config.sources.forgive(self.admission); // it has cost nothing
@@ -78,11 +78,11 @@ impl ExpectReader {
         config: &ServerConfig,
         credential: &Credential,
         now: UnixTime,
-        found: Result<DirectoryEntry, LookupRefusal>,
+        found: Result<Known, LookupRefusal>,
     ) -> Result<Arc<Leaf>, Error> {
         let certificate = self.proof.certificate.as_slice();
         let cache = Some(&*config.leaf_cache);
-        let leaf = credential.trust.verify(certificate, PkiRole::Reader, now, cache)?;
+        let leaf = credential.trust.verify(certificate, config.peer_role, now, cache)?;
 
         // C4: the directory was asked first; what it says is told last, so that only who has a
         // reader's key learns of it. The id that is signed is of the kind that M2 names.
@@ -99,7 +99,8 @@ impl ExpectReader {
             return Err(Refusal::ReaderIdMismatch.into());
         }
         match found {
-            Ok(mapped) if mapped == own => Ok(leaf),
+            Ok(Known::Mapped(mapped)) if mapped == own => Ok(leaf),
+            Ok(Known::ById(id)) if id == own.serial => Ok(leaf),
             Ok(_) => Err(Refusal::ReaderIdMismatch.into()),
             Err(LookupRefusal::Unknown) => Err(Refusal::UnknownReader.into()),
             Err(LookupRefusal::Revoked) => Err(PkiError::Revoked.into()),

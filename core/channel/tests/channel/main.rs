@@ -9,6 +9,7 @@ mod heartbeat;
 mod identity;
 mod negotiation;
 mod replay;
+mod roles;
 mod sealing;
 mod secrecy;
 mod stateless;

@@ -199,6 +199,7 @@ impl World {
             // With two suites a reader has two certificates, so it names the one it means.
             sent_id: if parties.len() == 1 { IdKind::Serial } else { IdKind::CertificateNumber },
             server_id: Some("srv-1".into()),
+            peer_role: Role::Server,
         }
     }
 
@@ -214,6 +215,7 @@ impl World {
             // Each run puts in its own.
             challenges: Arc::new(self.gate(false)),
             sources: self.sources(),
+            peer_role: Role::Reader,
         };
         Server { id: id.into(), config }
     }

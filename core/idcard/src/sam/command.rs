@@ -6,8 +6,8 @@ use zeroize::Zeroizing;
 
 use super::{Status, Sw3, frame};
 use crate::{
-    CHALLENGE_LEN, CONFIGURATION_LEN, Challenge, Configuration, FINGERPRINT_LEN_MAX, PHOTO_LEN,
-    PlainData, TEXT_LEN,
+    CHALLENGE_LEN, CONFIGURATION_LEN, Challenge, Configuration, DN_LEN, FINGERPRINT_LEN_MAX,
+    PHOTO_LEN, PlainData, TEXT_LEN,
 };
 
 /// Most bytes of encrypted data in one [`Command::EncryptedData`].
@@ -16,6 +16,8 @@ pub const CHUNK_MAX: usize = 1024;
 const SAM_ID_LEN: usize = 16;
 const FIND_LEN: usize = 4;
 const SELECT_LEN: usize = 8;
+/// Bytes of a card management number: IIN, SN, DN.
+pub const CARD_NUMBER_LEN: usize = 4 + 8 + DN_LEN;
 
 const _: () = assert!(2 + 2 + CHUNK_MAX <= frame::BODY_MAX);
 
@@ -37,6 +39,9 @@ pub enum Command {
     ReadTextPhoto,
     /// `30 10`: read text, photo and fingerprint.
     ReadTextPhotoFingerprint,
+    /// `30 05`: the management number of the card that was read. Its ok data: IIN (4), SN (8) and
+    /// the DN (16) with which a card's configuration begins.
+    CardNumber,
     /// `E0 01`, emulator extension: the module's card is the remote one with this configuration.
     /// Its ok data: the SAM's challenge for the card, 8 bytes.
     RemoteCard(Configuration),
@@ -77,6 +82,7 @@ impl Command {
             Self::Select => [0x20, 0x02],
             Self::ReadTextPhoto => [0x30, 0x01],
             Self::ReadTextPhotoFingerprint => [0x30, 0x10],
+            Self::CardNumber => [0x30, 0x05],
             Self::RemoteCard(_) => [0xE0, 0x01],
             Self::CardAnswer { .. } => [0xE0, 0x02],
             Self::EncryptedData { .. } => [0xE0, 0x03],
@@ -94,6 +100,7 @@ impl Command {
             Self::Select => "select",
             Self::ReadTextPhoto => "read text and photo",
             Self::ReadTextPhotoFingerprint => "read text, photo and fingerprint",
+            Self::CardNumber => "card number",
             Self::RemoteCard(_) => "remote card",
             Self::CardAnswer { .. } => "card answer",
             Self::EncryptedData { .. } => "encrypted data",
@@ -129,6 +136,7 @@ impl Command {
             [0x20, 0x02] => Self::Select,
             [0x30, 0x01] => Self::ReadTextPhoto,
             [0x30, 0x10] => Self::ReadTextPhotoFingerprint,
+            [0x30, 0x05] => Self::CardNumber,
             _ => return Self::parse_extension(code, data),
         };
         if data.is_empty() { Ok(command) } else { Err(Sw3::BadLength) }
@@ -192,6 +200,7 @@ impl Response {
             Command::SamId => SAM_ID_LEN,
             Command::Find => FIND_LEN,
             Command::Select => SELECT_LEN,
+            Command::CardNumber => CARD_NUMBER_LEN,
             Command::RemoteCard(_) | Command::CardAnswer { .. } => CHALLENGE_LEN,
             // These have lengths inside; `read_plain` checks them.
             Command::ReadTextPhoto | Command::ReadTextPhotoFingerprint => return true,

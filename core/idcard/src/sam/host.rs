@@ -9,7 +9,7 @@ use super::frame::{Decoder, Item};
 use super::{
     BridgeOutcome, BridgeWork, Command, SamConfig, SamError, SamEvent, SamOperation, SamResult,
 };
-use crate::{Challenge, Configuration, EncryptedData};
+use crate::{Challenge, Configuration, EncryptedData, PlainData};
 
 mod steps;
 
@@ -28,6 +28,8 @@ enum Stage {
     Testing,
     Identifying,
     Idle,
+    /// Waits for the module to say that it is well.
+    Checking,
     /// Waits for the module (or bridge) to take the remote card.
     Presenting,
     Finding {
@@ -49,6 +51,10 @@ enum Stage {
     },
     Reading {
         data: EncryptedData,
+    },
+    /// The data are here; waits for the module to say whose they are.
+    Numbering {
+        plain: PlainData,
     },
     /// Waits for the reset that makes the module forget the card; then this is told.
     Clearing {
@@ -162,6 +168,11 @@ impl SamHost {
                 Ok(())
             }
             (_, SamOperation::Cancel) => self.cancel(now),
+            (Stage::Idle, SamOperation::Status) => {
+                self.stage = Stage::Checking;
+                self.send(now, Command::Status);
+                Ok(())
+            }
             _ => Err(SamError::NotReady),
         }
     }

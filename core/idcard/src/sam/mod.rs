@@ -11,12 +11,13 @@ mod command;
 pub mod frame;
 mod host;
 mod operation;
+pub mod remote;
 mod status;
 
-pub use command::{CHUNK_MAX, Command, Response, SamId};
+pub use command::{CARD_NUMBER_LEN, CHUNK_MAX, Command, Response, SamId};
 pub use host::SamHost;
 pub use operation::{
-    BridgeOutcome, BridgeWork, CHECKSUM_RETRIES, CardSide, SamConfig, SamError, SamEvent,
-    SamOperation, SamResult, SamTimeouts,
+    BridgeOutcome, BridgeWork, CHECKSUM_RETRIES, CardNumberCheck, CardSide, SamConfig, SamError,
+    SamEvent, SamOperation, SamResult, SamTimeouts,
 };
 pub use status::{Status, Sw3};

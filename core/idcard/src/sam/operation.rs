@@ -48,6 +48,16 @@ impl Default for SamTimeouts {
     }
 }
 
+/// Whether the module must say whose data it gave (command `30 05`, the card management number).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum CardNumberCheck {
+    /// A module that does not know the command, or has no number, fails the read.
+    Required,
+    /// Such a module's data are taken, and the result says that they were not checked.
+    #[default]
+    IfKnown,
+}
+
 /// A host's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SamConfig {
@@ -57,6 +67,8 @@ pub struct SamConfig {
     pub timeouts: SamTimeouts,
     /// How often a command is sent again after a checksum error (ours or the module's).
     pub checksum_retries: u8,
+    /// Whether the module must say whose data it gave.
+    pub card_number: CardNumberCheck,
 }
 
 impl Default for SamConfig {
@@ -65,6 +77,7 @@ impl Default for SamConfig {
             card_side: CardSide::default(),
             timeouts: SamTimeouts::default(),
             checksum_retries: CHECKSUM_RETRIES,
+            card_number: CardNumberCheck::default(),
         }
     }
 }
@@ -110,6 +123,9 @@ pub enum SamError {
         /// The command.
         during: &'static str,
     },
+    /// The module gave the data of a card that is not the one it was shown: it confuses cards.
+    #[error("the SAM module gave the data of another card")]
+    OtherCard,
     /// The port is gone; reported by the owner with [`SamHost::gone`](super::SamHost::gone).
     #[error("the SAM module is gone")]
     Gone,
@@ -151,6 +167,9 @@ pub enum SamOperation {
     /// Forget the card (the read was given up). Allowed at any time. Result:
     /// [`SamResult::Cancelled`].
     Cancel,
+    /// Whether the module still answers: its status command. Only between reads. Result:
+    /// [`SamResult::Healthy`].
+    Status,
 }
 
 /// What the SAM made of a [`SamOperation`].
@@ -161,9 +180,17 @@ pub enum SamResult {
     /// The SAM's proof for the card.
     Proof(Proof),
     /// The decrypted data.
-    Plaintext(PlainData),
+    Plaintext {
+        /// The data.
+        data: PlainData,
+        /// True if the module said whose data these are, and it is the card of `Begin`. A module
+        /// that cannot tell leaves this false ([`CardNumberCheck::IfKnown`]).
+        card_checked: bool,
+    },
     /// The card is forgotten; the host is idle.
     Cancelled,
+    /// The module answered its status command with ok.
+    Healthy,
 }
 
 /// A step for a vendor's RF bridge ([`CardSide::Bridge`]).

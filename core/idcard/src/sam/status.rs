@@ -79,6 +79,20 @@ impl Sw3 {
             .expect("the table has every code; tested")
     }
 
+    /// True if a module says so to a command for which it has no answer, while it is well: the
+    /// command is wrong, not permitted, unknown, or there is nothing to tell (any more).
+    #[must_use]
+    pub const fn has_no_answer(self) -> bool {
+        matches!(
+            self,
+            Self::BadCommand
+                | Self::NotPermitted
+                | Self::UnknownCommand
+                | Self::ItemEmpty
+                | Self::NoCard
+        )
+    }
+
     /// True if it tells of the card and not of the module: the next card may be read.
     #[must_use]
     pub const fn blames_card(self) -> bool {

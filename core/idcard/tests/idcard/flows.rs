@@ -14,32 +14,33 @@ use countersign_idcard::server::{
     READER_TOTAL_TIMEOUT, READER_TURN_TIMEOUT, ReadPolicy, ServerEvent, ServerFlow,
 };
 use countersign_idcard::{
-    Check, Configuration, ENCRYPTED_BASE_LEN, EncryptedData, FlowError, PlainData, ShortText,
+    Check, Configuration, Delivery, ENCRYPTED_BASE_LEN, EncryptedData, FlowError, PlainData,
+    ShortText,
 };
 use proptest::prelude::*;
 use rand_chacha::ChaCha20Rng;
 use rand_core::SeedableRng;
 
-const NOW: UnixTime = UnixTime::from_secs(1);
+pub(crate) const NOW: UnixTime = UnixTime::from_secs(1);
 
-fn configuration() -> Configuration {
+pub(crate) fn configuration() -> Configuration {
     Configuration::new([1; 32])
 }
 
-fn cache() -> ReaderCache {
+pub(crate) fn cache() -> ReaderCache {
     ReaderCache::new(CacheMode::MultiCard, rust_crypto::provider())
 }
 
-fn rng() -> ChaCha20Rng {
+pub(crate) fn rng() -> ChaCha20Rng {
     ChaCha20Rng::seed_from_u64(1)
 }
 
-fn encrypted() -> EncryptedData {
+pub(crate) fn encrypted() -> EncryptedData {
     EncryptedData::new(vec![1; ENCRYPTED_BASE_LEN].into()).expect("a possible length")
 }
 
 /// A plaintext of blanks: a citizen's record by its flag, which is all that the server looks at.
-fn plain(flag: u8) -> PlainData {
+pub(crate) fn plain(flag: u8) -> PlainData {
     let mut text: Vec<u8> = [0x20, 0x00].repeat(128);
     text[248] = flag;
     PlainData::new(Secret::new(text), Secret::new(vec![0; 1024]), None).expect("lengths fit")
@@ -54,10 +55,10 @@ fn reader(cache: &mut ReaderCache) -> ReaderFlow {
 
 fn server() -> ServerFlow {
     let incident = ShortText::new("inc_7").expect("short");
-    ServerFlow::new(NOW, ReadPolicy::default(), incident)
+    ServerFlow::new(NOW, ReadPolicy::default(), Delivery::Stream, incident)
 }
 
-fn server_message(kind: u8) -> ServerMessage {
+pub(crate) fn server_message(kind: u8) -> ServerMessage {
     match kind {
         0 => ServerMessage::CardChallenge([1; 8]),
         1 => ServerMessage::SamProof([2; 8]),
@@ -71,7 +72,7 @@ fn server_message(kind: u8) -> ServerMessage {
     }
 }
 
-fn reader_message(kind: u8) -> ReaderMessage {
+pub(crate) fn reader_message(kind: u8) -> ReaderMessage {
     let begin = |source| ReadBegin { read_id: [1; 16], configuration: configuration(), source };
     match kind {
         0 => ReaderMessage::ReadBegin(begin(Source::Card)),
@@ -83,11 +84,11 @@ fn reader_message(kind: u8) -> ReaderMessage {
     }
 }
 
-fn sam_result(kind: u8) -> Result<SamResult, SamError> {
+pub(crate) fn sam_result(kind: u8) -> Result<SamResult, SamError> {
     match kind {
         0 => Ok(SamResult::Challenge([1; 8])),
         1 => Ok(SamResult::Proof([2; 8])),
-        2 => Ok(SamResult::Plaintext(plain(0x20))),
+        2 => Ok(SamResult::Plaintext { data: plain(0x20), card_checked: true }),
         3 => Ok(SamResult::Cancelled),
         _ => Err(SamError::Gone),
     }
@@ -101,12 +102,12 @@ fn a_reader_dies_of_any_message_out_of_turn() {
         let mut flow = reader(&mut cache);
         let _begin = flow.poll_transmit();
         let message = server_message(kind).encode();
-        let result = flow.handle(&mut rng(), &mut cache, &message);
+        let result = flow.handle(NOW, &mut rng(), &mut cache, &message);
         assert!(matches!(result, Err(FlowError::Unexpected { awaited: "card challenge", .. })));
         let Some(ReaderEvent::Failed(failure)) = flow.poll_event() else { panic!("silent") };
         assert_eq!(failure.check, "message-unexpected");
         assert!(flow.is_over() && flow.poll_timeout().is_none());
-        let again = flow.handle(&mut rng(), &mut cache, &server_message(0).encode());
+        let again = flow.handle(NOW, &mut rng(), &mut cache, &server_message(0).encode());
         assert_eq!(again, Err(FlowError::Over));
         assert!(flow.poll_event().is_none() && flow.poll_transmit().is_none());
         // A plaintext out of turn is not kept.
@@ -119,7 +120,7 @@ fn a_reader_dies_of_any_message_out_of_turn() {
 fn a_reader_is_told_of_a_refusal_and_of_its_incident() {
     let mut cache = cache();
     let mut flow = reader(&mut cache);
-    flow.handle(&mut rng(), &mut cache, &server_message(4).encode()).expect("any time");
+    flow.handle(NOW, &mut rng(), &mut cache, &server_message(4).encode()).expect("any time");
     let Some(ReaderEvent::Failed(failure)) = flow.poll_event() else { panic!("silent") };
     assert_eq!((failure.check.as_str(), failure.retry), ("sam-gone", true));
     assert_eq!(failure.incident, None);
@@ -157,13 +158,13 @@ fn a_card_removed_aborts_until_its_data_are_sent() {
         (0, CardDone::Answer(CardAnswer { answer: [0; 8], random: [0; 8] })),
         (1, CardDone::Encrypted(encrypted())),
     ] {
-        flow.handle(&mut rng(), &mut cache, &server_message(kind).encode()).expect("in turn");
+        flow.handle(NOW, &mut rng(), &mut cache, &server_message(kind).encode()).expect("in turn");
         assert!(matches!(flow.poll_event(), Some(ReaderEvent::Card(_))));
-        flow.card_done(&mut cache, Ok(done)).expect("asked for");
+        flow.card_done(NOW, &mut cache, Ok(done)).expect("asked for");
     }
     flow.card_removed();
     assert!(!flow.is_over());
-    flow.handle(&mut rng(), &mut cache, &server_message(3).encode()).expect("in turn");
+    flow.handle(NOW, &mut rng(), &mut cache, &server_message(3).encode()).expect("in turn");
     assert!(matches!(flow.poll_event(), Some(ReaderEvent::Plaintext(_))));
 }
 
@@ -171,16 +172,16 @@ fn a_card_removed_aborts_until_its_data_are_sent() {
 fn card_results_that_nobody_asked_for_are_misuse() {
     let mut cache = cache();
     let mut flow = reader(&mut cache);
-    let result = flow.card_done(&mut cache, Err(CardError::Removed));
+    let result = flow.card_done(NOW, &mut cache, Err(CardError::Removed));
     assert_eq!(result, Err(FlowError::Misuse));
     let mut flow = reader(&mut cache);
-    flow.handle(&mut rng(), &mut cache, &server_message(0).encode()).expect("in turn");
+    flow.handle(NOW, &mut rng(), &mut cache, &server_message(0).encode()).expect("in turn");
     let work = flow.poll_event();
     let expected = CardWork::Authenticate { challenge: [1; 8] };
     assert!(matches!(work, Some(ReaderEvent::Card(work)) if work == expected));
-    let result = flow.card_done(&mut cache, Ok(CardDone::Encrypted(encrypted())));
+    let result = flow.card_done(NOW, &mut cache, Ok(CardDone::Encrypted(encrypted())));
     assert_eq!(result, Err(FlowError::Misuse));
-    assert_eq!(flow.card_done(&mut cache, Err(CardError::Link)), Err(FlowError::Over));
+    assert_eq!(flow.card_done(NOW, &mut cache, Err(CardError::Link)), Err(FlowError::Over));
 }
 
 #[test]
@@ -231,7 +232,8 @@ fn a_plaintext_that_is_no_record_is_refused() {
         flow.handle(NOW, &reader_message(kind).encode()).expect("in turn");
     }
     flow.sam_done(NOW, sam_result(0)).expect("asked for");
-    flow.sam_done(NOW, Ok(SamResult::Plaintext(plain(b'?')))).expect("asked for");
+    let result = SamResult::Plaintext { data: plain(b'?'), card_checked: true };
+    flow.sam_done(NOW, Ok(result)).expect("asked for");
     let ended = std::iter::from_fn(|| flow.poll_event()).last();
     assert!(matches!(ended, Some(ServerEvent::Failed { check: Check::Record })));
     let sent = std::iter::from_fn(|| flow.poll_transmit()).last().expect("a refusal");
@@ -244,14 +246,14 @@ fn the_owner_may_refuse_and_an_open_sam_is_freed() {
     let mut flow = server();
     flow.handle(NOW, &reader_message(0).encode()).expect("in turn");
     // The operation was not taken yet: no SAM knows of the read.
-    flow.refuse("sam-busy", true, none());
+    flow.refuse(NOW, "sam-busy", true, none());
     assert!(matches!(flow.poll_event(), Some(ServerEvent::Begun { .. })));
     assert!(flow.poll_event().is_none());
 
     let mut flow = server();
     flow.handle(NOW, &reader_message(1).encode()).expect("in turn");
     // The reader is not asked for packets first.
-    flow.refuse("certificate-revoked", false, none());
+    flow.refuse(NOW, "certificate-revoked", false, none());
     let sent = flow.poll_transmit().expect("a refusal");
     assert!(matches!(ServerMessage::decode(&sent), Ok(ServerMessage::Refused(_))));
     assert!(flow.poll_transmit().is_none());
@@ -259,7 +261,7 @@ fn the_owner_may_refuse_and_an_open_sam_is_freed() {
     let mut flow = server();
     flow.handle(NOW, &reader_message(0).encode()).expect("in turn");
     while flow.poll_event().is_some() {}
-    flow.refuse("not a name", true, none());
+    flow.refuse(NOW, "not a name", true, none());
     let sent = flow.poll_transmit().expect("a refusal");
     let Ok(ServerMessage::Refused(refused)) = ServerMessage::decode(&sent) else { panic!("none") };
     assert_eq!(refused.check.as_str(), "refused");
@@ -345,8 +347,8 @@ proptest! {
             let message = server_message(kind).encode();
             let bytes = if kind < 5 { message.as_slice() } else { &[byte; 9] };
             let _either = match done {
-                Some(done) => flow.card_done(&mut cache, done),
-                None => flow.handle(&mut rng(), &mut cache, bytes),
+                Some(done) => flow.card_done(NOW, &mut cache, done),
+                None => flow.handle(NOW, &mut rng(), &mut cache, bytes),
             };
             while let Some(event) = flow.poll_event() {
                 prop_assert!(!over);

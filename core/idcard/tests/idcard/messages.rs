@@ -1,7 +1,7 @@
 use countersign_crypto::Secret;
 use countersign_idcard::message::{
-    AbortReason, CardAnswer, MESSAGE_LEN_MAX, MessageError, Plaintext, ReadBegin, ReaderMessage,
-    Refused, ServerMessage, Source,
+    AbortReason, CardAnswer, MESSAGE_LEN_MAX, MessageError, Missing, Plaintext, ReadBegin,
+    ReaderMessage, Refused, ServerMessage, Source,
 };
 use countersign_idcard::{
     Bytes, Check, Configuration, DataError, ENCRYPTED_BASE_LEN, ENCRYPTED_LEN_MAX, EncryptedData,
@@ -23,6 +23,8 @@ fn reader_messages() -> Vec<ReaderMessage> {
             data: Bytes::new(&[5; 1024]).expect("fits"),
         }),
         ReaderMessage::Abort(AbortReason::CardRemoved),
+        ReaderMessage::ResendResult(Missing::new(0b0101).expect("possible")),
+        ReaderMessage::Received,
     ]
 }
 
@@ -45,6 +47,12 @@ fn server_messages() -> Vec<ServerMessage> {
             true,
             text("inc_1"),
         )),
+        ServerMessage::Resend(Missing::new(0b1000).expect("possible")),
+        ServerMessage::ResultPart(Packet {
+            index: 1,
+            total: 2,
+            data: Bytes::new(&[7; 259]).expect("fits"),
+        }),
     ]
 }
 
@@ -74,12 +82,20 @@ fn messages_round_trip_and_refuse_every_truncation_and_extension() {
 
 #[test]
 fn the_wire_is_as_documented() {
-    let [begin, answer, packet, abort] = reader_messages().try_into().expect("four");
+    let [begin, answer, packet, abort, resend, received] =
+        reader_messages().try_into().expect("six");
     let begin = begin.encode();
     assert_eq!((begin.len(), begin[0], begin[49]), (1 + 16 + 32 + 1, 1, 1));
     assert_eq!((answer.encode().len(), answer.encode()[0]), (17, 2));
     assert_eq!(packet.encode()[..5], [3, 0, 2, 0x04, 0x00]);
     assert_eq!(*abort.encode(), [4, 1]);
+    assert_eq!(*resend.encode(), [6, 0b0101]);
+    assert_eq!(*received.encode(), [7]);
+    let part = server_messages().pop().expect("the last").encode();
+    assert_eq!(part[..5], [0x87, 1, 2, 0x01, 0x03]);
+    assert_eq!(part[5..], [7; 259]);
+    let resend = ServerMessage::Resend(Missing::ALL).encode();
+    assert_eq!(*resend, [0x86, 0b1111]);
     assert_eq!(*ServerMessage::SendPackets.encode(), [0x83]);
 }
 
@@ -99,12 +115,11 @@ fn plaintext_carries_data_and_policy() {
 
 #[test]
 fn unknown_types_and_values_are_typed_errors() {
-    // 0x06 and 0x86 are kept for the resend of C10.
-    for code in [0, 5, 6, 0x81, 0xFF] {
+    for code in [0, 5, 8, 0x81, 0xFF] {
         let error = ReaderMessage::decode(&[code, 0, 0]);
         assert_eq!(error, Err(MessageError::UnknownType(code.into())));
     }
-    for code in [0, 1, 0x86, 0xFF] {
+    for code in [0, 1, 0x80, 0x88, 0xFF] {
         let error = ServerMessage::decode(&[code, 0, 0]).err();
         assert_eq!(error, Some(MessageError::UnknownType(code.into())));
     }
@@ -113,13 +128,27 @@ fn unknown_types_and_values_are_typed_errors() {
     assert_eq!(ReaderMessage::decode(&begin), Err(MessageError::UnknownType(3)));
     assert!(ReaderMessage::decode(&[4, 9]).is_err());
     // A flag is 0 or 1, a name visible ASCII.
-    let refused = server_messages().pop().expect("the last").encode();
+    let refused = server_messages().swap_remove(5).encode();
     let mut altered = refused.clone();
     altered[2 + "sam-timeout".len()] = 2;
     assert_eq!(ServerMessage::decode(&altered).err(), Some(MessageError::Malformed));
     let mut altered = refused;
     altered[3] = 0x0A;
     assert_eq!(ServerMessage::decode(&altered).err(), Some(MessageError::Malformed));
+}
+
+#[test]
+fn a_bitmap_names_something_that_can_be_missing() {
+    for bits in [0, 0b1_0000, 0b1000_0001, 0xFF] {
+        assert_eq!(Missing::new(bits), None);
+        assert_eq!(ReaderMessage::decode(&[6, bits]), Err(MessageError::Malformed));
+        let error = ServerMessage::decode(&[0x86, bits]).err();
+        assert_eq!(error, Some(MessageError::Malformed));
+    }
+    let missing = Missing::new(0b0110).expect("possible");
+    assert_eq!((missing.bits(), missing.last()), (0b0110, 2));
+    assert_eq!([0, 1, 2, 3, 8].map(|index| missing.has(index)), [false, true, true, false, false]);
+    assert_eq!(Missing::ALL.bits(), 0b1111);
 }
 
 #[test]
@@ -143,11 +172,13 @@ fn check_names_fit_the_refusal_and_hide_what_depends_on_secrets() {
         Check::MessageMalformed,
         Check::MessageUnexpected,
         Check::Packets,
+        Check::PeerFlood,
         Check::PeerTimeout,
         Check::ReaderAborted,
         Check::CardRemoved,
         Check::CardTimeout,
         Check::CardRefused,
+        Check::CardSwapped,
         Check::CardUnreadable,
         Check::CardNotFound,
         Check::CardAuthentication,
@@ -156,6 +187,7 @@ fn check_names_fit_the_refusal_and_hide_what_depends_on_secrets() {
         Check::SamTimeout,
         Check::SamDamaged,
         Check::SamGone,
+        Check::SamOtherCard,
         Check::SamFailed,
     ];
     let names: std::collections::BTreeSet<_> = checks.iter().map(|check| check.name()).collect();
@@ -192,7 +224,23 @@ fn packets_reassemble_to_the_same_data() {
 }
 
 #[test]
-fn packets_of_wrong_number_order_or_length_are_refused() {
+fn packets_come_in_any_order_and_more_than_once() {
+    let data = encrypted(ENCRYPTED_LEN_MAX);
+    let packets = data.packets();
+    let mut assembler = PacketAssembler::new();
+    assert_eq!((assembler.missing(), assembler.is_empty()), (0b1111, true));
+    for (index, missing) in [(2, 0b011), (2, 0b011), (0, 0b010), (2, 0b010), (0, 0b010)] {
+        assert_eq!(assembler.push(&packets[index]), Ok(None));
+        assert_eq!((assembler.missing(), assembler.is_empty()), (missing, false));
+    }
+    assert_eq!(assembler.push(&packets[1]), Ok(Some(data)));
+    assert_eq!(assembler.missing(), 0);
+    // Once whole, whatever comes again gives nothing more.
+    assert_eq!(assembler.push(&packets[1]), Ok(None));
+}
+
+#[test]
+fn packets_of_wrong_number_or_length_are_refused() {
     let packets = encrypted(ENCRYPTED_LEN_MAX).packets();
     let push = |packets: &[Packet]| {
         let mut assembler = PacketAssembler::new();
@@ -204,13 +252,16 @@ fn packets_of_wrong_number_order_or_length_are_refused() {
         push(&packets)
     };
     assert_eq!(push(&packets), None);
-    let expected = Some(DataError::PacketIndex { index: 1, expected: 0 });
-    assert_eq!(with(|packets| packets.swap(0, 1)), expected);
-    let expected = Some(DataError::PacketIndex { index: 0, expected: 1 });
+    assert_eq!(with(|packets| packets.reverse()), None);
+    let expected = Some(DataError::PacketConflict { index: 0 });
     assert_eq!(with(|packets| packets[1].index = 0), expected);
+    let expected = Some(DataError::PacketIndex { index: 3, total: 3 });
+    assert_eq!(with(|packets| packets[1].index = 3), expected);
     assert_eq!(with(|packets| packets[1].total = 2), Some(DataError::PacketCount { total: 2 }));
     assert_eq!(with(|packets| packets[0].total = 0), Some(DataError::PacketCount { total: 0 }));
     assert_eq!(with(|packets| packets[0].total = 5), Some(DataError::PacketCount { total: 5 }));
+    // Four are possible by their number, but no card has so much.
+    assert_eq!(with(|packets| packets[0].total = 4), Some(DataError::PacketCount { total: 4 }));
     let short = |packet: &mut Packet| packet.data = Bytes::new(&[0; 10]).expect("fits");
     let expected = Some(DataError::Length { part: "packet", len: 10 });
     let mut altered = packets.clone();
@@ -219,6 +270,9 @@ fn packets_of_wrong_number_order_or_length_are_refused() {
     let mut altered = packets.clone();
     short(&mut altered[2]);
     assert!(matches!(push(&altered), Some(DataError::Length { part: "encrypted data", .. })));
+    let mut alone = packets[0].clone();
+    alone.total = 1;
+    assert!(matches!(push(&[alone]), Some(DataError::Length { part: "encrypted data", .. })));
 }
 
 proptest! {

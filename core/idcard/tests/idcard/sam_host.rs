@@ -2,8 +2,8 @@
 
 use countersign_crypto::UnixTime;
 use countersign_idcard::sam::{
-    BridgeOutcome, BridgeWork, CHECKSUM_RETRIES, CardSide, Command, Response, SamConfig, SamError,
-    SamEvent, SamHost, SamOperation, SamResult, Status, Sw3,
+    BridgeOutcome, BridgeWork, CHECKSUM_RETRIES, CardNumberCheck, CardSide, Command, Response,
+    SamConfig, SamError, SamEvent, SamHost, SamOperation, SamResult, Status, Sw3,
 };
 use countersign_idcard::{Configuration, ENCRYPTED_BASE_LEN, EncryptedData, PlainData};
 use proptest::prelude::*;
@@ -61,6 +61,31 @@ fn selected() -> SamHost {
     host.handle(NOW, &ok(&[0; 8]));
     let event = host.poll_event();
     assert!(matches!(event, Some(SamEvent::Done(SamResult::Challenge(c))) if c == [9; 8]));
+    host
+}
+
+/// The card management number of a card whose configuration begins with this byte.
+fn card_number(dn: u8) -> Vec<u8> {
+    ok(&[&[0xEE; 12][..], &[dn; 16]].concat())
+}
+
+/// A host that has read the card of [`begin`] and asks for its number.
+fn numbering(config: SamConfig) -> SamHost {
+    let mut host = ready(config);
+    host.operate(NOW, begin()).expect("idle");
+    let found = Response::frame(Sw3::CardFound.into(), &[0; 4]).expect("fits").to_vec();
+    for answer in [ok(&[9; 8]), found, ok(&[0; 8])] {
+        let _command = sent(&mut host);
+        host.handle(NOW, &answer);
+    }
+    assert!(matches!(host.poll_event(), Some(SamEvent::Done(SamResult::Challenge(_)))));
+    host.operate(NOW, SamOperation::Decrypt(encrypted())).expect("selected");
+    for answer in [ok(&[]), ok(&[]), read_answer()] {
+        let _command = sent(&mut host);
+        host.handle(NOW, &answer);
+    }
+    assert_eq!(sent(&mut host), Command::CardNumber);
+    assert!(host.poll_event().is_none());
     host
 }
 
@@ -303,7 +328,10 @@ fn a_bridge_takes_the_place_of_the_extension_commands() {
     host.handle(NOW, &ok(&[0; 8]));
     assert_eq!(sent(&mut host), Command::ReadTextPhoto);
     host.handle(NOW, &read_answer());
-    assert!(matches!(host.poll_event(), Some(SamEvent::Done(SamResult::Plaintext(_)))));
+    assert!(host.poll_event().is_none(), "nobody has said yet whose data these are");
+    assert_eq!(sent(&mut host), Command::CardNumber);
+    host.handle(NOW, &card_number(1));
+    assert!(matches!(host.poll_event(), Some(SamEvent::Done(SamResult::Plaintext { .. }))));
     assert!(host.is_idle());
 }
 
@@ -328,10 +356,89 @@ fn a_bridge_may_refuse_or_fall_silent() {
     assert_eq!(failure(&mut host), SamError::Malformed { during: "card side" });
 }
 
-fn read_answer() -> Vec<u8> {
+#[test]
+fn data_are_given_on_only_if_they_are_the_cards_that_was_shown() {
+    let mut host = numbering(SamConfig::default());
+    host.handle(NOW, &card_number(1));
+    let event = host.poll_event();
+    assert!(matches!(event, Some(SamEvent::Done(SamResult::Plaintext { card_checked: true, .. }))));
+    assert!(host.is_idle());
+
+    // One bit of the DN, at either end.
+    for at in [12, 27] {
+        let mut number = [&[0xEE; 12][..], &[1; 16]].concat();
+        number[at] ^= 1;
+        let mut host = numbering(SamConfig::default());
+        host.handle(NOW, &ok(&number));
+        let error = failure(&mut host);
+        assert_eq!((error, error.is_fatal()), (SamError::OtherCard, true));
+        assert!(host.is_dead() && host.poll_event().is_none());
+    }
+    // IIN and SN are not the configuration's to say.
+    let mut host = numbering(SamConfig::default());
+    host.handle(NOW, &ok(&[&[0; 12][..], &[1; 16]].concat()));
+    assert!(matches!(host.poll_event(), Some(SamEvent::Done(_))));
+
+    let mut host = numbering(SamConfig::default());
+    host.handle(NOW, &ok(&[1; 27]));
+    assert_eq!(failure(&mut host), SamError::Malformed { during: "card number" });
+    let mut host = numbering(SamConfig::default());
+    host.handle_timeout(host.poll_timeout().expect("waits"));
+    assert_eq!(failure(&mut host), SamError::Timeout { during: "card number" });
+}
+
+#[test]
+fn a_module_that_cannot_tell_is_believed_or_not_as_configured() {
+    let cannot_tell =
+        [Sw3::BadCommand, Sw3::NotPermitted, Sw3::UnknownCommand, Sw3::ItemEmpty, Sw3::NoCard];
+    for answer in cannot_tell {
+        let mut host = numbering(SamConfig::default());
+        host.handle(NOW, &status(answer));
+        let event = host.poll_event();
+        let unchecked = SamEvent::Done(SamResult::Plaintext { data: plain(), card_checked: false });
+        assert_eq!(format!("{event:?}"), format!("{:?}", Some(unchecked)), "{answer:?}");
+        assert!(host.is_idle());
+
+        let required = SamConfig { card_number: CardNumberCheck::Required, ..SamConfig::default() };
+        let mut host = numbering(required);
+        host.handle(NOW, &status(answer));
+        if answer.blames_card() {
+            assert_eq!(sent(&mut host), Command::Reset);
+            host.handle(NOW, &ok(&[]));
+            let error = failure(&mut host);
+            assert_eq!(error, SamError::Card { during: "card number", status: answer });
+        } else {
+            let status = answer.into();
+            let error = failure(&mut host);
+            assert_eq!(error, SamError::Unexpected { during: "card number", status });
+        }
+    }
+    // A module that failed did not say that it cannot tell.
+    let mut host = numbering(SamConfig::default());
+    host.handle(NOW, &status(Sw3::SelfTestFailed));
+    assert!(failure(&mut host).is_fatal());
+}
+
+#[test]
+fn a_read_cancelled_while_its_card_is_checked_gives_no_data() {
+    for answer in [card_number(1), card_number(2), status(Sw3::ItemEmpty)] {
+        let mut host = numbering(SamConfig::default());
+        host.operate(NOW, SamOperation::Cancel).expect("any time");
+        host.handle(NOW, &answer);
+        assert_eq!(sent(&mut host), Command::Reset);
+        host.handle(NOW, &ok(&[]));
+        assert!(matches!(host.poll_event(), Some(SamEvent::Done(SamResult::Cancelled))));
+        assert!(host.poll_event().is_none() && host.is_idle());
+    }
+}
+
+fn plain() -> PlainData {
     let secret = |len| countersign_crypto::Secret::new(vec![7; len]);
-    let plain = PlainData::new(secret(256), secret(1024), None).expect("lengths fit");
-    ok(&plain.to_sam(false))
+    PlainData::new(secret(256), secret(1024), None).expect("lengths fit")
+}
+
+fn read_answer() -> Vec<u8> {
+    ok(&plain().to_sam(false))
 }
 
 proptest! {

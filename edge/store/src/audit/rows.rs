@@ -2,6 +2,7 @@ use countersign_crypto::UnixTime;
 
 use crate::names::stored_as_text;
 use crate::page::{check_cursor, fetch_limit};
+use crate::tx::Statement;
 use crate::value::check_texts;
 use crate::{Page, Row, StoreError, Tx};
 
@@ -90,6 +91,26 @@ fn check_lengths(entry: &AuditEntry) -> Result<(), StoreError> {
     }
 }
 
+/// The statement that writes an entry and returns its row's number.
+pub(crate) fn append(entry: &AuditEntry) -> Result<Statement, StoreError> {
+    check_lengths(entry)?;
+    Ok(Statement::new(
+        "INSERT INTO audit_rows
+             (at, actor, action, subject, outcome, failed_check, incident, detail)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING id",
+        vec![
+            entry.at.into(),
+            (&entry.actor).into(),
+            (&entry.action).into(),
+            (&entry.subject).into(),
+            entry.outcome.name().into(),
+            entry.check.as_deref().into(),
+            entry.incident.as_deref().into(),
+            (&entry.detail).into(),
+        ],
+    ))
+}
+
 impl Tx<'_> {
     /// Writes an entry, in the transaction of the decision it is about, and returns its row's
     /// number. The chain takes it up later.
@@ -97,22 +118,8 @@ impl Tx<'_> {
     /// # Errors
     /// [`StoreError::Refused`] `text-too-long`, `detail-too-long`.
     pub fn append_audit(&mut self, entry: &AuditEntry) -> Result<i64, StoreError> {
-        check_lengths(entry)?;
-        let row = self.query_one(
-            "INSERT INTO audit_rows
-                 (at, actor, action, subject, outcome, failed_check, incident, detail)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8) RETURNING id",
-            &[
-                entry.at.into(),
-                (&entry.actor).into(),
-                (&entry.action).into(),
-                (&entry.subject).into(),
-                entry.outcome.name().into(),
-                entry.check.as_deref().into(),
-                entry.incident.as_deref().into(),
-                (&entry.detail).into(),
-            ],
-        )?;
+        let Statement { sql, values } = append(entry)?;
+        let row = self.query_one(&sql, &values)?;
         row.ok_or_else(|| StoreError::misuse("an insert returned no row"))?.int(0)
     }
 

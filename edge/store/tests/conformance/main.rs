@@ -11,6 +11,9 @@ mod fixture;
 mod opening;
 mod operators;
 mod reads;
+mod records;
+mod risk;
+mod sams;
 mod tamper;
 mod transactions;
 
@@ -61,6 +64,21 @@ const EVERYWHERE: &[(&str, Case)] = cases![
     reads::racing_starts_make_one_row,
     reads::stale_reads_are_abandoned,
     reads::pages_walk_newest_first,
+    risk::windows_count_what_is_in_them,
+    risk::events_count_with_those_that_come_with_them,
+    risk::a_rule_decides_once_and_counts_anew_after_it,
+    risk::racing_decisions_make_one,
+    risk::racing_reads_of_one_reader_all_count,
+    risk::decisions_end_with_their_time,
+    risk::blocks_are_kept_apart,
+    risk::the_gate_shows_what_decides,
+    risk::a_read_ends_with_its_events,
+    risk::old_events_go_in_bounded_turns,
+    records::factory_data_are_the_latest_word,
+    records::a_reference_names_one_thing_per_reader,
+    records::pages_of_a_record_walk_newest_first,
+    records::the_history_of_certificates_is_kept,
+    sams::drains_are_kept_by_module_until_they_are_removed,
     audit::rows_are_found_again,
     audit::rows_cannot_be_changed,
     audit::rows_are_linked_and_verified,
@@ -74,6 +92,7 @@ const EVERYWHERE: &[(&str, Case)] = cases![
 /// Run where someone else can reach the database: not in memory.
 const ON_DISK: &[(&str, Case)] = cases![
     opening::reopening_keeps_everything,
+    opening::an_older_database_is_brought_up_to_date,
     opening::a_newer_schema_is_refused,
     opening::a_foreign_database_is_refused,
     opening::two_stores_share_one_database,

@@ -13,6 +13,40 @@ pub(crate) async fn reopening_keeps_everything(db: Db) {
     assert_eq!((version.len(), version[0].int(0)), (1, Ok(SCHEMA_VERSION)));
 }
 
+/// What a database of the first version has is there after the step, and is counted.
+pub(crate) async fn an_older_database_is_brought_up_to_date(db: Db) {
+    let reader = db.reader("S1").await;
+    db.tamper(
+        "DROP TABLE risk_events; DROP TABLE risk_decisions; DROP TABLE reader_meters;
+         DROP TABLE reader_counts; DROP TABLE reader_reports; DROP TABLE reader_transactions;
+         DROP TABLE reader_factory; DROP TABLE IF EXISTS sam_drains;
+         DROP INDEX reads_under_way; DROP INDEX certificates_by_device;
+         ALTER TABLE reads DROP COLUMN session_id;
+         UPDATE countersign_schema SET version = 1",
+    )
+    .await;
+    for (number, state, check, attempts) in [
+        (1, "done", "NULL", 2),
+        (2, "failed", "'packets'", 1),
+        (3, "failed", "'sam-gone'", 1),
+        (4, "failed", "'abandoned'", 1),
+        (5, "started", "NULL", 1),
+    ] {
+        db.tamper(&format!(
+            "INSERT INTO reads (id, device_id, client_read_id, state, failed_check, attempts,
+                 started_at, finished_at)
+             VALUES ('read_{number}', '{reader}', x'0{number}', '{state}', {check}, {attempts},
+                 {number}, {number})"
+        ))
+        .await;
+    }
+    let store = db.open().await.unwrap();
+    let counts = store.read::<_, StoreError, _>("test", move |tx| tx.reader_counts(&reader));
+    let counts = counts.await.unwrap();
+    let shown: Vec<_> = counts.iter().map(|c| (&*c.kind, &*c.label, c.total)).collect();
+    assert_eq!(shown, [("done", "", 1), ("errors", "packets", 1), ("reads", "", 6)]);
+}
+
 pub(crate) async fn a_newer_schema_is_refused(db: Db) {
     db.tamper("UPDATE countersign_schema SET version = 4711").await;
     let error = db.open().await.unwrap_err();

@@ -9,6 +9,7 @@ fn start(device_id: &str, client: u8, name: &str, millis: u64) -> ReadStart {
         device_id: device_id.to_owned(),
         client_read_id: [client; 16],
         at: at(millis),
+        session_id: "one".to_owned(),
     }
 }
 

@@ -1,7 +1,7 @@
 use countersign_idcard::card::{
     APDU_LEN_MAX, CardDone, CardError, CardLink, CardPresent, CardWork, read_configuration,
 };
-use countersign_idcard::{ENCRYPTED_BASE_LEN, ENCRYPTED_LEN_MAX};
+use countersign_idcard::{CONFIGURATION_LEN, Configuration, ENCRYPTED_BASE_LEN, ENCRYPTED_LEN_MAX};
 use zeroize::Zeroizing;
 
 use crate::script::Script;
@@ -55,7 +55,11 @@ pub fn card(data: &[u8]) {
     let work = match kind % 4 {
         0 => None,
         1 => Some(CardWork::Authenticate { challenge: script.array() }),
-        _ => Some(CardWork::ReadEncrypted { proof: script.array(), fingerprint: kind % 4 == 3 }),
+        _ => Some(CardWork::ReadEncrypted {
+            proof: script.array(),
+            fingerprint: kind % 4 == 3,
+            configuration: Configuration::new([0; CONFIGURATION_LEN]),
+        }),
     };
     let mut card = Card { script, apdus: 0 };
     match &work {

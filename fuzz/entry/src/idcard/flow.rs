@@ -4,12 +4,16 @@ use countersign_crypto::{UnixTime, rust_crypto};
 use countersign_idcard::cache::{CARDS_MAX, CacheMode, ReaderCache};
 use countersign_idcard::card::{CardDone, CardError, CardWork};
 use countersign_idcard::message::{
-    AbortReason, CardAnswer, Plaintext, ReadBegin, ReaderMessage, Refused, ServerMessage, Source,
+    AbortReason, CardAnswer, Missing, Plaintext, ReadBegin, ReaderMessage, Refused, ServerMessage,
+    Source,
 };
 use countersign_idcard::reader::{ReadOptions, ReadStart, ReaderEvent, ReaderFlow};
 use countersign_idcard::sam::{SamError, SamOperation, SamResult, Sw3};
-use countersign_idcard::server::{ReadPolicy, ServerEvent, ServerFlow};
-use countersign_idcard::{Bytes, Configuration, FlowError, Packet, PacketAssembler, ShortText};
+use countersign_idcard::server::{ReadPolicy, SAM_ATTEMPTS_MAX, ServerEvent, ServerFlow};
+use countersign_idcard::{
+    Bytes, Configuration, Delivery, FlowError, MESSAGES_MAX, PACKET_DATA_MAX, Packet,
+    PacketAssembler, RESULT_RESENDS_MAX, ShortText,
+};
 use testkit::rng::seeded;
 
 use super::{encrypted, plain};
@@ -24,20 +28,32 @@ fn text<const MAX: usize>(bytes: &[u8]) -> ShortText<MAX> {
     ShortText::new(&visible).expect("visible and short")
 }
 
-/// The server's flow between a reader and a SAM that both do anything. Script: `steps`.
+const fn delivery(setting: u8) -> Delivery {
+    if setting & 2 == 0 { Delivery::Stream } else { Delivery::Datagrams }
+}
+
+/// The server's flow between a reader and a SAM that both do anything. Script: `settings, steps`.
 ///
-/// A flow ends once; nothing is asked of a SAM before `Begin` or after `Cancel`; a plaintext leaves
-/// only when a SAM gave one; the reader never has its turn without a deadline.
+/// A read is decided once; nothing is asked of a SAM before `Begin`, after `Cancel` or after it was
+/// lost, and only so many are tried; a plaintext leaves only when a SAM gave one; the reader never
+/// has its turn without a deadline; what is answered is bounded by what was asked.
 pub fn server_flow(data: &[u8]) {
     let mut script = Script::new(data);
-    let policy = ReadPolicy { cache_plaintext: script.byte() & 1 != 0, ..ReadPolicy::default() };
+    let settings = script.byte();
+    let policy = ReadPolicy { cache_plaintext: settings & 1 != 0, ..ReadPolicy::default() };
+    let delivery = delivery(settings);
     let mut run = ServerRun {
-        flow: ServerFlow::new(START, policy, text(b"inc_7")),
+        flow: ServerFlow::new(START, policy, delivery, text(b"inc_7")),
         policy,
+        delivery,
         now: START,
         sam: Sam::Unused,
+        begins: 0,
         plaintexts_due: 0,
         plaintexts_sent: 0,
+        taken: 0,
+        sent: 0,
+        waits: 0,
         ends: 0,
         refused: false,
     };
@@ -62,10 +78,18 @@ enum Sam {
 struct ServerRun {
     flow: ServerFlow,
     policy: ReadPolicy,
+    delivery: Delivery,
     now: UnixTime,
     sam: Sam,
+    begins: u8,
     plaintexts_due: u32,
+    /// Messages with a plaintext, or a part of one.
     plaintexts_sent: u32,
+    taken: u16,
+    /// All messages.
+    sent: u32,
+    /// Times that the flow was given the time.
+    waits: u32,
     ends: u32,
     /// The owner ended it, which has no event.
     refused: bool,
@@ -74,26 +98,34 @@ struct ServerRun {
 impl ServerRun {
     fn step(&mut self, script: &mut Script<'_>) {
         let was_over = self.flow.is_over();
+        let was_decided = self.flow.is_decided();
         match script.byte() % 16 {
             0..8 => {
                 let bytes = reader_message(script);
                 let result = self.flow.handle(self.now, &bytes);
-                assert_eq!(was_over, result == Err(FlowError::Over));
+                assert!(!was_over || result == Err(FlowError::Over));
+                assert!(was_decided || result != Err(FlowError::Over));
                 assert!(result.is_ok() || self.flow.is_over(), "alive after {result:?}");
+                self.taken += u16::from(result.is_ok());
+                assert!(self.taken <= MESSAGES_MAX);
             }
             8..12 => self.sam_done(script),
             12 => {
-                self.flow.refuse("sam-busy", true, text(script.short()));
-                self.refused |= !was_over;
-                assert!(self.flow.is_over());
+                self.flow.refuse(self.now, "sam-busy", true, text(script.short()));
+                self.refused |= !was_decided;
+                assert!(self.flow.is_decided());
             }
             13 => {
                 self.now = self.now.plus(Duration::from_millis(script.number() as u64));
-                let due = self.flow.poll_timeout().is_some_and(|deadline| deadline <= self.now);
                 self.flow.handle_timeout(self.now);
-                assert!(!due || self.flow.is_over(), "too late and still alive");
+                self.waits += 1;
+                let due = self.flow.poll_timeout().is_some_and(|deadline| deadline <= self.now);
+                assert!(!due, "too late and still waiting");
             }
-            14 if script.byte() == 0 => self.flow.reader_gone(),
+            14 if script.byte() == 0 => {
+                self.flow.reader_gone();
+                assert!(self.flow.is_over());
+            }
             _ => {}
         }
         // An owner may take its time.
@@ -107,15 +139,18 @@ impl ServerRun {
         let result = match kind % 8 {
             0 | 1 => Ok(SamResult::Challenge(script.array())),
             2 => Ok(SamResult::Proof(script.array())),
-            3 => Ok(SamResult::Plaintext(plain(0x20, None))),
-            4 => Ok(SamResult::Plaintext(plain(script.byte(), Some(512)))),
+            3 => Ok(SamResult::Plaintext { data: plain(0x20, None), card_checked: true }),
+            4 => {
+                let data = plain(script.byte(), Some(512));
+                Ok(SamResult::Plaintext { data, card_checked: false })
+            }
             5 => Ok(SamResult::Cancelled),
             6 => Err(SamError::Gone),
             _ => Err(SamError::Card { during: "find", status: Sw3::VerificationFailed }),
         };
         self.drain(); // an answer comes after its question
         let open = self.sam == Sam::Working;
-        let is_plaintext = matches!(result, Ok(SamResult::Plaintext(_)));
+        let is_plaintext = matches!(result, Ok(SamResult::Plaintext { .. }));
         let taken = self.flow.sam_done(self.now, result).is_ok();
         if taken && is_plaintext {
             assert!(open, "a plaintext that nobody asked for");
@@ -131,6 +166,10 @@ impl ServerRun {
             match event {
                 ServerEvent::Begun { .. } => assert_eq!((self.sam, self.ends), (Sam::Unused, 0)),
                 ServerEvent::Sam(operation) => self.sam_asked(&operation),
+                ServerEvent::SamLost { .. } => {
+                    assert_eq!((self.sam, self.ends), (Sam::Waiting, 0));
+                    self.sam = Sam::Unused;
+                }
                 ServerEvent::Done { .. } => {
                     self.ends += 1;
                     assert_eq!(self.plaintexts_due, 1, "done without a plaintext");
@@ -139,18 +178,28 @@ impl ServerRun {
             }
         }
         while let Some(bytes) = self.flow.poll_transmit() {
+            self.sent += 1;
+            let stream = self.delivery == Delivery::Stream;
             match ServerMessage::decode(&bytes).expect("the server sends messages") {
-                ServerMessage::Plaintext(plaintext) => {
+                ServerMessage::Plaintext(plaintext) if stream => {
                     assert_eq!(plaintext.cache_plaintext, self.policy.cache_plaintext);
                     self.plaintexts_sent += 1;
                 }
+                ServerMessage::ResultPart(_) if !stream => self.plaintexts_sent += 1,
                 message => assert_eq!(self.plaintexts_sent, 0, "{} after the end", message.name()),
             }
         }
-        assert!(self.plaintexts_sent <= self.plaintexts_due.min(1), "a plaintext from nowhere");
-        assert_eq!(self.ends, u32::from(self.flow.is_over() && !self.refused));
+        let most = match self.delivery {
+            Delivery::Stream => 1,
+            Delivery::Datagrams => 3 * (1 + u32::from(RESULT_RESENDS_MAX)),
+        };
+        assert!(self.plaintexts_sent <= self.plaintexts_due * most, "a plaintext from nowhere");
+        let answers = u32::from(self.taken) + self.waits + u32::from(self.begins) * 2;
+        assert!(self.sent <= 3 * answers + 2, "{} messages for {answers}", self.sent);
+        assert_eq!(self.ends, u32::from(self.flow.is_decided() && !self.refused));
         match self.flow.poll_timeout() {
-            _ if self.flow.is_over() => assert_eq!(self.flow.poll_timeout(), None),
+            timeout if self.flow.is_over() => assert_eq!(timeout, None),
+            timeout if self.flow.is_decided() => assert!(timeout.is_some(), "kept for ever"),
             None => assert_eq!(self.sam, Sam::Working, "the reader's turn has no end"),
             Some(deadline) => {
                 assert!(deadline <= self.now.plus(self.policy.reader_turn));
@@ -164,6 +213,8 @@ impl ServerRun {
         self.sam = match operation {
             SamOperation::Begin { .. } => {
                 assert_eq!(before, Sam::Unused);
+                self.begins += 1;
+                assert!(self.begins <= SAM_ATTEMPTS_MAX);
                 Sam::Working
             }
             SamOperation::Answer { .. } | SamOperation::Decrypt(_) => {
@@ -174,6 +225,7 @@ impl ServerRun {
                 assert!(matches!(before, Sam::Working | Sam::Waiting), "nothing to cancel");
                 Sam::Released
             }
+            SamOperation::Status => panic!("a read does not ask how the module is"),
         };
     }
 }
@@ -181,7 +233,12 @@ impl ServerRun {
 /// A reader's message, well formed or not.
 fn reader_message(script: &mut Script<'_>) -> Vec<u8> {
     let kind = script.byte();
-    let message = match kind % 12 {
+    let message = match kind % 14 {
+        12 => match Missing::new(script.byte()) {
+            Some(missing) => ReaderMessage::ResendResult(missing),
+            None => ReaderMessage::Received,
+        },
+        13 => ReaderMessage::Received,
         0..3 => ReaderMessage::ReadBegin(ReadBegin {
             read_id: script.array(),
             configuration: Configuration::new([1; 32]),
@@ -215,13 +272,14 @@ fn reader_message(script: &mut Script<'_>) -> Vec<u8> {
     bytes
 }
 
-/// Reads of several cards by a reader whose server and card do anything. Script: `mode, steps`.
+/// Reads of several cards by a reader whose server and card do anything. Script: `settings, steps`.
 ///
 /// A read ends once; a plaintext is either the server's or one that the server had allowed to be
 /// kept for this card; the packets sent are what the card gave; the cache is bounded.
 pub fn reader_flow(data: &[u8]) {
     let mut script = Script::new(data);
-    let (mode, bound) = match script.byte() & 1 {
+    let settings = script.byte();
+    let (mode, bound) = match settings & 1 {
         0 => (CacheMode::MultiCard, CARDS_MAX),
         _ => (CacheMode::SingleCard, 1),
     };
@@ -231,16 +289,22 @@ pub fn reader_flow(data: &[u8]) {
         if script.is_empty() {
             break;
         }
-        read(&mut script, &mut cache, &mut kept);
+        read(&mut script, &mut cache, &mut kept, delivery(settings));
         assert!(cache.len() <= bound, "{} cards kept", cache.len());
     }
 }
 
 /// One read. `kept` has the cards whose plaintext the server allowed to be kept.
-fn read(script: &mut Script<'_>, cache: &mut ReaderCache, kept: &mut Vec<Configuration>) {
+fn read(
+    script: &mut Script<'_>,
+    cache: &mut ReaderCache,
+    kept: &mut Vec<Configuration>,
+    delivery: Delivery,
+) {
     let choice = script.byte();
     let configuration = Configuration::new([choice & 0x0F; 32]);
-    let options = ReadOptions { fingerprint: choice & 0x10 != 0, ..ReadOptions::default() };
+    let fingerprint = choice & 0x10 != 0;
+    let options = ReadOptions { fingerprint, delivery, ..ReadOptions::default() };
     let flow = match ReaderFlow::begin(START, cache, &configuration, script.array(), options) {
         ReadStart::Answered(_) => {
             assert!(kept.contains(&configuration), "kept without the server's leave");
@@ -252,10 +316,11 @@ fn read(script: &mut Script<'_>, cache: &mut ReaderCache, kept: &mut Vec<Configu
     let mut run = ReaderRun {
         flow,
         configuration,
+        delivery,
+        now: START,
         work: None,
         packets: PacketAssembler::new(),
         complete: false,
-        plaintexts: 0,
         ends: 0,
     };
     for _ in 0..STEPS_MAX {
@@ -268,12 +333,12 @@ fn read(script: &mut Script<'_>, cache: &mut ReaderCache, kept: &mut Vec<Configu
 struct ReaderRun {
     flow: ReaderFlow,
     configuration: Configuration,
+    delivery: Delivery,
+    now: UnixTime,
     work: Option<CardWork>,
     packets: PacketAssembler,
     /// All packets were sent.
     complete: bool,
-    /// Messages with a plaintext that the flow took.
-    plaintexts: u32,
     ends: u32,
 }
 
@@ -289,7 +354,12 @@ impl ReaderRun {
         match script.byte() % 16 {
             0..8 => self.handle(script, cache, kept),
             8..12 => self.card_done(script, cache),
-            12 => self.flow.handle_timeout(START.plus(Duration::from_secs(script.number() as u64))),
+            12 => {
+                self.now = self.now.plus(Duration::from_millis(script.number() as u64));
+                self.flow.handle_timeout(self.now);
+                let due = self.flow.poll_timeout().is_some_and(|deadline| deadline <= self.now);
+                assert!(!due, "too late and still waiting");
+            }
             13 => self.flow.card_removed(),
             14 if script.byte() == 0 => self.flow.cancel(),
             _ if was_over => return true,
@@ -307,17 +377,22 @@ impl ReaderRun {
     ) {
         let was_over = self.flow.is_over();
         let bytes = server_message(script);
-        let result = self.flow.handle(&mut seeded(1), cache, &bytes);
+        let result = self.flow.handle(self.now, &mut seeded(1), cache, &bytes);
         assert_eq!(was_over, result == Err(FlowError::Over));
         assert!(result.is_ok() || self.flow.is_over(), "alive after {result:?}");
-        if let (Ok(()), Ok(ServerMessage::Plaintext(plain))) =
-            (result, ServerMessage::decode(&bytes))
-        {
-            assert!(self.complete, "a plaintext of data that were not sent");
-            self.plaintexts += 1;
-            if plain.cache_plaintext {
-                kept.push(self.configuration.clone());
+        let stream = self.delivery == Delivery::Stream;
+        match (result, ServerMessage::decode(&bytes)) {
+            (Ok(()), Ok(ServerMessage::Plaintext(plain))) => {
+                assert!(stream && self.complete, "a plaintext of data that were not sent");
+                if plain.cache_plaintext {
+                    kept.push(self.configuration.clone());
+                }
             }
+            (Ok(()), Ok(ServerMessage::ResultPart(_))) => {
+                assert!(!stream && self.complete, "a result of data that were not sent");
+                kept.push(self.configuration.clone()); // or not, as the parts together say
+            }
+            _ => {}
         }
     }
 
@@ -334,7 +409,7 @@ impl ReaderRun {
             }
             _ => Ok(CardDone::Answer(CardAnswer { answer: [1; 8], random: [2; 8] })),
         };
-        let taken = self.flow.card_done(cache, done).is_ok();
+        let taken = self.flow.card_done(self.now, cache, done).is_ok();
         assert!(!taken || asked.is_some(), "took what it had not asked for");
     }
 
@@ -344,7 +419,7 @@ impl ReaderRun {
             match event {
                 ReaderEvent::Card(work) => self.work = Some(work),
                 ReaderEvent::Plaintext(_) => {
-                    assert_eq!(self.plaintexts, 1, "a plaintext from nowhere");
+                    assert!(self.complete, "a plaintext from nowhere");
                     self.ends += 1;
                 }
                 ReaderEvent::Failed(_) => self.ends += 1,
@@ -355,14 +430,16 @@ impl ReaderRun {
         while let Some(bytes) = self.flow.poll_transmit() {
             match ReaderMessage::decode(&bytes).expect("the reader sends messages") {
                 ReaderMessage::Packet(packet) => {
-                    if let Some(whole) = self.packets.push(&packet).expect("in order, and fitting")
-                    {
+                    if let Some(whole) = self.packets.push(&packet).expect("the same each time") {
                         assert!(whole.as_bytes().iter().all(|&byte| byte == 4));
                         self.complete = true;
                     }
                 }
                 ReaderMessage::ReadBegin(begin) => {
                     assert_eq!(begin.configuration, self.configuration);
+                }
+                ReaderMessage::ResendResult(_) | ReaderMessage::Received => {
+                    assert!(self.complete && self.delivery == Delivery::Datagrams);
                 }
                 ReaderMessage::CardAnswer(_) | ReaderMessage::Abort(_) => {}
             }
@@ -373,7 +450,20 @@ impl ReaderRun {
 /// A server's message, well formed or not.
 fn server_message(script: &mut Script<'_>) -> Vec<u8> {
     let kind = script.byte();
-    let message = match kind % 8 {
+    let message = match kind % 10 {
+        8 => match Missing::new(script.byte()) {
+            Some(missing) => ServerMessage::Resend(missing),
+            None => ServerMessage::SendPackets,
+        },
+        9 => {
+            let data = plain(0x20, None);
+            let plaintext = Plaintext { data, cache_plaintext: kind & 0x80 != 0 };
+            let whole = ServerMessage::Plaintext(plaintext).encode();
+            let at = script.byte() & 1;
+            let part = whole[1..].chunks(PACKET_DATA_MAX).nth(at.into()).expect("two parts");
+            let data = Bytes::new(part).expect("a packet at most");
+            ServerMessage::ResultPart(Packet { index: at, total: 2, data })
+        }
         0 | 1 => ServerMessage::CardChallenge(script.array()),
         2 => ServerMessage::SamProof(script.array()),
         3 => ServerMessage::SendPackets,

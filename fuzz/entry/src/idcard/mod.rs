@@ -6,6 +6,7 @@ mod message;
 mod record;
 mod sam;
 mod sam_host;
+mod sam_remote;
 
 pub use card::card;
 pub use flow::{reader_flow, server_flow};
@@ -13,6 +14,7 @@ pub use message::messages;
 pub use record::record;
 pub use sam::sam_frames;
 pub use sam_host::sam_host;
+pub use sam_remote::sam_remote;
 
 use countersign_crypto::Secret;
 use countersign_idcard::{

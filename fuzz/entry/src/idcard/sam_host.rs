@@ -2,8 +2,8 @@ use std::time::Duration;
 
 use countersign_crypto::UnixTime;
 use countersign_idcard::sam::{
-    BridgeOutcome, CardSide, Command, Response, SamConfig, SamEvent, SamHost, SamOperation,
-    SamResult, Status, Sw3,
+    BridgeOutcome, CARD_NUMBER_LEN, CardNumberCheck, CardSide, Command, Response, SamConfig,
+    SamEvent, SamHost, SamOperation, SamResult, Status, Sw3,
 };
 use countersign_idcard::{CHALLENGE_LEN, Configuration};
 
@@ -12,7 +12,7 @@ use crate::script::Script;
 
 const STEPS_MAX: usize = 96;
 /// Commands of one operation, each sent once: at most those of a read that is shown its card again.
-const COMMANDS_MAX: usize = 8;
+const COMMANDS_MAX: usize = 9;
 /// Least bytes of an answer's frame.
 const ANSWER_MIN: usize = 10;
 
@@ -25,7 +25,11 @@ pub fn sam_host(data: &[u8]) {
     let settings = script.byte();
     let card_side = if settings & 1 == 0 { CardSide::EmulatorExtension } else { CardSide::Bridge };
     let checksum_retries = settings >> 1 & 3;
-    let config = SamConfig { card_side, checksum_retries, ..SamConfig::default() };
+    let card_number = match settings & 0x10 {
+        0 => CardNumberCheck::IfKnown,
+        _ => CardNumberCheck::Required,
+    };
+    let config = SamConfig { card_side, checksum_retries, card_number, ..SamConfig::default() };
     let mut run = Run {
         host: SamHost::new(config),
         now: UnixTime::from_secs(1),
@@ -33,6 +37,7 @@ pub fn sam_host(data: &[u8]) {
         last: None,
         repeated: 0,
         began: false,
+        dn: 0,
         accepted: 0,
         ended: 0,
         sent: 0,
@@ -59,6 +64,8 @@ struct Run {
     repeated: u8,
     /// An operation began since then.
     began: bool,
+    /// Every byte of the configuration of the card that was shown last.
+    dn: u8,
     /// Operations that the host took, the start among them.
     accepted: usize,
     ended: usize,
@@ -124,6 +131,9 @@ impl Run {
 
     fn operate(&mut self, operation: SamOperation) {
         let cancels = operation == SamOperation::Cancel;
+        if let (SamOperation::Begin { configuration }, true) = (&operation, self.host.is_idle()) {
+            self.dn = configuration.dn()[0];
+        }
         let open = self.accepted > self.ended;
         let accepted = self.host.operate(self.now, operation).is_ok();
         self.began |= accepted;
@@ -166,6 +176,7 @@ impl Run {
             Some(Command::Select | Command::RemoteCard(_) | Command::CardAnswer { .. }) => {
                 Response::frame(ok, &[9; CHALLENGE_LEN])
             }
+            Some(Command::CardNumber) => Response::frame(ok, &[self.dn; CARD_NUMBER_LEN]),
             Some(Command::ReadTextPhoto) => Response::frame(ok, &plain(0x20, None).to_sam(false)),
             Some(Command::ReadTextPhotoFingerprint) => {
                 Response::frame(ok, &plain(0x20, Some(1024)).to_sam(true))

@@ -4,14 +4,15 @@ use core::mem;
 use core::time::Duration;
 
 use countersign_crypto::UnixTime;
+use subtle::ConstantTimeEq;
 use zeroize::Zeroizing;
 
 use super::{Pending, SamHost, Stage};
 use crate::sam::{
-    BridgeWork, CHUNK_MAX, CardSide, Command, Response, SamError, SamEvent, SamId, SamResult,
-    Status, Sw3,
+    BridgeWork, CHUNK_MAX, CardNumberCheck, CardSide, Command, Response, SamError, SamEvent, SamId,
+    SamResult, Status, Sw3,
 };
-use crate::{CHALLENGE_LEN, Challenge, EncryptedData, PlainData, Proof};
+use crate::{CHALLENGE_LEN, Challenge, Configuration, DN_LEN, EncryptedData, PlainData, Proof};
 
 impl SamHost {
     pub(super) fn send(&mut self, now: UnixTime, command: Command) {
@@ -26,7 +27,7 @@ impl SamHost {
         match command {
             Command::Reset | Command::Status | Command::SamId => timeouts.start,
             Command::Find => timeouts.find,
-            Command::Select => timeouts.select,
+            Command::Select | Command::CardNumber => timeouts.select,
             Command::ReadTextPhoto | Command::ReadTextPhotoFingerprint => timeouts.read,
             Command::RemoteCard(_) | Command::CardAnswer { .. } | Command::EncryptedData { .. } => {
                 timeouts.card_side
@@ -214,6 +215,7 @@ impl SamHost {
                     self.advance(now, during, &response);
                 }
             }
+            Status::Known(status) if self.may_be_unchecked(status) => self.unchecked(),
             Status::Known(status) if status.blames_card() && self.is_reading() => {
                 if self.cancelling {
                     self.cancelled(now);
@@ -224,6 +226,39 @@ impl SamHost {
             Status::VendorTimeout => self.die(SamError::Timeout { during }),
             status => self.die(SamError::Unexpected { during, status }),
         }
+    }
+
+    /// The module said whose data it gave. A module that confuses cards is of no use until it is
+    /// started anew, and the data are nobody's to have.
+    pub(super) fn numbered(&mut self, plain: PlainData, number: &[u8]) {
+        let shown = self.configuration.as_ref().map(Configuration::dn);
+        let given = number.last_chunk::<DN_LEN>();
+        match shown.zip(given) {
+            Some((shown, given)) if bool::from(shown.ct_eq(given)) => self.read_done(plain, true),
+            _ => self.die(SamError::OtherCard),
+        }
+    }
+
+    /// Whether this answers the question whose data they are, with "I cannot tell", and the
+    /// configuration takes that for an answer.
+    pub(super) fn may_be_unchecked(&self, status: Sw3) -> bool {
+        matches!(self.stage, Stage::Numbering { .. })
+            && !self.cancelling
+            && self.config.card_number == CardNumberCheck::IfKnown
+            && status.has_no_answer()
+    }
+
+    pub(super) fn unchecked(&mut self) {
+        if let Stage::Numbering { plain } = mem::replace(&mut self.stage, Stage::Dead) {
+            self.read_done(plain, false);
+        }
+    }
+
+    fn read_done(&mut self, data: PlainData, card_checked: bool) {
+        self.stage = Stage::Idle;
+        self.configuration = None;
+        let result = SamResult::Plaintext { data, card_checked };
+        self.events.push_back(SamEvent::Done(result));
     }
 
     pub(super) fn cancelled(&mut self, now: UnixTime) {
@@ -248,7 +283,11 @@ impl SamHost {
     pub(super) const fn is_reading(&self) -> bool {
         !matches!(
             self.stage,
-            Stage::Resetting | Stage::Testing | Stage::Identifying | Stage::Clearing { .. }
+            Stage::Resetting
+                | Stage::Testing
+                | Stage::Identifying
+                | Stage::Checking
+                | Stage::Clearing { .. }
         )
     }
 
@@ -272,6 +311,10 @@ impl SamHost {
                 }
                 Err(_) => self.die(SamError::Malformed { during }),
             },
+            Stage::Checking => {
+                self.stage = Stage::Idle;
+                self.events.push_back(SamEvent::Done(SamResult::Healthy));
+            }
             Stage::Presenting => match challenge() {
                 Some(challenge) => self.find(now, challenge),
                 None => self.die(SamError::Malformed { during }),
@@ -289,12 +332,13 @@ impl SamHost {
             Stage::Reading { data: read } => {
                 match PlainData::from_sam(data, read.has_fingerprint()) {
                     Some(plain) => {
-                        self.stage = Stage::Idle;
-                        self.events.push_back(SamEvent::Done(SamResult::Plaintext(plain)));
+                        self.stage = Stage::Numbering { plain };
+                        self.send(now, Command::CardNumber);
                     }
                     None => self.die(SamError::Malformed { during }),
                 }
             }
+            Stage::Numbering { plain } => self.numbered(plain, data),
             Stage::Clearing { then } => {
                 self.stage = Stage::Idle;
                 self.events.push_back(then);

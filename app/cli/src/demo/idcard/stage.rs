@@ -1,0 +1,141 @@
+//! What the flow runs on: a server of its own, its module, its devices.
+
+use std::path::Path;
+
+use countersign_channel::Mode;
+use countersign_crypto::{Secret, Suite};
+use countersign_device::{Api, DeviceDir, Reader, enroll, server_suite};
+use countersign_emulator::{EmulatedCard, SamPty};
+use countersign_net::serial::BAUD;
+use countersign_server::{Config, DataDir, Readers, Sam, ServeOptions, Server, ambient};
+use serde_json::Value;
+
+use super::SERVER_ID;
+use crate::device::provider_of;
+use crate::emulator::start_sam;
+use crate::failure::Failure;
+use crate::init;
+
+/// Everything the flow runs on.
+pub(super) struct Stage {
+    pub(super) dir: tempfile::TempDir,
+    pub(super) passphrase: Secret,
+    pub(super) token: String,
+    pub(super) sam: SamPty,
+    pub(super) server: Server,
+}
+
+impl Stage {
+    pub(super) async fn set_up() -> Result<Self, Failure> {
+        let dir = tempfile::tempdir()
+            .map_err(|error| Failure::environment("temp-dir", error.to_string()))?;
+        let passphrase = init::random_passphrase();
+        let data = dir.path().join("data");
+        let config = Config::default();
+        let plan = init::Plan {
+            suite: Suite::X25519_P256_AES128GCM_SHA256,
+            server_id: Some(SERVER_ID.into()),
+            tls_names: &[],
+            config: &config,
+            passphrase: &passphrase,
+            keep_passphrase: false,
+        };
+        let made = init::make(&data, plan, None).await?;
+        let token = made.token.secret.to_string();
+        let sam = start_sam()?;
+        let server = start(&data, &passphrase, &sam, false).await?;
+        Ok(Self { dir, passphrase, token, sam, server })
+    }
+
+    pub(super) fn data(&self) -> std::path::PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub(super) async fn api(&self) -> Result<Api, Failure> {
+        let ca = DataDir::open(&self.data())?.certificate_pem("tls/root.pem")?;
+        Ok(Api::new(&self.server.url(), &ca, &self.token)?)
+    }
+
+    pub(super) async fn enroll(&self, serial: &'static str) -> Result<DeviceDir, Failure> {
+        let api = self.api().await?;
+        let dir = self.dir.path().join(serial);
+        blocking(move || {
+            let ambient = ambient();
+            let suite = server_suite(&api)?;
+            let provider = provider_of(suite)?;
+            let now = ambient.clock.now();
+            Ok(enroll(&dir, serial, &api, &provider, now, &mut *(ambient.rng)())?)
+        })
+        .await
+    }
+
+    /// The newest read as the API tells it.
+    pub(super) async fn newest_read(&self) -> Result<Value, Failure> {
+        let api = self.api().await?;
+        let page: Value = blocking(move || Ok(api.get("/v1/reads?limit=1")?)).await?;
+        Ok(page["items"][0].clone())
+    }
+
+    /// The id that the API has for the reader with this serial number.
+    pub(super) async fn reader_id(&self, serial: &str) -> Result<Option<String>, Failure> {
+        let api = self.api().await?;
+        let page: Value = blocking(move || Ok(api.get("/v1/readers?limit=200")?)).await?;
+        let readers = page["items"].as_array().map_or(&[][..], Vec::as_slice);
+        let found = readers.iter().find(|reader| reader["serial"] == serial);
+        Ok(found.and_then(|reader| reader["id"].as_str()).map(str::to_owned))
+    }
+
+    pub(super) async fn reads(&self) -> Result<usize, Failure> {
+        let api = self.api().await?;
+        let page: Value = blocking(move || Ok(api.get("/v1/reads?limit=200")?)).await?;
+        Ok(page["items"].as_array().map_or(0, Vec::len))
+    }
+
+    pub(super) fn reader(&self, dir: &DeviceDir, link: EmulatedCard) -> Result<Reader, Failure> {
+        self.reader_by(Mode::C1, dir, link)
+    }
+
+    /// A reader that begins this handshake.
+    pub(super) fn reader_by(
+        &self,
+        mode: Mode,
+        dir: &DeviceDir,
+        link: EmulatedCard,
+    ) -> Result<Reader, Failure> {
+        let ambient = ambient();
+        let mut config = dir.reader_config(&dir.provider(), ambient.clock.now())?;
+        config.mode = mode;
+        let gateway = self.server.gateway().to_string();
+        let rng = Box::new(move || (ambient.rng)());
+        Ok(Reader::new(config, gateway, Box::new(link), ambient.clock, rng))
+    }
+
+    /// Stops the server and starts it with the plaintext cache allowed.
+    pub(super) async fn restart_with_plaintext_cache(self) -> Result<Self, Failure> {
+        let Self { dir, passphrase, token, sam, server } = self;
+        server.stop().await;
+        let server = start(&dir.path().join("data"), &passphrase, &sam, true).await?;
+        Ok(Self { dir, passphrase, token, sam, server })
+    }
+}
+
+pub(super) async fn start(
+    data: &Path,
+    passphrase: &Secret,
+    sam: &SamPty,
+    plaintext_cache: bool,
+) -> Result<Server, Failure> {
+    let mut data = DataDir::open(data)?;
+    data.config.readers = Readers { plaintext_cache };
+    let sam = Sam { port: sam.path().display().to_string(), baud: BAUD };
+    let options =
+        ServeOptions { https_port: 0, gateway_port: 0, sams: vec![sam], ..ServeOptions::default() };
+    Ok(Server::start(&data, passphrase, &options).await?)
+}
+
+pub(super) async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let worked = tokio::task::spawn_blocking(work).await;
+    worked.map_err(|error| Failure::environment("task", error.to_string()))?
+}

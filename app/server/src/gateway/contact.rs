@@ -1,0 +1,247 @@
+//! One contact with a reader: look-up, channel, reads. The same over streams and datagrams.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use countersign_channel::{Error, ServerChannel, ServerEvent};
+use countersign_crypto::{Suite, UnixTime};
+use countersign_idcard::Delivery;
+use countersign_net::{Connection, NetError, Next, Transport, mode_name};
+use countersign_service::{Answer, KnownReader, ReadSession, Service};
+
+use super::{IDLE_TIMEOUT, SESSION_MAX};
+use crate::http::metrics::{CONNECTIONS, HANDSHAKES, PACKETS_RESENT, READ_SECONDS, READS};
+
+/// What carries a contact.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Carrier {
+    Tcp,
+    Udp,
+}
+
+impl Carrier {
+    /// What the read protocol may expect of it.
+    const fn delivery(self) -> Delivery {
+        match self {
+            Self::Tcp => Delivery::Stream,
+            Self::Udp => Delivery::Datagrams,
+        }
+    }
+
+    /// The label of metrics.
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+/// Until when a connection is kept.
+struct Patience {
+    idle_after: UnixTime,
+    session_until: UnixTime,
+}
+
+impl Patience {
+    fn from(now: UnixTime) -> Self {
+        Self { idle_after: now.plus(IDLE_TIMEOUT), session_until: now.plus(SESSION_MAX) }
+    }
+
+    fn heard(&mut self, now: UnixTime) {
+        self.idle_after = now.plus(IDLE_TIMEOUT);
+    }
+
+    fn until(&self) -> UnixTime {
+        self.idle_after.min(self.session_until)
+    }
+
+    fn is_over(&self, now: UnixTime) -> bool {
+        now >= self.until()
+    }
+}
+
+/// One contact with a reader, over a stream or over datagrams.
+pub(super) struct Contact<'a, T> {
+    service: &'a Arc<Service>,
+    connection: Connection<ServerChannel, T>,
+    carrier: Carrier,
+    peer: SocketAddr,
+    patience: Patience,
+    reader: Option<KnownReader>,
+    session: Option<ReadSession>,
+    connected: bool,
+}
+
+impl<'a, T: Transport> Contact<'a, T> {
+    pub(super) fn new(
+        service: &'a Arc<Service>,
+        channel: ServerChannel,
+        transport: T,
+        carrier: Carrier,
+        peer: SocketAddr,
+    ) -> Self {
+        let connection = Connection::new(channel, transport, service.clock(), service.rng());
+        let patience = Patience::from(service.now());
+        let (reader, session, connected) = (None, None, false);
+        Self { service, connection, carrier, peer, patience, reader, session, connected }
+    }
+
+    /// Serves the reader until either side ends it.
+    pub(super) async fn serve(mut self) {
+        let labels = [("transport", self.carrier.name())];
+        metrics::gauge!(CONNECTIONS, &labels).increment(1);
+        let ended = self.run().await;
+        self.end(ended).await;
+        metrics::gauge!(CONNECTIONS, &labels).decrement(1);
+    }
+
+    async fn run(&mut self) -> Result<(), NetError<Error>> {
+        loop {
+            // A read has limits of its own and is not cut by the session's.
+            let reading = self.session.as_ref().is_some_and(ReadSession::is_reading);
+            let session_due = self.session.as_ref().and_then(ReadSession::poll_timeout);
+            let patience = (!reading).then(|| self.patience.until());
+            let due = [session_due, patience].into_iter().flatten().min();
+            match self.connection.next(due).await? {
+                Next::Event(ServerEvent::Ask(id)) => {
+                    let found = self.service.look_up(&id).await;
+                    let entry = found.as_ref().map(|known| known.entry.clone());
+                    let entry = entry.map_err(|refusal| *refusal);
+                    self.reader = found.ok();
+                    let (channel, now, rng) = self.connection.parts();
+                    channel.reader_found(now, rng, entry).map_err(NetError::Machine)?;
+                }
+                Next::Event(ServerEvent::Connected) => self.connected(),
+                Next::Event(ServerEvent::Data(message)) => {
+                    let now = self.service.now();
+                    if !reading && self.patience.is_over(now) {
+                        return self.close().await; // one that never pauses is closed too
+                    }
+                    self.patience.heard(now);
+                    let Some(session) = &mut self.session else { return Ok(()) };
+                    let (answer, handled) = session.handle(&message).await;
+                    self.send(&answer)?;
+                    if let Err(error) = handled {
+                        tracing::warn!(%error, "a reader broke the read protocol");
+                        return self.close().await;
+                    }
+                }
+                Next::Event(ServerEvent::Closed) => return self.close().await,
+                Next::Ended => return Ok(()),
+                Next::Deadline if !reading && self.patience.is_over(self.service.now()) => {
+                    return self.close().await;
+                }
+                Next::Deadline => {
+                    let Some(session) = &mut self.session else { return Ok(()) };
+                    let answer = session.handle_timeout().await;
+                    self.send(&answer)?;
+                }
+            }
+        }
+    }
+
+    fn connected(&mut self) {
+        self.connected = true;
+        let channel = self.connection.machine();
+        let handshake = mode_name(channel.mode());
+        let suite = channel.suite().and_then(Suite::name).unwrap_or("unknown");
+        let transport = self.carrier.name();
+        let labels = [
+            ("outcome", "accepted"),
+            ("handshake", handshake),
+            ("suite", suite),
+            ("transport", transport),
+        ];
+        metrics::counter!(HANDSHAKES, &labels).increment(1);
+        if let Some(reader) = &self.reader {
+            tracing::info!(reader = reader.id, handshake, suite, transport, "a reader connected");
+            let delivery = self.carrier.delivery();
+            let session = ReadSession::new(self.service.clone(), reader.clone(), delivery);
+            self.session = Some(session.from_peer(self.peer.ip()));
+        }
+    }
+
+    fn send(&mut self, answer: &Answer) -> Result<(), NetError<Error>> {
+        if let Some(ended) = answer.ended {
+            let transport = self.carrier.name();
+            let labels = [("outcome", ended.outcome), ("transport", transport)];
+            metrics::counter!(READS, &labels).increment(1);
+            metrics::histogram!(READ_SECONDS).record(ended.took);
+            let resent = u64::from(ended.resent);
+            metrics::counter!(PACKETS_RESENT, "transport" => transport).increment(resent);
+        }
+        let channel = self.connection.machine();
+        answer
+            .messages
+            .iter()
+            .try_for_each(|message| channel.send(message))
+            .map_err(NetError::Machine)
+    }
+
+    async fn close(&mut self) -> Result<(), NetError<Error>> {
+        // Before the handshake is done there is nothing to close but the socket.
+        let _not_open = self.connection.machine().close();
+        self.connection.flush().await
+    }
+
+    async fn end(mut self, ended: Result<(), NetError<Error>>) {
+        let peer = self.peer;
+        if let Some(session) = self.session.take() {
+            session.reader_gone().await;
+        }
+        match ended {
+            Ok(()) => {}
+            // A client that goes away is no incident.
+            Err(NetError::Machine(Error::Truncated | Error::Alert { .. })) => {
+                tracing::debug!(%peer, "a reader went away");
+            }
+            Err(NetError::Machine(error)) => self.refuse(&error).await,
+            Err(error) => tracing::debug!(%peer, %error, "a connection failed"),
+        }
+    }
+
+    async fn refuse(&mut self, error: &Error) {
+        let (outcome, peer) = (error.check(), self.peer);
+        // Before the handshake is done an id is a claim; the audit's actor is the address.
+        let proven = self.reader.as_ref().filter(|_| self.connected);
+        let reader = proven.map(|reader| reader.id.clone());
+        if !self.connected {
+            let labels = [("outcome", outcome), ("transport", self.carrier.name())];
+            metrics::counter!(HANDSHAKES, &labels).increment(1);
+        }
+        let incident =
+            self.service.refused_contact(&peer.ip().to_string(), reader.as_deref(), error).await;
+        tracing::warn!(%peer, check = outcome, incident, "a device connection was refused");
+        self.connection.machine().refuse(error, &incident);
+        if let Err(error) = self.connection.flush().await {
+            tracing::debug!(%peer, %error, "the alert could not be sent");
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn a_silent_connection_ends_soon_and_a_busy_one_in_the_end() {
+        let start = UnixTime::from_secs(1000);
+        let mut patience = Patience::from(start);
+        let mut now = start.plus(IDLE_TIMEOUT).minus(Duration::from_millis(1));
+        assert!(!patience.is_over(now));
+        patience.heard(now);
+        assert!(!patience.is_over(start.plus(IDLE_TIMEOUT)));
+        assert!(patience.is_over(now.plus(IDLE_TIMEOUT)));
+        let second = Duration::from_secs(1);
+        while now < start.plus(SESSION_MAX).minus(second) {
+            patience.heard(now);
+            now = now.plus(second);
+            assert!(!patience.is_over(now));
+        }
+        patience.heard(now);
+        assert!(patience.is_over(start.plus(SESSION_MAX)));
+    }
+}

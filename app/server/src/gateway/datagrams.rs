@@ -1,0 +1,220 @@
+//! Readers over UDP: datagrams sorted by their sender.
+//!
+//! A stranger's datagram goes to a machine of its own, which is gone when it has answered: M2
+//! brings all there is to know. Only an M2 whose challenge is good, and was therefore received at
+//! that address, makes an entry. Until then nobody is answered with more than
+//! [`AMPLIFICATION_MAX`] times the bytes he sent.
+
+use std::collections::HashMap;
+use std::hash::{BuildHasher, RandomState};
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use countersign_channel::{AMPLIFICATION_MAX, ServerChannel, opens_handshake};
+use countersign_crypto::CryptoRng;
+use countersign_net::Transport;
+use countersign_net::datagram::{CHECKSUM_LEN, DATAGRAM_MAX, checked, with_checksum};
+use tokio::net::UdpSocket;
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinSet;
+
+use super::contact::{Carrier, Contact};
+use super::{Gateway, octets};
+use crate::http::metrics::{DATAGRAMS_DROPPED, TURNED_AWAY};
+
+/// Datagrams of one reader that wait for its contact; a read sends three at once.
+const QUEUE_MAX: usize = 16;
+/// The pause after the socket failed.
+const FAILED_PAUSE: Duration = Duration::from_millis(100);
+
+/// The contacts by their peer's address, each with its number.
+struct Table {
+    peers: HashMap<SocketAddr, Peer>,
+    contacts: JoinSet<(SocketAddr, u64)>,
+    hasher: RandomState,
+    next: u64,
+}
+
+struct Peer {
+    number: u64,
+    /// Which M2 made this entry: when it comes again, the contact repeats its answer.
+    opening: u64,
+    queue: mpsc::Sender<Vec<u8>>,
+}
+
+impl Table {
+    fn new() -> Self {
+        let (peers, contacts) = (HashMap::new(), JoinSet::new());
+        Self { peers, contacts, hasher: RandomState::new(), next: 0 }
+    }
+
+    /// The contact that this datagram is for; none for a stranger's, nor for one that begins anew.
+    fn owner(&self, peer: SocketAddr, datagram: &[u8]) -> Option<&Peer> {
+        let found = self.peers.get(&peer)?;
+        let is_its_own =
+            !opens_handshake(datagram) || self.hasher.hash_one(datagram) == found.opening;
+        is_its_own.then_some(found)
+    }
+
+    fn ended(&mut self, contact: Result<(SocketAddr, u64), tokio::task::JoinError>) {
+        match contact {
+            Ok((peer, number)) => {
+                if self.peers.get(&peer).is_some_and(|found| found.number == number) {
+                    self.peers.remove(&peer);
+                }
+            }
+            Err(error) => {
+                tracing::error!(%error, "a contact failed");
+                self.peers.retain(|_, peer| !peer.queue.is_closed());
+            }
+        }
+    }
+}
+
+impl Gateway {
+    /// Serves until `stop` turns true; contacts under way end then.
+    pub(crate) async fn serve_datagrams(
+        self: Arc<Self>,
+        socket: UdpSocket,
+        mut stop: watch::Receiver<bool>,
+    ) {
+        let socket = Arc::new(socket);
+        let mut rng = self.service.rng();
+        let mut table = Table::new();
+        let mut bytes = vec![0; DATAGRAM_MAX + CHECKSUM_LEN + 1];
+        loop {
+            let arrived = tokio::select! {
+                arrived = socket.recv_from(&mut bytes) => arrived,
+                Some(contact) = table.contacts.join_next() => {
+                    table.ended(contact);
+                    continue;
+                }
+                _ = stop.wait_for(|stop| *stop) => break,
+            };
+            match arrived {
+                Ok((len, peer)) => {
+                    let from = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                    match checked(&bytes[..len]) {
+                        None => count_dropped("damaged"),
+                        Some(datagram) => match table.owner(from, datagram) {
+                            Some(owner) => forward(owner, datagram),
+                            None => {
+                                let link = (&socket, peer);
+                                self.stranger(&mut table, link, from, datagram, &mut *rng).await;
+                            }
+                        },
+                    }
+                }
+                // A peer that is gone may show here as an error of the socket's.
+                Err(error) if error.kind() == io::ErrorKind::ConnectionRefused => {}
+                Err(error) => {
+                    tracing::warn!(%error, "receiving datagrams failed");
+                    tokio::time::sleep(FAILED_PAUSE).await;
+                }
+            }
+        }
+        table.contacts.detach_all(); // each sees the end of its queue and ends in good order
+    }
+
+    /// A datagram of somebody who has no contact, or wants a new one.
+    async fn stranger(
+        self: &Arc<Self>,
+        table: &mut Table,
+        (socket, peer): (&Arc<UdpSocket>, SocketAddr),
+        from: SocketAddr,
+        datagram: &[u8],
+        rng: &mut (dyn CryptoRng + Send),
+    ) {
+        let now = self.service.now();
+        let mut channel = ServerChannel::new(self.datagrams.clone(), &octets(from.ip()), now);
+        // What a machine cannot accept in its first state is dropped by it, not an error.
+        let Ok(()) = channel.handle(now, rng, datagram) else { return };
+        if channel.is_asking() {
+            return self.admit(table, channel, (socket, peer), from, datagram);
+        }
+        let most = AMPLIFICATION_MAX * (datagram.len() + CHECKSUM_LEN);
+        while let Some(answer) = channel.poll_transmit() {
+            let answer = with_checksum(&answer);
+            if answer.len() > most {
+                count_dropped("amplification");
+            } else if let Err(error) = socket.send_to(&answer, peer).await {
+                tracing::debug!(%peer, %error, "an answer could not be sent");
+            }
+        }
+        if channel.discarded() > 0 {
+            count_dropped("unexpected");
+        }
+    }
+
+    /// Makes an entry for a channel that has seen M2 with a good challenge. An older one of the
+    /// same address ends: the reader begins anew.
+    fn admit(
+        self: &Arc<Self>,
+        table: &mut Table,
+        channel: ServerChannel,
+        (socket, peer): (&Arc<UdpSocket>, SocketAddr),
+        from: SocketAddr,
+        opening: &[u8],
+    ) {
+        let place = self.places.clone().try_acquire_owned();
+        let (Ok(place), Some(held)) = (place, self.sources.hold(from.ip())) else {
+            metrics::counter!(TURNED_AWAY).increment(1); // a log line were a flood
+            return;
+        };
+        let number = table.next;
+        table.next += 1;
+        let (queue, inbox) = mpsc::channel(QUEUE_MAX);
+        let opening = table.hasher.hash_one(opening);
+        table.peers.insert(from, Peer { number, opening, queue });
+        let link = PeerLink { inbox, socket: socket.clone(), peer };
+        let gateway = self.clone();
+        table.contacts.spawn(async move {
+            Contact::new(&gateway.service, channel, link, Carrier::Udp, from).serve().await;
+            drop((held, place));
+            (from, number)
+        });
+    }
+}
+
+fn forward(peer: &Peer, datagram: &[u8]) {
+    match peer.queue.try_send(datagram.to_vec()) {
+        Ok(()) => {}
+        Err(TrySendError::Full(_)) => count_dropped("queue-full"),
+        Err(TrySendError::Closed(_)) => count_dropped("ended"),
+    }
+}
+
+fn count_dropped(reason: &'static str) {
+    metrics::counter!(DATAGRAMS_DROPPED, "reason" => reason).increment(1);
+}
+
+/// One peer's side of the socket.
+struct PeerLink {
+    inbox: mpsc::Receiver<Vec<u8>>,
+    socket: Arc<UdpSocket>,
+    peer: SocketAddr,
+}
+
+impl Transport for PeerLink {
+    async fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+        Ok(self.inbox.recv().await.map(|datagram| {
+            let len = datagram.len().min(into.len());
+            into[..len].copy_from_slice(&datagram[..len]);
+            len
+        }))
+    }
+
+    async fn send<P: AsRef<[u8]> + Sync>(&mut self, parts: &[P]) -> io::Result<()> {
+        for part in parts {
+            let datagram = with_checksum(part.as_ref());
+            if let Err(error) = self.socket.send_to(&datagram, self.peer).await {
+                // As good as lost on the way: what matters is repeated.
+                tracing::debug!(peer = %self.peer, %error, "a datagram could not be sent");
+            }
+        }
+        Ok(())
+    }
+}

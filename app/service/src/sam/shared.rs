@@ -1,0 +1,465 @@
+//! What the pool and its modules' tasks share: who is idle, who waits, who may not be used.
+
+use std::collections::{BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use countersign_idcard::Check;
+use countersign_idcard::sam::{SamError, SamResult};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::time::{Instant, timeout_at};
+
+use super::health::{SamFailure, SamHealth, SamModule, SamState};
+use super::queue::FairQueue;
+use super::record::{Flaps, Tallies};
+use super::{LEASE_MAX, PER_READER_MAX, QUEUE_MAX, SamUnavailable};
+
+/// What the pool knows of one module, or of one connection to a SAM host.
+pub(super) struct Slot {
+    port: String,
+    /// At another host: which module is leased there is settled with each lease.
+    pub(super) remote: bool,
+    sam_id: Option<String>,
+    pub(super) ready: bool,
+    failure: Option<SamFailure>,
+    /// Counts how often the module became ready or was taken back: a lease holds for one of these
+    /// only.
+    pub(super) generation: u64,
+    /// Since when somebody holds it.
+    held_since: Option<Instant>,
+    drained: bool,
+    quarantined_until: Option<Instant>,
+    flaps: Flaps,
+    failures: u64,
+    tallies: Tallies,
+    /// The modules that a SAM host reports.
+    reported: Vec<SamModule>,
+}
+
+impl Slot {
+    pub(super) fn new(port: String, remote: bool) -> Self {
+        Self {
+            port,
+            remote,
+            sam_id: None,
+            ready: false,
+            failure: None,
+            generation: 0,
+            held_since: None,
+            drained: false,
+            quarantined_until: None,
+            flaps: Flaps::default(),
+            failures: 0,
+            tallies: Tallies::default(),
+            reported: Vec::new(),
+        }
+    }
+
+    /// Whether a read may be given it as soon as nobody holds it.
+    const fn serves(&self) -> bool {
+        self.ready && !self.drained
+    }
+
+    fn state(&self, now: Instant) -> SamState {
+        let held = self.held_since.is_some();
+        match (self.ready, self.drained) {
+            (true, true) if held => SamState::Draining,
+            (_, true) => SamState::Drained,
+            (true, false) if held => SamState::Leased,
+            (true, false) => SamState::Ready,
+            (false, false) if self.quarantined_until.is_some_and(|until| now < until) => {
+                SamState::Quarantined
+            }
+            (false, false) if self.failure.is_some() => SamState::Failed,
+            (false, false) => SamState::Starting,
+        }
+    }
+
+    fn health(&self, now: Instant) -> SamHealth {
+        SamHealth {
+            port: self.port.clone(),
+            sam_id: self.sam_id.clone(),
+            ready: self.ready,
+            state: self.state(now),
+            failure: self.failure.clone(),
+            failures: self.failures,
+            reads: self.tallies.reads(),
+            tallies: self.tallies.all().to_vec(),
+        }
+    }
+
+    fn released(&mut self, now: Instant) {
+        if let Some(since) = self.held_since.take()
+            && let Some(sam_id) = &self.sam_id
+        {
+            self.tallies.of(sam_id).busy += now.duration_since(since);
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) slots: Vec<Slot>,
+    /// Indices of modules that serve and that nobody holds, longest idle first. Empty while a live
+    /// waiter is queued.
+    idle: VecDeque<usize>,
+    waiters: FairQueue<oneshot::Sender<Place>>,
+    /// When a module that was ready was lost last.
+    lost_at: Option<Instant>,
+    /// The program is ending: nothing new begins.
+    closed: bool,
+}
+
+/// The pool's state, and the ids of the modules that an operator has taken out of service.
+pub(super) struct Shared {
+    state: Mutex<State>,
+    drained: watch::Sender<Arc<BTreeSet<String>>>,
+    /// Told whenever a lease ends.
+    freed: Notify,
+}
+
+/// Whether a read joins the queue or got nothing for its turn.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Turn {
+    New,
+    Again,
+}
+
+impl Shared {
+    pub(super) fn new(slots: Vec<Slot>) -> Self {
+        let state = Mutex::new(State { slots, ..State::default() });
+        Self { state, drained: watch::Sender::new(Arc::default()), freed: Notify::new() }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+        // Every change is one assignment or push, so a poisoned lock holds nothing half-done.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn health(&self) -> Vec<SamHealth> {
+        let now = Instant::now();
+        self.lock().slots.iter().map(|slot| slot.health(now)).collect()
+    }
+
+    /// Every module, those at other hosts as these report them, each once.
+    pub(super) fn modules(&self) -> Vec<SamModule> {
+        let now = Instant::now();
+        let state = self.lock();
+        let mut modules: Vec<SamModule> = Vec::new();
+        for slot in &state.slots {
+            if !slot.remote {
+                let health = slot.health(now);
+                modules.push(SamModule {
+                    reads: health.reads,
+                    port: health.port,
+                    sam_id: health.sam_id,
+                    state: health.state,
+                    failures: health.failures,
+                });
+                continue;
+            }
+            for reported in &slot.reported {
+                let known = modules.iter_mut().find(|known| known.sam_id == reported.sam_id);
+                let tally = slot.tallies.all().iter();
+                let ours = tally.filter(|(id, _)| Some(id) == reported.sam_id.as_ref());
+                let reads = ours.map(|(_, tally)| tally.reads).sum();
+                match known {
+                    Some(known) => known.reads += reads,
+                    None => modules.push(SamModule { reads, ..reported.clone() }),
+                }
+            }
+        }
+        modules
+    }
+
+    /// Whether a place is at a SAM host, and the module's id if that is settled already.
+    pub(super) fn given(&self, index: usize) -> (bool, Option<String>) {
+        let state = self.lock();
+        let slot = &state.slots[index];
+        (slot.remote, slot.sam_id.clone().filter(|_| !slot.remote))
+    }
+
+    pub(super) fn waiting(&self) -> usize {
+        self.lock().waiters.len()
+    }
+
+    /// The ids that are out of service, now and whenever they change.
+    pub(super) fn drained(&self) -> watch::Receiver<Arc<BTreeSet<String>>> {
+        self.drained.subscribe()
+    }
+
+    /// From now on exactly these modules are out of service.
+    pub(super) fn drain(self: &Arc<Self>, ids: BTreeSet<String>) {
+        let ids = Arc::new(ids);
+        let changed = self.drained.send_if_modified(|known| {
+            let changed = *known != ids;
+            if changed {
+                *known = ids.clone();
+            }
+            changed
+        });
+        if !changed {
+            return;
+        }
+        let count = self.lock().slots.len();
+        for index in 0..count {
+            {
+                let mut state = self.lock();
+                let slot = &mut state.slots[index];
+                let drained = is_drained(slot, &ids);
+                if drained == slot.drained {
+                    continue;
+                }
+                slot.drained = drained;
+                if drained {
+                    state.idle.retain(|idle| *idle != index);
+                    continue;
+                }
+            }
+            self.offer(index);
+        }
+    }
+
+    /// The module answers: from now on leases of an earlier generation are stale.
+    pub(super) fn ready(self: &Arc<Self>, index: usize, sam_id: Option<String>) -> u64 {
+        let generation = {
+            let ids = self.drained.borrow().clone();
+            let mut state = self.lock();
+            let slot = &mut state.slots[index];
+            slot.released(Instant::now());
+            slot.generation += 1;
+            slot.sam_id = sam_id;
+            slot.ready = true;
+            slot.failure = None;
+            slot.drained = is_drained(slot, &ids);
+            slot.generation
+        };
+        self.offer(index);
+        generation
+    }
+
+    /// The module does not answer. Nobody is given it until it is ready again.
+    pub(super) fn lost(&self, index: usize, failure: SamFailure) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.idle.retain(|idle| *idle != index);
+        let slot = &mut state.slots[index];
+        slot.failure = Some(failure);
+        if !std::mem::take(&mut slot.ready) {
+            return;
+        }
+        slot.released(now);
+        slot.failures += 1;
+        slot.quarantined_until = slot.flaps.failed(now).map(|time| now + time);
+        state.lost_at = Some(now);
+    }
+
+    /// For how long the module is put aside from now on; zero if it is not.
+    pub(super) fn quarantine(&self, index: usize) -> Duration {
+        let until = self.lock().slots[index].quarantined_until;
+        until.map_or(Duration::ZERO, |until| until.saturating_duration_since(Instant::now()))
+    }
+
+    /// The connection to a SAM host is there; nobody is given it until a module there serves.
+    pub(super) fn opened(&self, index: usize) -> u64 {
+        let mut state = self.lock();
+        let slot = &mut state.slots[index];
+        slot.released(Instant::now());
+        slot.generation += 1;
+        slot.generation
+    }
+
+    /// The module at this host is nobody's to give for now, or may be given again; the connection
+    /// to the host holds.
+    pub(super) fn set_open(self: &Arc<Self>, index: usize, open: Result<(), SamFailure>) {
+        {
+            let mut state = self.lock();
+            let slot = &mut state.slots[index];
+            let was = std::mem::replace(&mut slot.ready, open.is_ok());
+            slot.failure = open.err();
+            if was == slot.ready {
+                return;
+            }
+            if was {
+                state.idle.retain(|idle| *idle != index);
+                state.lost_at = Some(Instant::now());
+                return;
+            }
+        }
+        self.offer(index);
+    }
+
+    /// What a SAM host says of its modules.
+    pub(super) fn report(&self, index: usize, modules: Vec<SamModule>) {
+        self.lock().slots[index].reported = modules;
+    }
+
+    /// Which module at the host is leased through this connection.
+    pub(super) fn leased_there(&self, index: usize, sam_id: String) {
+        self.lock().slots[index].sam_id = Some(sam_id);
+    }
+
+    /// Counts the end of an operation.
+    pub(super) fn count(&self, index: usize, result: &Result<SamResult, SamError>) {
+        let mut state = self.lock();
+        let slot = &mut state.slots[index];
+        let Some(sam_id) = slot.sam_id.clone() else { return };
+        let tally = slot.tallies.of(&sam_id);
+        match result {
+            Ok(SamResult::Plaintext { .. }) => tally.reads += 1,
+            Ok(_) | Err(SamError::NotReady) => {}
+            Err(error) => *tally.failures.entry(Check::from(error).name()).or_default() += 1,
+        }
+    }
+
+    /// Until when the lease lasts that the module is under.
+    pub(super) fn lease_until(&self, index: usize) -> Option<Instant> {
+        self.lock().slots[index].held_since.map(|since| since + LEASE_MAX)
+    }
+
+    /// Ends a lease that has lasted too long; the generation from then on.
+    pub(super) fn take_back(&self, index: usize) -> Option<u64> {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let slot = &mut state.slots[index];
+        slot.held_since.filter(|since| now >= *since + LEASE_MAX)?;
+        slot.generation += 1;
+        let generation = slot.generation;
+        // Still held, by the task that resets it, as the new generation.
+        slot.released(now);
+        slot.held_since = Some(now);
+        Some(generation)
+    }
+
+    /// Takes a module that is idle out of the queue, to look after it.
+    pub(super) fn take_idle(self: &Arc<Self>, index: usize) -> Option<Place> {
+        let mut state = self.lock();
+        let at = state.idle.iter().position(|idle| *idle == index)?;
+        state.idle.remove(at);
+        Some(self.place(&mut state, index))
+    }
+
+    fn place(self: &Arc<Self>, state: &mut State, index: usize) -> Place {
+        let slot = &mut state.slots[index];
+        slot.held_since = Some(Instant::now());
+        Place { shared: self.clone(), index, generation: slot.generation, held: true }
+    }
+
+    /// Nobody holds the module any more. What belongs to an earlier generation is over already.
+    pub(super) fn free(self: &Arc<Self>, index: usize, generation: u64) {
+        {
+            let mut state = self.lock();
+            let slot = &mut state.slots[index];
+            if slot.generation != generation {
+                return;
+            }
+            slot.released(Instant::now());
+        }
+        self.freed.notify_waiters();
+        self.offer(index);
+    }
+
+    /// Begins nothing new and waits until no lease is under way.
+    pub(super) async fn close(&self, within: Duration) {
+        let until = Instant::now() + within;
+        {
+            let mut state = self.lock();
+            state.closed = true;
+            state.waiters = FairQueue::default(); // whoever waits is told so
+        }
+        loop {
+            let freed = self.freed.notified();
+            if self.lock().slots.iter().all(|slot| slot.held_since.is_none()) {
+                return;
+            }
+            if timeout_at(until, freed).await.is_err() {
+                return tracing::warn!("SAM leases under way did not end in time");
+            }
+        }
+    }
+
+    /// Gives the module to whose turn it is, or notes that it is idle, if it serves at all and
+    /// nobody holds it.
+    fn offer(self: &Arc<Self>, index: usize) {
+        loop {
+            let (waiter, place) = {
+                let mut state = self.lock();
+                let slot = &state.slots[index];
+                if !slot.serves() || slot.held_since.is_some() || state.idle.contains(&index) {
+                    return;
+                }
+                state.waiters.retain(|waiter| !waiter.is_closed());
+                match state.waiters.pop() {
+                    Some(waiter) => (waiter, self.place(&mut state, index)),
+                    None => return state.idle.push_back(index),
+                }
+            };
+            let Err(mut refused) = waiter.send(place) else { return };
+            // Whoever waited has gone: to the next one.
+            refused.held = false;
+            let slot = &mut self.lock().slots[index];
+            if slot.generation == refused.generation {
+                slot.held_since = None;
+            }
+        }
+    }
+
+    /// An idle module, or a place in the queue.
+    pub(super) fn take_or_queue(
+        self: &Arc<Self>,
+        reader: &str,
+        turn: Turn,
+    ) -> Result<Result<Place, oneshot::Receiver<Place>>, SamUnavailable> {
+        let mut state = self.lock();
+        if state.closed {
+            return Err(SamUnavailable::NoneReady);
+        }
+        if let Some(index) = state.idle.pop_front() {
+            return Ok(Ok(self.place(&mut state, index)));
+        }
+        let full = |state: &State| {
+            state.waiters.len() >= QUEUE_MAX || state.waiters.len_of(reader) >= PER_READER_MAX
+        };
+        if full(&state) {
+            state.waiters.retain(|waiter| !waiter.is_closed());
+        }
+        if turn == Turn::New && full(&state) {
+            return Err(SamUnavailable::Busy);
+        }
+        let (waiter, given) = oneshot::channel();
+        match turn {
+            Turn::New => state.waiters.push(reader, waiter),
+            Turn::Again => state.waiters.push_front(reader, waiter),
+        }
+        Ok(Err(given))
+    }
+
+    /// For how long no module has served; zero while one does.
+    pub(super) fn dark_for(&self, otherwise: Duration) -> Duration {
+        let state = self.lock();
+        if state.slots.iter().any(Slot::serves) {
+            return Duration::ZERO;
+        }
+        state.lost_at.map_or(otherwise, |at| Instant::now().duration_since(at))
+    }
+}
+
+fn is_drained(slot: &Slot, ids: &BTreeSet<String>) -> bool {
+    !slot.remote && slot.sam_id.as_ref().is_some_and(|id| ids.contains(id))
+}
+
+/// The right to use one module, for one of its generations. Its drop gives the module on.
+pub(super) struct Place {
+    pub(super) shared: Arc<Shared>,
+    pub(super) index: usize,
+    pub(super) generation: u64,
+    held: bool,
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        if self.held {
+            self.shared.free(self.index, self.generation);
+        }
+    }
+}
