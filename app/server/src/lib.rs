@@ -365,8 +365,8 @@ impl Server {
     }
 
     /// Leases no SAM module any more and lets reads that have one finish, within a few seconds;
-    /// then stops accepting, lets requests under way finish within a few seconds, chains the audit once
-    /// more.
+    /// then stops accepting, lets requests under way finish within a few seconds, and chains the
+    /// audit once more.
     pub async fn stop(mut self) {
         self.service.sams().close(GRACE).await;
         let _all_ended = self.stop.send(true);
