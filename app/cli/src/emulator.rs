@@ -51,7 +51,8 @@ impl Emulator {
     pub(crate) async fn run(self, json: bool) -> Result<Output, Failure> {
         match self {
             Self::Sam { link, serial, answer_after } => {
-                let sam = start_sam_as(serial, Duration::from_millis(answer_after))?;
+                let pace = Duration::from_millis(answer_after);
+                let sam = start_sam(serial, Faults::none(), pace)?;
                 Self::sam(sam, link, json).await
             }
             Self::Line { link_a, link_b } => Self::line([link_a, link_b], json).await,
@@ -116,14 +117,14 @@ impl Emulator {
     }
 }
 
-/// An emulated module on a pty of its own.
-pub(crate) fn start_sam() -> Result<SamPty, Failure> {
-    start_sam_as(SAM_SERIAL, Duration::ZERO)
-}
-
-fn start_sam_as(serial: u32, answer_after: Duration) -> Result<SamPty, Failure> {
+/// An emulated module on a pty of its own, that takes so long for each command.
+pub(crate) fn start_sam(
+    serial: u32,
+    faults: Faults,
+    answer_after: Duration,
+) -> Result<SamPty, Failure> {
     let scheme = Scheme::with_demo_key(countersign_crypto::aws_lc::provider());
-    let sam = EmulatedSam::new(scheme, serial, Faults::none());
+    let sam = EmulatedSam::new(scheme, serial, faults);
     SamPty::start_paced(sam, (ambient().rng)(), answer_after)
         .map_err(|error| Failure::environment("pty", error.to_string()))
 }

@@ -38,6 +38,13 @@ pub enum LineFault {
         /// Which of its bits, 0 to 7.
         bit: u8,
     },
+    /// One bit of the first frame flips that has this byte at all; shorter ones pass.
+    FlipBitOfLong {
+        /// Which byte of the frame.
+        byte: usize,
+        /// Which of its bits, 0 to 7.
+        bit: u8,
+    },
     /// The whole frame is lost.
     DropFrame,
     /// The frame is cut off after so many bytes.
@@ -83,7 +90,9 @@ impl LineFaults {
     fn strike(&self, from: LineEnd) -> Vec<LineFault> {
         let mut struck = Vec::new();
         self.lock().retain_mut(|waiting| {
-            if waiting.from != from {
+            if waiting.from != from
+                || (waiting.after == 0 && matches!(waiting.fault, LineFault::FlipBitOfLong { .. }))
+            {
                 return true;
             }
             if waiting.after == 0 {
@@ -94,6 +103,22 @@ impl LineFaults {
             true
         });
         struck
+    }
+
+    /// A frame from this end has the byte `at`: the bit of it that flips, if one does.
+    fn strike_long(&self, from: LineEnd, at: usize) -> Option<u8> {
+        let mut faults = self.lock();
+        let (index, bit) =
+            faults.iter().enumerate().find_map(|(index, waiting)| match waiting.fault {
+                LineFault::FlipBitOfLong { byte, bit }
+                    if waiting.from == from && waiting.after == 0 && byte == at =>
+                {
+                    Some((index, bit))
+                }
+                _ => None,
+            })?;
+        faults.remove(index);
+        Some(bit)
     }
 
     fn lock(&self) -> MutexGuard<'_, VecDeque<Waiting>> {
@@ -192,6 +217,7 @@ impl Frame {
         }
         let at = self.len;
         self.len += 1;
+        let byte = faults.strike_long(from, at).map_or(byte, |bit| byte ^ (1 << (bit % 8)));
         let mut passes = true;
         let mut flip = None;
         for fault in &self.struck {
@@ -201,6 +227,7 @@ impl Frame {
                 LineFault::DropFrame => passes = false,
                 LineFault::CutAfter(len) => passes &= at < *len,
                 LineFault::FlipBit { byte, bit } => flip = Some((*byte, *bit)),
+                LineFault::FlipBitOfLong { .. } => {} // struck when it is long enough
             }
         }
         if !passes {
@@ -309,6 +336,10 @@ mod tests {
             assert_eq!(faults.waiting(), 1, "the other end's waits");
         }
         assert_eq!(through(&LineFaults::none(), &sent), sent.concat());
+        let faults = LineFaults::none();
+        faults.inject(LineEnd::A, 0, LineFault::FlipBitOfLong { byte: 3, bit: 0 });
+        let sent: [&[u8]; 3] = [b"\0abc\0", b"\0defg\0", b"\0hijk\0"];
+        assert_eq!(through(&faults, &sent), b"\0abc\0\0deff\0\0hijk\0", "the first long one");
     }
 
     #[test]

@@ -1,26 +1,75 @@
-//! Who is kept out: C3.
+//! Who is kept out: C3, C5.
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use countersign_channel::{AlertCode, Mode};
-use countersign_device::DeviceDir;
+use countersign_device::{DeviceDir, ReadError};
+use countersign_idcard::record::DocumentType;
+use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::{Instant, timeout};
 
+use super::OTHER_SERIAL;
 use super::cards::DemoCard;
-use super::stage::Stage;
+use super::stage::{Stage, blocking};
 use crate::demo::steps::{Flow, expect};
 use crate::device::emulated_field;
 use crate::failure::Failure;
 
+/// How many errors trip the demo's rule.
+const ERRORS: usize = 3;
 /// How long the relay and the replay may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// Header of a frame: magic, version, mode, type, length. The alert's type, and where its code is.
 const ALERT: u8 = 15;
 const TYPE_AT: usize = 4;
 const CODE_AT: std::ops::Range<usize> = 8..10;
+
+/// C5: errors of a reader trip a rule; an operator reverses the decision.
+pub(super) async fn blocked_by_a_rule(flow: &mut Flow, stage: &Stage) -> Result<(), Failure> {
+    let device = stage.enroll(OTHER_SERIAL).await?;
+    let card = DemoCard::of(DocumentType::Citizen)?;
+    let (link, field) = emulated_field();
+    field.insert(card.image.clone());
+    let mut reader = stage.reader(&device, link)?;
+    field.set_wrong_answers(true);
+    let mut failed = Vec::new();
+    for _ in 0..ERRORS {
+        failed
+            .extend(reader.read(card.options()).await.err().map(|error| error.check().to_owned()));
+    }
+    field.set_wrong_answers(false);
+    let started = Instant::now();
+    let refused = reader.read(card.options()).await;
+    let took = started.elapsed();
+    let refused = refused.as_ref().err().map(ReadError::check);
+    let checked = expect("the errors", &failed, &vec!["authentication".to_owned(); ERRORS])
+        .and_then(|()| expect("the refused check", &refused, &Some("reader-blocked")));
+    let what = "three cards without the right key: a rule of risk.toml blocks the reader";
+    flow.step("C5", what, checked, took);
+
+    let id = stage.reader_id(OTHER_SERIAL).await?.unwrap_or_default();
+    let api = stage.api().await?;
+    let (decision, record): (Value, Value) = blocking(move || {
+        let reader = format!("/v1/readers/{id}");
+        let record: Value = api.get(&format!("{reader}/record"))?;
+        let decision = record["standing"][0].clone();
+        let path = format!("{reader}/decisions/{}/reverse", decision["id"].as_str().unwrap_or(""));
+        api.post::<Value>(&path, &json!({ "reason": "the demo's cards were meant to fail" }))?;
+        Ok((decision, record))
+    })
+    .await?;
+    let outcome = reader.read(card.options()).await?;
+    let errors = &record["totals"]["errors"]["authentication"];
+    let checked = expect("the rule", &decision["rule"].as_str(), &Some("bad-cards"))
+        .and_then(|()| expect("errors in the reader's record", &errors.as_u64(), &Some(3)))
+        .and_then(|()| card.compare(&outcome));
+    let what = "the record tells why; an operator reverses the decision, and the reader reads";
+    flow.step("C5", what, checked, outcome.total);
+    Ok(())
+}
 
 /// C3: what a reader said to prove itself, overheard and said again. The challenge in it is used
 /// up, so the server does not even look at the signature.

@@ -2,7 +2,7 @@
 
 use countersign_channel::Mode;
 use countersign_device::{DeviceDir, ReadError, Reader, Source, Traffic};
-use countersign_emulator::{CardHandle, Scheme};
+use countersign_emulator::CardHandle;
 use countersign_idcard::reader::ReadOptions;
 use countersign_idcard::record::DocumentType;
 use countersign_server::ambient;
@@ -154,8 +154,7 @@ pub(super) async fn mismatched_ids(
     let mut config = device.reader_config(&device.provider(), ambient.clock.now())?;
     config.serial = OTHER_SERIAL.to_owned();
     let (link, field) = emulated_field();
-    let scheme = Scheme::with_demo_key(countersign_crypto::aws_lc::provider());
-    field.insert(DemoCard::make(&scheme, DocumentType::Citizen)?.image);
+    field.insert(DemoCard::of(DocumentType::Citizen)?.image);
     let gateway = stage.server.gateway().to_string();
     let rng = Box::new(move || (ambient.rng)());
     let mut liar = Reader::new(config, gateway, Box::new(link), ambient.clock, rng);

@@ -1,20 +1,33 @@
 //! What the flow runs on: a server of its own, its module, its devices.
 
 use std::path::Path;
+use std::time::Duration;
 
 use countersign_channel::Mode;
 use countersign_crypto::{Secret, Suite};
-use countersign_device::{Api, DeviceDir, Reader, enroll, server_suite};
-use countersign_emulator::{EmulatedCard, SamPty};
+use countersign_device::{Api, DeviceDir, DeviceKind, Reader, enroll, enroll_as, server_suite};
+use countersign_emulator::{EmulatedCard, Faults, SamPty};
 use countersign_net::serial::BAUD;
-use countersign_server::{Config, DataDir, Readers, Sam, ServeOptions, Server, ambient};
+use countersign_server::{
+    Config, DataDir, Readers, Sam, SamAt, SamHostAt, ServeOptions, Server, ambient,
+};
 use serde_json::Value;
 
 use super::SERVER_ID;
 use crate::device::provider_of;
-use crate::emulator::start_sam;
+use crate::emulator::{SAM_SERIAL, start_sam};
 use crate::failure::Failure;
 use crate::init;
+
+/// The demo's rule: three errors of a reader block it until an operator says otherwise.
+const RULES: &str = r#"
+[[rule]]
+name = "bad-cards"
+count = "errors"
+at_least = 3
+within = "10m"
+action = "block"
+"#;
 
 /// Everything the flow runs on.
 pub(super) struct Stage {
@@ -22,6 +35,8 @@ pub(super) struct Stage {
     pub(super) passphrase: Secret,
     pub(super) token: String,
     pub(super) sam: SamPty,
+    /// What is to go wrong at the module.
+    pub(super) faults: Faults,
     pub(super) server: Server,
 }
 
@@ -42,9 +57,12 @@ impl Stage {
         };
         let made = init::make(&data, plan, None).await?;
         let token = made.token.secret.to_string();
-        let sam = start_sam()?;
-        let server = start(&data, &passphrase, &sam, false).await?;
-        Ok(Self { dir, passphrase, token, sam, server })
+        std::fs::write(data.join("risk.toml"), RULES)
+            .map_err(|error| Failure::file(&data.join("risk.toml"), &error))?;
+        let faults = Faults::none();
+        let sam = start_sam(SAM_SERIAL, faults.clone(), Duration::ZERO)?;
+        let server = start(&data, &passphrase, &sam, None).await?;
+        Ok(Self { dir, passphrase, token, sam, faults, server })
     }
 
     pub(super) fn data(&self) -> std::path::PathBuf {
@@ -110,23 +128,39 @@ impl Stage {
         Ok(Reader::new(config, gateway, Box::new(link), ambient.clock, rng))
     }
 
-    /// Stops the server and starts it with the plaintext cache allowed.
-    pub(super) async fn restart_with_plaintext_cache(self) -> Result<Self, Failure> {
-        let Self { dir, passphrase, token, sam, server } = self;
+    /// A SAM host's directory, enrolled.
+    pub(super) async fn enroll_sam_host(&self, serial: &'static str) -> Result<DeviceDir, Failure> {
+        let api = self.api().await?;
+        let dir = self.dir.path().join(serial);
+        blocking(move || {
+            let ambient = ambient();
+            let provider = provider_of(server_suite(&api)?)?;
+            let (now, kind) = (ambient.clock.now(), DeviceKind::SamHost);
+            Ok(enroll_as(kind, &dir, serial, &api, &provider, now, &mut *(ambient.rng)())?)
+        })
+        .await
+    }
+
+    /// Stops the server and starts it with the plaintext cache allowed and with another host's
+    /// modules.
+    pub(super) async fn restart_with(self, host: SamHostAt) -> Result<Self, Failure> {
+        let Self { dir, passphrase, token, sam, faults, server } = self;
         server.stop().await;
-        let server = start(&dir.path().join("data"), &passphrase, &sam, true).await?;
-        Ok(Self { dir, passphrase, token, sam, server })
+        let server = start(&dir.path().join("data"), &passphrase, &sam, Some(host)).await?;
+        Ok(Self { dir, passphrase, token, sam, faults, server })
     }
 }
 
-pub(super) async fn start(
+/// With its own module only; or with another host's as well, and the plaintext cache allowed.
+async fn start(
     data: &Path,
     passphrase: &Secret,
     sam: &SamPty,
-    plaintext_cache: bool,
+    host: Option<SamHostAt>,
 ) -> Result<Server, Failure> {
     let mut data = DataDir::open(data)?;
-    data.config.readers = Readers { plaintext_cache };
+    data.config.readers = Readers { plaintext_cache: host.is_some() };
+    data.config.sams = host.into_iter().map(SamAt::Host).collect();
     let sam = Sam { port: sam.path().display().to_string(), baud: BAUD };
     let options =
         ServeOptions { https_port: 0, gateway_port: 0, sams: vec![sam], ..ServeOptions::default() };
