@@ -99,6 +99,20 @@ pub struct Tally {
     pub reordered: u64,
 }
 
+impl Tally {
+    /// Both together.
+    #[must_use]
+    pub const fn plus(self, other: Self) -> Self {
+        Self {
+            sent: self.sent + other.sent,
+            dropped: self.dropped + other.dropped,
+            damaged: self.damaged + other.damaged,
+            duplicated: self.duplicated + other.duplicated,
+            reordered: self.reordered + other.reordered,
+        }
+    }
+}
+
 /// A link in virtual time. Time is a duration since any moment the owner likes.
 #[derive(Debug)]
 pub struct LossyLink {

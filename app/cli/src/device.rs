@@ -56,7 +56,7 @@ impl Client {
     }
 }
 
-fn read_file(path: &Path) -> Result<String, Failure> {
+pub(crate) fn read_file(path: &Path) -> Result<String, Failure> {
     let read = || {
         if fs::metadata(path)?.len() > FILE_MAX {
             return Err(std::io::Error::other("the file is too large"));

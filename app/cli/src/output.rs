@@ -1,5 +1,6 @@
 //! What a command prints: one JSON value with `--json`, else text; people's words go to stderr.
 
+use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -36,7 +37,7 @@ pub(crate) fn finish(json: bool, result: Result<Output, Failure>) -> ExitCode {
         print(&text);
     }
     if let Some(text) = last.stderr {
-        eprintln!("{text}");
+        print_error(&text);
     }
     ExitCode::from(last.code)
 }
@@ -96,8 +97,26 @@ pub(crate) fn error_json(failure: &Failure) -> Value {
     }
 }
 
+/// Prints to stderr.
+pub(crate) fn print_error(text: &str) {
+    eprintln!("{}", harmless(text));
+}
+
+/// Control characters, which may be a peer's, as JSON escapes: they shall not steer a terminal.
+/// Ends of lines, also those of PEM, stay.
+fn harmless(text: &str) -> Cow<'_, str> {
+    let steers = |c: char| c.is_control() && c != '\n' && c != '\t';
+    if !text.contains(steers) {
+        return text.into();
+    }
+    let shown = |c: char| if steers(c) { format!("\\u{:04x}", u32::from(c)) } else { c.into() };
+    let lines = text.split("\r\n").map(|line| line.chars().map(shown).collect::<String>());
+    lines.collect::<Vec<_>>().join("\r\n").into()
+}
+
 /// Prints to stdout; a reader that went away is no failure of ours.
 pub(crate) fn print(text: &str) {
+    let text = harmless(text);
     let mut stdout = io::stdout().lock();
     let end = if text.ends_with('\n') { "" } else { "\n" };
     let _gone = write!(stdout, "{text}{end}").and_then(|()| stdout.flush());
@@ -118,6 +137,18 @@ pub(crate) fn usage(error: &clap::Error) -> ExitCode {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_a_peer_sent_steers_no_terminal_and_json_stays_the_same_json() {
+        let sent = "读\ta\u{1b}]0;x\u{7}\u{9b}2J\u{7f}\r";
+        assert_eq!(harmless(sent), "读\ta\\u001b]0;x\\u0007\\u009b2J\\u007f\\u000d");
+        let value = json!({ "serial": sent });
+        let (text, printed) = (value.to_string(), harmless(&value.to_string()).into_owned());
+        assert!(text.contains('\u{9b}') && !printed.contains(char::is_control));
+        assert_eq!(serde_json::from_str::<Value>(&printed).unwrap(), value);
+        assert_eq!(harmless("-----\r\nA\r\r\nB\r"), "-----\r\nA\\u000d\r\nB\\u000d");
+        assert!(matches!(harmless("two\nlines"), Cow::Borrowed("two\nlines")));
+    }
 
     #[test]
     fn stdout_has_one_json_value_also_when_a_running_command_fails() {

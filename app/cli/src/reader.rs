@@ -274,7 +274,7 @@ impl Factory {
 }
 
 /// All items of a list, page by page.
-fn all(api: &Api, path: &str) -> Result<Vec<Value>, Failure> {
+pub(crate) fn all(api: &Api, path: &str) -> Result<Vec<Value>, Failure> {
     let (mut items, mut next) = (Vec::new(), String::new());
     for _ in 0..PAGES_MAX {
         let page: Value = api.get(&format!("{path}?limit=200{next}"))?;
@@ -289,13 +289,13 @@ fn all(api: &Api, path: &str) -> Result<Vec<Value>, Failure> {
 }
 
 /// A part of a URL: what is not plain is written as %XX.
-fn encoded(text: &str) -> String {
+pub(crate) fn encoded(text: &str) -> String {
     let plain = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_' | b'~');
     let one = |c: u8| if plain(c) { char::from(c).to_string() } else { format!("%{c:02X}") };
     text.bytes().map(one).collect()
 }
 
-fn shown<'a>(value: &'a Value, field: &str) -> &'a str {
+pub(crate) fn shown<'a>(value: &'a Value, field: &str) -> &'a str {
     value[field].as_str().unwrap_or("-")
 }
 

@@ -1,18 +1,21 @@
 //! `sam`: SAM modules as operators see them, and SAM hosts, which stand alone.
 
+mod hosts;
+
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::{Args, Subcommand};
 use countersign_device::{Api, DeviceDir, DeviceKind, enroll_as, server_suite};
 use countersign_net::serial::BAUD;
-use countersign_server::{SAM_HOST_PORT, Sam, SamHost, SamHostOptions, ambient};
+use countersign_server::{SAM_HOST_PORT, Sam, SamHost, SamHostOptions, ambient, parse_sam_ports};
 use serde_json::{Value, json};
 
-use crate::device::{Client, provider_of};
+use crate::device::{Client, provider_of, read_file};
 use crate::failure::Failure;
 use crate::output::{self, Output};
 use crate::serve::stopped;
+use hosts::{Reasoned, Which};
 
 /// SAM modules and their hosts.
 #[derive(Subcommand)]
@@ -32,6 +35,23 @@ pub(crate) enum SamCommand {
     /// Example: countersign sam resume 05.03-20260101-0000000001-0000000001
     /// --server https://localhost:8443 --ca ca.pem --token-file admin.token
     Resume(Resume),
+    /// List the SAM hosts that are enrolled.
+    ///
+    /// Example: countersign sam hosts --server https://localhost:8443 --ca ca.pem
+    /// --token-file admin.token
+    Hosts(List),
+    /// Block a SAM host: no server uses it until it is unblocked.
+    ///
+    /// Example: countersign sam block --serial SAMHOST-1 --reason "reported stolen"
+    Block(Reasoned),
+    /// Let servers use a blocked SAM host again.
+    ///
+    /// Example: countersign sam unblock --serial SAMHOST-1
+    Unblock(Which),
+    /// Revoke a SAM host's certificate: it must enrol again.
+    ///
+    /// Example: countersign sam revoke --serial SAMHOST-1 --reason "key lost"
+    Revoke(Reasoned),
     /// Make a SAM host's key and have the server certify it.
     ///
     /// Example: countersign sam enroll --serial SAMHOST-1 --server https://localhost:8443
@@ -97,8 +117,12 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "PORT", default_value_t = SAM_HOST_PORT)]
     port: u16,
     /// Serial port of a SAM module; may be given several times.
-    #[arg(long, value_name = "PATH", required = true)]
+    #[arg(long, value_name = "PATH", required_unless_present = "config")]
     sam: Vec<String>,
+    /// File with more modules, TOML: for each a [[sam]] section with port = "/dev/ttyUSB0" and, if
+    /// its speed is not 115200, baud = 9600. What else stands there is refused.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 impl SamCommand {
@@ -116,6 +140,10 @@ impl SamCommand {
                 check_path(&sam)?;
                 client.with(move |api| api.post(&path, &json!({}))).await.map(one)
             }
+            Self::Hosts(list) => hosts::list(list.client).await,
+            Self::Block(reasoned) => reasoned.run("block").await,
+            Self::Unblock(which) => which.unblock().await,
+            Self::Revoke(reasoned) => reasoned.run("revoke").await,
             Self::Enroll(enroll) => enroll.run().await,
             Self::Serve(serve) => serve.run(json).await,
         }
@@ -200,15 +228,23 @@ impl Enroll {
     }
 }
 
+/// The modules of a SAM host's file.
+fn configured(path: &Path) -> Result<Vec<Sam>, Failure> {
+    let wrong = |detail| Failure::check("sam-config", format!("{}: {detail}", path.display()));
+    parse_sam_ports(&read_file(path)?).map_err(wrong)
+}
+
 impl Serve {
     async fn run(self, json: bool) -> Result<Output, Failure> {
+        let mut sams = self.config.as_deref().map(configured).transpose()?.unwrap_or_default();
+        sams.extend(self.sam.into_iter().map(|port| Sam { port, baud: BAUD }));
         let dir = DeviceDir::open(&self.device)?;
         let now = ambient().clock.now();
         let credential = dir.sam_host_credential(&dir.provider(), now)?;
         let host = SamHost::start(SamHostOptions {
             listen: self.listen,
             port: self.port,
-            sams: self.sam.into_iter().map(|port| Sam { port, baud: BAUD }).collect(),
+            sams,
             id: dir.settings.serial.clone(),
             credential,
             servers: dir.settings.servers.clone(),

@@ -160,21 +160,17 @@ impl ReadJournal {
     pub fn entries(&self) -> Result<KeptReads<'_>, JournalError> {
         let path = self.dir.join(ENTRIES);
         let io = |source| JournalError::Io { path: path.clone(), source };
+        let none = KeptReads { journal: self, open: None, number: 0, count: 0, torn: false };
+        if !self.dir.exists() {
+            return Ok(none);
+        }
+        // Appending and erasing wait, so what is seen here is whole and under the key beside it.
+        let lock = self.lock()?;
         let file = match File::open(&path) {
             Ok(file) => file,
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                return Ok(KeptReads {
-                    journal: self,
-                    open: None,
-                    number: 0,
-                    count: 0,
-                    torn: false,
-                });
-            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(none),
             Err(error) => return Err(io(error)),
         };
-        // Appending and erasing wait, so what is seen here is whole.
-        let lock = self.lock()?;
         let (count, torn) = split(file.metadata().map_err(io)?.len());
         let open = match count {
             0 => None,
@@ -239,7 +235,8 @@ impl ReadJournal {
         let read = File::open(&path)
             .and_then(|file| file.take(AEAD_KEY_LEN as u64 + 1).read_to_end(&mut key));
         match read {
-            Ok(AEAD_KEY_LEN) => Ok(Secret::copied_from(&key)),
+            // Zeros are what erasing leaves of a key if it does not come to its end.
+            Ok(AEAD_KEY_LEN) if key.iter().any(|byte| *byte != 0) => Ok(Secret::copied_from(&key)),
             Ok(_) => Err(JournalError::Key(path)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Err(JournalError::Key(path)),
             Err(source) => Err(JournalError::Io { path, source }),

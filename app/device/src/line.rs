@@ -178,7 +178,10 @@ struct End {
 impl End {
     async fn run(mut self) {
         loop {
-            let failed = match serial::open(&self.path, self.baud) {
+            let opened = serial::open(&self.path, self.baud);
+            // What was said while nobody was there is for nobody: another host may be there now.
+            while self.to_send.try_recv().is_ok() {}
+            let failed = match opened {
                 Ok(port) => {
                     self.shared.state.send_replace(Port::Open);
                     tracing::info!(port = self.path, "the line to the host is open");
@@ -284,3 +287,6 @@ pub(crate) async fn write(port: &mut SerialStream, frame: &[u8]) -> io::Result<(
     let timeout = || io::Error::new(io::ErrorKind::TimedOut, "the other end does not read");
     tokio::time::timeout(LINE_WRITE_TIMEOUT, write).await.map_err(|_| timeout())?
 }
+
+#[cfg(test)]
+mod tests;

@@ -285,7 +285,7 @@ impl Reader {
                 Err(error) if error.may_pass() && self.clock.now() < give_up => {
                     tracing::info!(%error, attempts, "the read is tried again");
                     failed = Some(error);
-                    tokio::time::sleep(pause).await;
+                    self.attend(pause).await; // what is kept goes with the card (C11), also now
                     pause = (pause * 2).min(RETRY_MAX);
                 }
                 Err(error) => return Err(error),

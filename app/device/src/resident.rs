@@ -188,6 +188,7 @@ impl Resident {
             tokio::select! {
                 result = &mut reading => return result,
                 _ = ticks.tick() => {
+                    self.kept.expire(Instant::now());
                     if let Some(number) = number {
                         say(&progress(number, step));
                     }

@@ -154,12 +154,7 @@ impl Config {
     /// # Errors
     /// A sentence that names line and field, and quotes no value: it may be a password.
     pub fn parse(text: &str) -> Result<Self, String> {
-        toml::from_str(text).map_err(|error| {
-            let before = error.span().and_then(|span| text.get(..span.start));
-            let line = before.map(|before| before.matches('\n').count() + 1);
-            let at = line.map(|line| format!("line {line}: ")).unwrap_or_default();
-            format!("{at}{}", without_value(error.message()))
-        })
+        toml::from_str(text).map_err(|error| sentence(text, &error))
     }
 
     /// Whether a server of this suite can do what is set here.
@@ -221,6 +216,45 @@ impl Config {
             self.readers.plaintext_cache, self.gateway.datagrams
         )
     }
+}
+
+/// The file of `sam serve --config`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct SamPorts {
+    #[serde(default, rename = "sam")]
+    sams: Vec<toml::Spanned<SamAt>>,
+}
+
+/// Parses a SAM host's file: at least one `[[sam]]` with a port and, if wanted, a baud, as in
+/// `config.toml`.
+///
+/// # Errors
+/// As [`Config::parse`]; a section that names another host, for a host serves its own modules.
+pub fn parse_sam_ports(text: &str) -> Result<Vec<Sam>, String> {
+    let file: SamPorts = toml::from_str(text).map_err(|error| sentence(text, &error))?;
+    if file.sams.is_empty() {
+        return Err("there is no [[sam]] section".to_owned());
+    }
+    let port = |section: toml::Spanned<SamAt>| {
+        let at = section.span().start;
+        match section.into_inner() {
+            SamAt::Port(sam) => Ok(sam),
+            SamAt::Host(_) => Err(format!("{}a SAM host serves ports, not hosts", line(text, at))),
+        }
+    };
+    file.sams.into_iter().map(port).collect()
+}
+
+fn line(text: &str, at: usize) -> String {
+    let before = text.get(..at);
+    before.map(|text| format!("line {}: ", text.matches('\n').count() + 1)).unwrap_or_default()
+}
+
+/// Line and field of an error, and no value.
+fn sentence(text: &str, error: &toml::de::Error) -> String {
+    let at = error.span().map(|span| line(text, span.start)).unwrap_or_default();
+    format!("{at}{}", without_value(error.message()))
 }
 
 impl SamAt {
@@ -308,6 +342,26 @@ mod tests {
         ] {
             let error = Config::parse(&format!("[[sam]]\n{section}\n")).unwrap_err();
             assert!(error.starts_with("line ") && error.contains(words), "{section}: {error}");
+        }
+    }
+
+    #[test]
+    fn a_sam_hosts_file_has_ports_only() {
+        let text = "[[sam]]\nport = \"a\"\n\n[[sam]]\nport = \"b\"\nbaud = 9600\n";
+        let [a, b] = [("a", 115_200), ("b", 9600)];
+        let sam = |(port, baud): (&str, u32)| Sam { port: port.into(), baud };
+        assert_eq!(parse_sam_ports(text).unwrap(), [sam(a), sam(b)]);
+        for (text, words) in [
+            ("", "no [[sam]] section"),
+            ("# [[sam]]\n", "no [[sam]] section"),
+            ("\n\n[[sam]]\nhost = \"h:1\"\nid = \"H\"\n", "line 3: a SAM host serves ports"),
+            ("[[sam]]\nport = \"a\"\nbuad = 9600\n", "line 3: unknown field `buad`"),
+            ("[[sam]]\nport = \"a\"\n[readers]\n", "line 3: unknown field `readers`"),
+            ("[[sam]]\nport = \"a\"\nbaud = \"fast\"\n", "line 3: invalid type"),
+            ("[[sam]]\nport = \"a\n", "line 2: "),
+        ] {
+            let error = parse_sam_ports(text).unwrap_err();
+            assert!(error.contains(words), "{text:?}: {error}");
         }
     }
 

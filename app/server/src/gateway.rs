@@ -36,10 +36,16 @@ pub(crate) struct Gateway {
     datagrams: Arc<ServerConfig>,
     places: Arc<Semaphore>,
     sources: PerSource,
+    /// Turns true when the server stops: a contact ends as soon as it reads no card.
+    stop: watch::Receiver<bool>,
 }
 
 impl Gateway {
-    pub(crate) fn new(service: Arc<Service>, config: &config::Gateway) -> Result<Self, StartError> {
+    pub(crate) fn new(
+        service: Arc<Service>,
+        config: &config::Gateway,
+        stop: watch::Receiver<bool>,
+    ) -> Result<Self, StartError> {
         let authority = service.authority();
         let provider = authority.provider.clone();
         let credential = Credential {
@@ -76,7 +82,17 @@ impl Gateway {
             datagrams: Arc::new(datagrams),
             places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
             sources: PerSource::new(PER_SOURCE_MAX),
+            stop,
         })
+    }
+
+    /// Waits until the last contact has ended, which it does some time after `stop` turned true;
+    /// at most for this long.
+    pub(crate) async fn ended(&self, within: Duration) {
+        let all = u32::try_from(CONNECTIONS_MAX).expect("a few thousand");
+        if tokio::time::timeout(within, self.places.acquire_many(all)).await.is_err() {
+            tracing::warn!("contacts with readers did not end in time");
+        }
     }
 
     /// How many places are taken.

@@ -41,7 +41,7 @@ use tokio::task::JoinHandle;
 use sam_host::RemoteSam;
 
 pub use audit_file::{append_checkpoint, read_checkpoints};
-pub use config::{Config, Gateway, Readers, Sam, SamAt, SamHostAt};
+pub use config::{Config, Gateway, Readers, Sam, SamAt, SamHostAt, parse_sam_ports};
 pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
 pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT, PER_SOURCE_MAX, SESSION_MAX};
 pub use https::HTTP_CONNECTIONS_MAX;
@@ -286,7 +286,11 @@ impl Server {
         let metrics = http::metrics::install();
         let router = http::router(service.clone(), metrics.clone());
         let http_handle = axum_server::Handle::new();
-        let devices = Arc::new(gateway::Gateway::new(service.clone(), &data.config.gateway)?);
+        let devices = Arc::new(gateway::Gateway::new(
+            service.clone(),
+            &data.config.gateway,
+            stopped.clone(),
+        )?);
         let unheard = |source| StartError::Listen { address: gateway, source };
         let gateway_listener =
             tokio::net::TcpListener::from_std(gateway_listener).map_err(unheard)?;
@@ -365,12 +369,13 @@ impl Server {
     }
 
     /// Leases no SAM module any more and lets reads that have one finish, within a few seconds;
-    /// then stops accepting, lets requests under way finish within a few seconds, and chains the
-    /// audit once more.
+    /// then stops accepting, lets results still on their way leave and requests under way finish,
+    /// within a few seconds, and chains the audit once more.
     pub async fn stop(mut self) {
         self.service.sams().close(GRACE).await;
         let _all_ended = self.stop.send(true);
         self.http_handle.graceful_shutdown(Some(GRACE));
+        self.devices.ended(GRACE).await;
         for task in std::mem::take(&mut self.tasks) {
             if let Err(error) = task.await {
                 tracing::error!(%error, "a server task failed");

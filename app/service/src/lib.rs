@@ -39,9 +39,10 @@ pub use readers::{Enrolled, KnownReader};
 pub use risk::*;
 pub use sam::{
     FLAP_WINDOW, FLAPS_MAX, HEALTH_EVERY, LEASE_MAX, LEASE_WAIT, LEASE_WAIT_SECONDS,
-    PER_READER_MAX, PING_EVERY, PROBATION, Promise, QUARANTINE_FIRST, QUARANTINE_MAX, QUEUE_MAX,
-    READY_WAIT, SamConnector, SamFailure, SamHealth, SamHostConnector, SamHostRefused, SamLease,
-    SamListed, SamModule, SamPool, SamPort, SamState, SamTally, SamUnavailable,
+    PER_READER_HELD_MAX, PER_READER_MAX, PING_EVERY, PROBATION, Promise, QUARANTINE_FIRST,
+    QUARANTINE_MAX, QUEUE_MAX, READY_WAIT, SAM_HOST_SESSION_MAX, SamConnector, SamFailure,
+    SamHealth, SamHostConnector, SamHostRefused, SamLease, SamListed, SamModule, SamPool, SamPort,
+    SamState, SamTally, SamUnavailable,
 };
 pub use sam_hosts::vouch_for_sam_host;
 

@@ -410,8 +410,9 @@ impl Service {
                 }
             })
             .await;
+        let is_reader = |record: &DeviceRecord| record.device.kind == DeviceKind::Reader;
         let record = match found {
-            Ok(found) => found.ok_or(LookupRefusal::Unknown)?,
+            Ok(found) => found.filter(is_reader).ok_or(LookupRefusal::Unknown)?,
             Err(error) => {
                 tracing::warn!(%error, "the directory cannot be asked");
                 return Err(LookupRefusal::Unavailable);

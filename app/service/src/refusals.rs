@@ -1,7 +1,8 @@
 //! Refusals in the audit: always wanted, never faster than a bound, so that whoever is refused
 //! cannot fill the disk.
 
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use countersign_channel::Error;
@@ -10,13 +11,17 @@ use countersign_store::{AuditEntry, AuditOutcome, IdKind, RiskEvent, RiskKind};
 
 use crate::{Actor, Service, ServiceError, done, risk};
 
-/// Refusals that one kind of party may have written at once, per process.
+/// Refusals that one party may have written at once, per process.
 const BURST: u32 = 20;
 /// After that, one more each time this passes. What is above is counted.
 const REFILL: Duration = Duration::from_secs(1);
+/// Readers with a bound of their own at a time; more share one.
+const READERS_MAX: usize = 4096;
+/// In place of the id of a reader that has no bound of its own.
+const SHARED: &str = "";
 
-/// Who is refused: each kind has a bound of its own, so that noise from one does not take the
-/// incident ids of another.
+/// Who is refused: each kind, and each reader, has a bound of its own, so that noise from one
+/// takes neither the incident ids of another nor what the rules count of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Party {
     /// Whoever reaches the gateway and has proven nothing.
@@ -31,7 +36,8 @@ pub(crate) enum Party {
 #[derive(Default)]
 pub(crate) struct Refusals {
     strangers: Mutex<Bucket>,
-    readers: Mutex<Bucket>,
+    /// By the reader's id, or [`SHARED`].
+    readers: Mutex<HashMap<String, Bucket>>,
     operators: Mutex<Bucket>,
 }
 
@@ -50,8 +56,13 @@ impl Default for Bucket {
 }
 
 impl Bucket {
-    /// Whether a row may be written now; if so, how many were left out since the last one.
-    fn admit(&mut self, now: UnixTime) -> Option<u64> {
+    /// Whether it is as if it had never been used, but for what it has counted.
+    fn is_full(&mut self, now: UnixTime) -> bool {
+        self.refill(now);
+        self.left == BURST
+    }
+
+    fn refill(&mut self, now: UnixTime) {
         let periods = now.since(self.filled).as_millis() / REFILL.as_millis();
         let missing = BURST - self.left;
         match u32::try_from(periods) {
@@ -64,6 +75,11 @@ impl Bucket {
         if now < self.filled {
             self.filled = now; // the clock was set back
         }
+    }
+
+    /// Whether a row may be written now; if so, how many were left out since the last one.
+    fn admit(&mut self, now: UnixTime) -> Option<u64> {
+        self.refill(now);
         if self.left == 0 {
             self.suppressed += 1;
             return None;
@@ -74,22 +90,50 @@ impl Bucket {
 }
 
 impl Refusals {
-    fn bucket(&self, party: Party) -> MutexGuard<'_, Bucket> {
-        let bucket = match party {
+    /// Does something with the party's bucket; a reader's is by its id.
+    fn with<T>(
+        &self,
+        party: Party,
+        reader: &str,
+        now: UnixTime,
+        work: impl FnOnce(&mut Bucket) -> T,
+    ) -> T {
+        let one = match party {
             Party::Stranger => &self.strangers,
-            Party::Reader => &self.readers,
             Party::Operator => &self.operators,
+            Party::Reader => {
+                let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
+                let new = !readers.contains_key(reader);
+                if new && readers.len() >= READERS_MAX {
+                    make_room(&mut readers, now);
+                }
+                let name = if new && readers.len() >= READERS_MAX { SHARED } else { reader };
+                return work(readers.entry(name.to_owned()).or_default());
+            }
         };
-        bucket.lock().unwrap_or_else(PoisonError::into_inner)
+        work(&mut one.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    fn admit(&self, party: Party, now: UnixTime) -> Option<u64> {
-        self.bucket(party).admit(now)
+    fn admit(&self, party: Party, reader: &str, now: UnixTime) -> Option<u64> {
+        self.with(party, reader, now, |bucket| bucket.admit(now))
     }
 
     /// A row that was admitted could not be written: it and what it counted are counted again.
-    fn take_back(&self, party: Party, suppressed: u64) {
-        self.bucket(party).suppressed += suppressed + 1;
+    fn take_back(&self, party: Party, reader: &str, now: UnixTime, suppressed: u64) {
+        self.with(party, reader, now, |bucket| bucket.suppressed += suppressed + 1);
+    }
+}
+
+/// Drops the buckets of those who were quiet for long; what they counted is not lost.
+fn make_room(readers: &mut HashMap<String, Bucket>, now: UnixTime) {
+    let mut suppressed = 0;
+    readers.retain(|_, bucket| {
+        let quiet = bucket.is_full(now);
+        suppressed += if quiet { bucket.suppressed } else { 0 };
+        !quiet
+    });
+    if suppressed > 0 {
+        readers.entry(SHARED.to_owned()).or_default().suppressed += suppressed;
     }
 }
 
@@ -145,7 +189,8 @@ impl Service {
     /// Writes a row about a refusal if the bound allows it. The incident id, or an empty text.
     pub(crate) async fn audit_refusal(&self, refusal: Refusal<'_>) -> String {
         let now = self.now();
-        let Some(suppressed) = self.refusals.admit(refusal.party, now) else {
+        let whose = refusal.reader.unwrap_or_default();
+        let Some(suppressed) = self.refusals.admit(refusal.party, whose, now) else {
             return String::new();
         };
         let incident = self.new_id(IdKind::Incident);
@@ -176,7 +221,7 @@ impl Service {
                 incident
             }
             Err(error) => {
-                self.refusals.take_back(refusal.party, suppressed);
+                self.refusals.take_back(refusal.party, whose, now, suppressed);
                 tracing::warn!(%error, "a refusal could not be audited");
                 String::new()
             }
@@ -192,25 +237,25 @@ mod tests {
 
     fn exhausted(refusals: &Refusals, party: Party) {
         for _ in 0..BURST {
-            assert_eq!(refusals.admit(party, NOW), Some(0));
+            assert_eq!(refusals.admit(party, "rdr_1", NOW), Some(0));
         }
-        assert_eq!(refusals.admit(party, NOW), None);
+        assert_eq!(refusals.admit(party, "rdr_1", NOW), None);
     }
 
     #[test]
     fn after_a_burst_one_row_a_second_and_the_rest_is_counted() {
         let refusals = Refusals::default();
         exhausted(&refusals, Party::Stranger);
-        assert_eq!(refusals.admit(Party::Stranger, NOW), None);
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", NOW), None);
         let mut at = NOW.plus(REFILL);
-        assert_eq!(refusals.admit(Party::Stranger, at), Some(2));
-        assert_eq!(refusals.admit(Party::Stranger, at), None, "no new burst each second");
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", at), Some(2));
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", at), None, "no new burst each second");
         at = at.plus(REFILL * 5 / 2);
-        assert_eq!(refusals.admit(Party::Stranger, at), Some(1));
-        assert_eq!(refusals.admit(Party::Stranger, at), Some(0));
-        assert_eq!(refusals.admit(Party::Stranger, at), None);
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", at), Some(1));
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", at), Some(0));
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", at), None);
         at = at.plus(REFILL / 2);
-        assert_eq!(refusals.admit(Party::Stranger, at), Some(1), "halves are not lost");
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", at), Some(1), "halves are not lost");
     }
 
     #[test]
@@ -218,9 +263,9 @@ mod tests {
         let refusals = Refusals::default();
         exhausted(&refusals, Party::Stranger);
         let at = NOW.plus(REFILL);
-        assert_eq!(refusals.admit(Party::Stranger, at), Some(1));
-        refusals.take_back(Party::Stranger, 1);
-        assert_eq!(refusals.admit(Party::Stranger, at.plus(REFILL)), Some(2));
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", at), Some(1));
+        refusals.take_back(Party::Stranger, "", at, 1);
+        assert_eq!(refusals.admit(Party::Stranger, "rdr_1", at.plus(REFILL)), Some(2));
     }
 
     #[test]
@@ -232,11 +277,31 @@ mod tests {
     }
 
     #[test]
+    fn noise_from_one_reader_takes_nothing_from_another_and_memory_is_bounded() {
+        let refusals = Refusals::default();
+        exhausted(&refusals, Party::Reader);
+        assert_eq!(refusals.admit(Party::Reader, "rdr_2", NOW), Some(0));
+        let held = || refusals.readers.lock().unwrap().len();
+        for number in 3..2 * READERS_MAX {
+            let _bounded = refusals.admit(Party::Reader, &format!("rdr_{number}"), NOW);
+        }
+        assert_eq!(held(), READERS_MAX + 1, "and the shared one");
+        assert_eq!(refusals.admit(Party::Reader, "rdr_9", NOW), Some(0), "it has its own");
+        assert_eq!(refusals.admit(Party::Reader, "rdr_new", NOW), None, "it has none");
+        // Those that were quiet for long make room; what was left out is told.
+        let at = NOW.plus(REFILL * BURST);
+        assert_eq!(refusals.admit(Party::Reader, "rdr_new", at), Some(0));
+        assert_eq!(held(), 2, "the new one and the shared one");
+        let left_out = refusals.readers.lock().unwrap()[SHARED].suppressed;
+        assert!(left_out > u64::from(BURST), "{left_out}");
+    }
+
+    #[test]
     fn a_clock_that_was_set_back_does_not_stop_the_refill() {
         let refusals = Refusals::default();
         exhausted(&refusals, Party::Reader);
         let back = UnixTime::from_secs(10);
-        assert_eq!(refusals.admit(Party::Reader, back), None);
-        assert_eq!(refusals.admit(Party::Reader, back.plus(REFILL)), Some(2));
+        assert_eq!(refusals.admit(Party::Reader, "rdr_1", back), None);
+        assert_eq!(refusals.admit(Party::Reader, "rdr_1", back.plus(REFILL)), Some(2));
     }
 }

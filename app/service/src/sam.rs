@@ -7,6 +7,7 @@
 //! operator drains finishes what is under way and begins nothing new.
 
 mod drain;
+mod gate;
 mod health;
 mod module;
 mod queue;
@@ -24,19 +25,21 @@ use countersign_idcard::server::READER_TOTAL_TIMEOUT;
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 use crate::Ambient;
+use gate::Gate;
 use module::Module;
 use remote::Remote;
 use shared::{Place, Shared, Slot, Turn};
 
 pub use drain::SamListed;
+pub use gate::PER_READER_HELD_MAX;
 pub use health::{SamFailure, SamHealth, SamModule, SamState};
 pub use module::HEALTH_EVERY;
 pub use record::{FLAP_WINDOW, FLAPS_MAX, PROBATION, QUARANTINE_FIRST, QUARANTINE_MAX, SamTally};
-pub use remote::{PING_EVERY, Promise, SamHostConnector, SamHostRefused};
+pub use remote::{PING_EVERY, Promise, SAM_HOST_SESSION_MAX, SamHostConnector, SamHostRefused};
 
 /// How long a read waits for a free module.
 pub const LEASE_WAIT: Duration = Duration::from_secs(10);
@@ -100,6 +103,7 @@ struct Request {
 /// The modules of this server: at its own ports, and at SAM hosts.
 pub struct SamPool {
     shared: Arc<Shared>,
+    gate: Gate,
     modules: Vec<mpsc::Sender<Request>>,
 }
 
@@ -140,7 +144,7 @@ impl SamPool {
             tokio::spawn(remote.run(shared.clone()));
             modules.push(sender);
         }
-        Self { shared, modules }
+        Self { shared, gate: Gate::default(), modules }
     }
 
     /// How each module, or connection to a SAM host, is.
@@ -158,7 +162,7 @@ impl SamPool {
     /// How many reads wait for a module.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.shared.waiting()
+        self.gate.waiting() + self.shared.waiting()
     }
 
     /// Takes exactly these modules, by their ids, out of service: what is under way finishes, and
@@ -173,7 +177,7 @@ impl SamPool {
     }
 
     /// Leases the longest idle module, waiting up to [`LEASE_WAIT`]. Readers take turns; the reads
-    /// of one reader are served in the order in which they came.
+    /// of one reader are served in the order in which they came, [`PER_READER_HELD_MAX`] at once.
     ///
     /// # Errors
     /// [`SamUnavailable`].
@@ -197,12 +201,17 @@ impl SamPool {
     }
 
     async fn find(&self, reader: &str, until: Instant) -> Result<SamLease, SamUnavailable> {
+        let mut passed = Some(self.gate.pass(reader, until).await?);
         let mut turn = Turn::New;
         loop {
             let place = self.place(reader, turn, until).await?;
             let (remote, sam_id) = self.shared.given(place.index);
             let requests = self.modules[place.index].clone();
-            let place = Arc::new(place);
+            let passed = match passed.take() {
+                Some(passed) => passed,
+                None => self.gate.pass(reader, until).await?,
+            };
+            let place = Arc::new(Held { place, _passed: passed });
             let lease = SamLease { requests, remote, place, sam_id, in_use: false };
             match lease.confirmed().await {
                 Ok(lease) => return Ok(lease),
@@ -245,12 +254,18 @@ impl SamPool {
     }
 }
 
+/// A module, and the reader's right to hold one. The module goes first.
+struct Held {
+    place: Place,
+    _passed: OwnedSemaphorePermit,
+}
+
 /// One module, for one read.
 pub struct SamLease {
     requests: mpsc::Sender<Request>,
     remote: bool,
     /// Shared with the task that makes the module forget its card; the last one gives it on.
-    place: Arc<Place>,
+    place: Arc<Held>,
     sam_id: Option<String>,
     /// The module holds a card that it must forget if the lease is dropped; a module at a SAM host
     /// must be given back there in any case.
@@ -297,7 +312,7 @@ impl SamLease {
 
     /// Asks the module's task; nothing if it is gone.
     async fn ask<T>(&self, work: impl FnOnce(oneshot::Sender<T>) -> Work) -> Option<T> {
-        ask(&self.requests, self.place.generation, work).await
+        ask(&self.requests, self.place.place.generation, work).await
     }
 }
 
@@ -311,7 +326,7 @@ impl Drop for SamLease {
         if let Ok(runtime) = Handle::try_current() {
             runtime.spawn(async move {
                 let work = |reply| Work::Release { reply };
-                let _released = ask(&requests, place.generation, work).await;
+                let _released = ask(&requests, place.place.generation, work).await;
                 drop(place);
             });
         }

@@ -1,10 +1,10 @@
 //! A long run of reads with trouble on every side: nothing may be lost, mixed up, or grow.
 //!
-//! The server is a process of its own, as in production. In the first part of the time it is killed
-//! and started again every so often; in the rest it lives, so that its memory can be watched. All
-//! the time modules are unplugged and garble, cards are taken away in mid-read, and every other
-//! reader speaks over a link that drops, damages, doubles and swaps datagrams. Everything is drawn
-//! from one seed.
+//! The server is a process of its own, as in production, and so is a SAM host. In the first part of
+//! the time the server is killed and started again every so often; in the rest it lives, so that
+//! its memory can be watched. All the time modules are unplugged and garble, the SAM host is
+//! killed, cards are taken away in mid-read, and every other reader speaks over a link that drops,
+//! damages, doubles and swaps datagrams. Everything is drawn from one seed.
 
 mod cards;
 mod program;
@@ -136,7 +136,7 @@ fn findings(tally: &Tally, stored: &Stored, growth: Option<&Growth>) -> Vec<Stri
 struct Stored {
     done: u64,
     failed: u64,
-    /// Only where the server was killed and the reader never came back.
+    /// Their reader gave up, and the server was killed, or the word got lost on a bad link.
     started: u64,
 }
 

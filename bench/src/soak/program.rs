@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -48,6 +48,32 @@ impl Plug {
     }
 }
 
+/// Runs the program to its end and gives what it printed.
+fn run(program: &Path, dir: &Path, words: &[&str]) -> Fallible<String> {
+    let output = Command::new(program).args(words).current_dir(dir).output()?;
+    if !output.status.success() {
+        return Err(String::from_utf8_lossy(&output.stderr).into_owned().into());
+    }
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+/// Starts a program that says as JSON where it listens.
+fn start(mut command: Command, log: &Path) -> Fallible<(Child, Value)> {
+    let mut child = command.stdout(Stdio::piped()).stderr(fs::File::create(log)?).spawn()?;
+    let stdout = child.stdout.take().ok_or("no stdout")?;
+    let mut line = String::new();
+    BufReader::new(stdout).read_line(&mut line)?;
+    Ok((child, serde_json::from_str(&line)?))
+}
+
+/// `kill -9`, if it runs.
+fn end(child: &Mutex<Option<Child>>) {
+    if let Some(mut child) = lock(child).take() {
+        let _gone = child.kill();
+        let _reaped = child.wait();
+    }
+}
+
 pub(super) struct Machine {
     dir: tempfile::TempDir,
     program: PathBuf,
@@ -58,6 +84,9 @@ pub(super) struct Machine {
     proxy: Option<UdpProxy>,
     plugs: Mutex<Vec<Plug>>,
     server: Mutex<Option<Child>>,
+    sam_host: Mutex<Option<Child>>,
+    /// The SAM host's port, once it has one.
+    sam_host_port: u16,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -85,6 +114,7 @@ impl Machine {
         fs::write(&config, on)?;
         fs::write(dir.path().join("data/risk.toml"), NO_RULES)?;
         let ca = run(&["ca", "export", "--data", "data", "tls-root"])?;
+        fs::write(dir.path().join("ca.pem"), &ca)?;
         let token = fs::read_to_string(dir.path().join("admin.token"))?;
         let plug = |number| {
             let link = dir.path().join(format!("sam{number}"));
@@ -92,7 +122,8 @@ impl Machine {
             plug.insert(number)?;
             Fallible::Ok(plug)
         };
-        let plugs = (0..MODULES).map(plug).collect::<Fallible<Vec<_>>>()?;
+        // The last one is the SAM host's.
+        let plugs = (0..=MODULES).map(plug).collect::<Fallible<Vec<_>>>()?;
         let machine = Self {
             dir,
             program: plan.program.clone(),
@@ -102,6 +133,8 @@ impl Machine {
             proxy: None,
             plugs: Mutex::new(plugs),
             server: Mutex::new(None),
+            sam_host: Mutex::new(None),
+            sam_host_port: 0,
         };
         machine.start(plan.seed)
     }
@@ -114,9 +147,45 @@ impl Machine {
             Fallible::Ok(text.ok_or("the server does not say where it listens")?.parse()?)
         };
         self.ports = [port("api")?, port("gateway")?];
+        self.add_sam_host()?;
         let gateway = SocketAddr::from((Ipv4Addr::LOCALHOST, self.ports[1]));
         self.proxy = Some(UdpProxy::start(gateway, Rates::all(LINK_TROUBLE_PERCENT), seed)?);
         Ok(self)
+    }
+
+    /// Enrols a SAM host, starts it, and tells the server of it.
+    fn add_sam_host(&mut self) -> Fallible<()> {
+        let url = format!("https://127.0.0.1:{}", self.ports[0]);
+        let words = ["sam", "enroll", "--device", "samhost", "--serial", "SAMHOST-1"];
+        let client = ["--server", &url, "--ca", "ca.pem", "--token-file", "admin.token"];
+        run(&self.program, self.dir.path(), &[&words[..], &client].concat())?;
+        let said = self.start_sam_host()?;
+        let address = said["samHost"].as_str().ok_or("the SAM host does not say where it is")?;
+        let port = address.rsplit(':').next().ok_or("an address has a port")?;
+        self.sam_host_port = port.parse()?;
+        let config = self.dir.path().join("data/config.toml");
+        let mut text = fs::read_to_string(&config)?;
+        text +=
+            &format!("\n[[sam]]\nhost = \"127.0.0.1:{port}\"\nid = \"SAMHOST-1\"\nmodules = 1\n");
+        fs::write(&config, text)?;
+        self.kill_and_restart()
+    }
+
+    fn start_sam_host(&self) -> Fallible<Value> {
+        let (port, sam) = (self.sam_host_port.to_string(), format!("sam{MODULES}"));
+        let words = ["--json", "sam", "serve", "--device", "samhost", "--port", &port];
+        let mut command = Command::new(&self.program);
+        command.args(words).args(["--sam", &sam]).current_dir(self.dir.path());
+        let (child, said) = start(command, &self.dir.path().join("samhost.log"))?;
+        *lock(&self.sam_host) = Some(child);
+        Ok(said)
+    }
+
+    /// `kill -9` of the SAM host, and up again on the same port.
+    pub(super) fn kill_and_restart_sam_host(&self) -> Fallible<()> {
+        end(&self.sam_host);
+        self.start_sam_host()?;
+        Ok(())
     }
 
     fn start_server(&self) -> Fallible<Value> {
@@ -127,21 +196,14 @@ impl Machine {
         for number in 0..MODULES {
             command.args(["--sam", &format!("sam{number}")]);
         }
-        let log = fs::File::create(self.dir.path().join("serve.log"))?;
-        let mut child = command.stdout(Stdio::piped()).stderr(log).spawn()?;
-        let stdout = child.stdout.take().ok_or("no stdout")?;
+        let (child, said) = start(command, &self.dir.path().join("serve.log"))?;
         *lock(&self.server) = Some(child);
-        let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
-        Ok(serde_json::from_str(&line)?)
+        Ok(said)
     }
 
     /// `kill -9`, and up again on the same ports.
     pub(super) fn kill_and_restart(&self) -> Fallible<()> {
-        if let Some(mut child) = lock(&self.server).take() {
-            child.kill()?;
-            child.wait()?;
-        }
+        end(&self.server);
         self.start_server()?;
         Ok(())
     }
@@ -155,9 +217,9 @@ impl Machine {
         Some(kib * 1024)
     }
 
-    /// How many modules there are.
+    /// How many modules there are, the SAM host's among them.
     pub(super) const fn modules() -> usize {
-        MODULES
+        MODULES + 1
     }
 
     /// Lets `work` do something to a module.
@@ -206,10 +268,8 @@ impl Machine {
     }
 
     pub(super) fn stop(&self) {
-        if let Some(mut child) = lock(&self.server).take() {
-            let _gone = child.kill();
-            let _reaped = child.wait();
-        }
+        end(&self.server);
+        end(&self.sam_host);
     }
 }
 

@@ -14,8 +14,8 @@ use tokio::time::{Instant, sleep};
 use super::program::Machine;
 use crate::Fallible;
 
-/// Between two troubles, at most.
-const PAUSE_MAX_MS: u32 = 1500;
+/// Between two troubles, at most. Faster, and every module would be put aside for flapping.
+const PAUSE_MAX_MS: u32 = 5000;
 /// How long a module stays unplugged.
 const AWAY: Duration = Duration::from_millis(700);
 
@@ -48,7 +48,7 @@ pub(super) async fn make(
         // One module at a time: the others go on, and so must every read.
         let module = draw.next_u32() as usize % Machine::modules();
         let faults = machine.faults(module);
-        match draw.next_u32() % 8 {
+        match draw.next_u32() % 9 {
             0 => {
                 machine.unplug(module);
                 sleep(AWAY).await;
@@ -80,6 +80,12 @@ pub(super) async fn make(
             6 => {
                 faults.inject(Fault::VendorTimeout);
                 troubles.count("vendorTimeouts");
+            }
+            7 if draw.next_u32().is_multiple_of(3) => {
+                let machine = machine.clone();
+                let killed = move || machine.kill_and_restart_sam_host();
+                tokio::task::spawn_blocking(killed).await??;
+                troubles.count("samHostKilled");
             }
             _ if Instant::now() < kills_until && draw.next_u32().is_multiple_of(3) => {
                 let machine = machine.clone();

@@ -65,6 +65,12 @@ pub(crate) trait Party {
         None
     }
 
+    /// Whether the peer is told of this error although the machine goes on, as
+    /// [`Self::unchanged`] has it.
+    fn tells(_: &Error) -> bool {
+        false
+    }
+
     /// Takes an awaited message.
     fn handle(
         &self,
@@ -263,9 +269,12 @@ impl<P: Party> Endpoint<P> {
                 State::Handshake(state) => P::unchanged(state),
                 _ => None,
             };
-            let state = core::mem::replace(&mut self.state, State::Dead);
+            let (mode, state) = (frame.mode, core::mem::replace(&mut self.state, State::Dead));
             match (self.take(state, now, rng, frame), unchanged) {
-                (Err(_), Some(unchanged)) => {
+                (Err(error), Some(unchanged)) => {
+                    if P::tells(&error) {
+                        self.link.tell(mode, &error);
+                    }
                     self.state = State::Handshake(unchanged);
                     self.discarded += 1;
                     Ok(())

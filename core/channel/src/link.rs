@@ -90,6 +90,14 @@ impl Link {
         self.outbox.is_empty()
     }
 
+    /// Queues the alert for an error that ends nothing, in the mode of the message it is about.
+    pub(crate) fn tell(&mut self, mode: Mode, error: &Error) {
+        if let Some(code) = error.alert() {
+            let body = alert::encode(code, "");
+            self.outbox.push_back(wire::frame(mode, Kind::Alert, &[&body]));
+        }
+    }
+
     /// Replaces whatever was queued by the alert, if the error is for the peer's ears: after a
     /// fatal error nothing else may leave.
     pub(crate) fn send_alert(&mut self, error: &Error, incident: &str) {

@@ -119,7 +119,7 @@ impl Pace {
     /// It was said again.
     pub(crate) fn again(&mut self, now: UnixTime) {
         self.pause = (self.pause * 2).min(REPEAT_MAX.max(self.patience()));
-        self.repeats += 1;
+        self.repeats = self.repeats.saturating_add(1);
         if self.repeats < REPEATS_MAX {
             self.wait(now, self.pause);
         } else {

@@ -195,6 +195,19 @@ impl ReaderFlow {
         self.source
     }
 
+    /// The card that is being read.
+    #[must_use]
+    pub const fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// True while card and SAM are authenticating each other: looking for the card would make it
+    /// begin anew.
+    #[must_use]
+    pub const fn holds_card(&self) -> bool {
+        matches!(self.state, State::Authenticating | State::ExpectProof | State::ReadingCard)
+    }
+
     /// True if the flow is over.
     #[must_use]
     pub const fn is_over(&self) -> bool {

@@ -5,7 +5,7 @@ use std::time::Duration;
 use countersign_crypto::{CryptoRng, UnixTime};
 use thiserror::Error;
 use tokio::time::timeout;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::{Clock, Transport};
 
@@ -169,10 +169,13 @@ impl<M: Machine, T: Transport> Connection<M, T> {
                     self.machine.handle_end().map_err(NetError::Machine)?;
                     return Ok(Next::Ended);
                 }
-                Ok(Ok(Some(read))) => self
-                    .machine
-                    .handle(self.clock.now(), &mut *self.rng, &self.chunk[..read])
-                    .map_err(NetError::Machine)?,
+                Ok(Ok(Some(read))) => {
+                    let arrived = &mut self.chunk[..read];
+                    let handled = self.machine.handle(self.clock.now(), &mut *self.rng, arrived);
+                    // A SAM's port brings plaintext, and may then be silent for days.
+                    arrived.zeroize();
+                    handled.map_err(NetError::Machine)?;
+                }
                 Ok(Err(error)) => return Err(error.into()),
             }
         }

@@ -31,11 +31,22 @@ struct Shared {
     front: UdpSocket,
     started: Instant,
     stop: AtomicBool,
-    clients: Mutex<HashMap<SocketAddr, Client>>,
+    clients: Mutex<Clients>,
     changed: Condvar,
 }
 
+#[derive(Default)]
+struct Clients {
+    now: HashMap<SocketAddr, Client>,
+    /// How many there ever were.
+    ever: u64,
+    /// What was done to those that made room.
+    gone: [Tally; 2],
+}
+
 struct Client {
+    /// When it sent something last.
+    heard: Duration,
     link: LossyLink,
     back: Arc<UdpSocket>,
     thread: Option<JoinHandle<()>>,
@@ -77,16 +88,9 @@ impl UdpProxy {
     /// What was done to datagrams of this way, all clients together.
     #[must_use]
     pub fn tally(&self, direction: Direction) -> Tally {
-        let mut all = Tally::default();
-        for client in self.shared.lock().values() {
-            let one = client.link.tally(direction);
-            all.sent += one.sent;
-            all.dropped += one.dropped;
-            all.damaged += one.damaged;
-            all.duplicated += one.duplicated;
-            all.reordered += one.reordered;
-        }
-        all
+        let clients = self.shared.lock();
+        let all = clients.now.values().map(|client| client.link.tally(direction));
+        all.fold(clients.gone[direction as usize], Tally::plus)
     }
 }
 
@@ -97,7 +101,7 @@ impl Drop for UdpProxy {
         for thread in self.threads.drain(..) {
             let _panicked = thread.join();
         }
-        let clients = std::mem::take(&mut *self.shared.lock());
+        let clients = std::mem::take(&mut self.shared.lock().now);
         for thread in clients.into_values().filter_map(|client| client.thread) {
             let _panicked = thread.join();
         }
@@ -109,8 +113,24 @@ fn now() -> Instant {
     Instant::now()
 }
 
+impl Clients {
+    /// Lets the one go that was silent longest, if there are too many. Its thread notices.
+    fn make_room(&mut self) {
+        if self.now.len() < CLIENTS_MAX {
+            return;
+        }
+        let silent = self.now.iter().min_by_key(|(_, client)| client.heard);
+        let Some(address) = silent.map(|(address, _)| *address) else { return };
+        let Some(client) = self.now.remove(&address) else { return };
+        for direction in [Direction::Forth, Direction::Back] {
+            let gone = &mut self.gone[direction as usize];
+            *gone = gone.plus(client.link.tally(direction));
+        }
+    }
+}
+
 impl Shared {
-    fn lock(&self) -> MutexGuard<'_, HashMap<SocketAddr, Client>> {
+    fn lock(&self) -> MutexGuard<'_, Clients> {
         self.clients.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -129,15 +149,16 @@ impl Shared {
             // A time-out, or a client that is gone: neither ends the proxy.
             let Ok((len, from)) = self.front.recv_from(&mut bytes) else { continue };
             let mut clients = self.lock();
-            if !clients.contains_key(&from) {
-                let number = clients.len();
-                let Ok(client) = self.clone().client(from, number as u64) else { continue };
-                if number < CLIENTS_MAX {
-                    clients.insert(from, client);
-                }
+            let time = self.time();
+            if !clients.now.contains_key(&from) {
+                let Ok(client) = self.clone().client(from, clients.ever) else { continue };
+                clients.ever += 1;
+                clients.make_room();
+                clients.now.insert(from, client);
             }
-            if let Some(client) = clients.get_mut(&from) {
-                client.link.push(self.time(), Direction::Forth, &bytes[..len]);
+            if let Some(client) = clients.now.get_mut(&from) {
+                client.heard = time;
+                client.link.push(time, Direction::Forth, &bytes[..len]);
                 self.changed.notify_all();
             }
         }
@@ -150,15 +171,19 @@ impl Shared {
         let link = LossyLink::new(self.rates, self.seed.wrapping_add(number));
         let (shared, socket) = (self, back.clone());
         let thread = std::thread::spawn(move || shared.take_back(&socket, from));
-        Ok(Client { link, back, thread: Some(thread) })
+        Ok(Client { heard: Duration::ZERO, link, back, thread: Some(thread) })
     }
 
     /// Takes what the target sends to one client.
-    fn take_back(&self, back: &UdpSocket, client: SocketAddr) {
+    fn take_back(&self, back: &Arc<UdpSocket>, client: SocketAddr) {
         let mut bytes = vec![0; DATAGRAM_MAX];
         while !self.is_over() {
-            let Ok(len) = back.recv(&mut bytes) else { continue };
-            if let Some(client) = self.lock().get_mut(&client) {
+            let received = back.recv(&mut bytes);
+            // Another one may be at this address now, with a socket of its own.
+            let mut clients = self.lock();
+            let ours = |client: &&mut Client| Arc::ptr_eq(&client.back, back);
+            let Some(client) = clients.now.get_mut(&client).filter(ours) else { return };
+            if let Ok(len) = received {
                 client.link.push(self.time(), Direction::Back, &bytes[..len]);
                 self.changed.notify_all();
             }
@@ -170,7 +195,7 @@ impl Shared {
         let mut clients = self.lock();
         while !self.is_over() {
             let time = self.time();
-            for (address, client) in clients.iter_mut() {
+            for (address, client) in &mut clients.now {
                 while let Some((direction, bytes)) = client.link.pop_due(time) {
                     // As any network: what cannot be delivered is lost.
                     let _lost = match direction {
@@ -179,7 +204,7 @@ impl Shared {
                     };
                 }
             }
-            let due = clients.values().filter_map(|client| client.link.next_due()).min();
+            let due = clients.now.values().filter_map(|client| client.link.next_due()).min();
             let wait = due.map_or(LOOK_EVERY, |due| due.saturating_sub(time).min(LOOK_EVERY));
             let waited = self.changed.wait_timeout(clients, wait);
             clients = waited.unwrap_or_else(PoisonError::into_inner).0;
@@ -204,16 +229,35 @@ mod tests {
         }
         let mut bytes = [0; 8];
         let mut arrived = 0;
-        let mut from = None;
-        while let Ok((1, sender)) = target.recv_from(&mut bytes) {
-            (arrived, from) = (arrived + 1, Some(sender));
+        while let Ok((1, _)) = target.recv_from(&mut bytes) {
+            arrived += 1;
         }
         let tally = proxy.tally(Direction::Forth);
         assert_eq!(tally.sent, 200);
         assert_eq!(tally.sent - tally.dropped, arrived);
         assert!((20..=110).contains(&tally.dropped), "{tally:?}");
+        for _ in 0..2 * CLIENTS_MAX {
+            let other = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+            other.send_to(b"x", proxy.address()).unwrap();
+        }
+        let (all, mut looks) = (200 + 2 * CLIENTS_MAX as u64, 0);
+        while proxy.tally(Direction::Forth).sent < all && looks < 200 {
+            std::thread::sleep(LOOK_EVERY);
+            looks += 1;
+        }
+        assert_eq!(proxy.tally(Direction::Forth).sent, all, "those that made room count");
+        // The first one has made room, and comes again.
+        for _ in 0..20 {
+            client.send_to(b"again", proxy.address()).unwrap();
+        }
+        let from = loop {
+            let (len, sender) = target.recv_from(&mut bytes).unwrap();
+            if len == 5 {
+                break sender;
+            }
+        };
         for _ in 0..50 {
-            target.send_to(b"back", from.unwrap()).unwrap();
+            target.send_to(b"back", from).unwrap();
         }
         assert_eq!(client.recv(&mut bytes).unwrap(), 4);
     }

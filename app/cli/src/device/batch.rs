@@ -18,7 +18,7 @@ use super::cards::Cards;
 use super::millis;
 use crate::failure::Failure;
 use crate::local::write_private;
-use crate::output::{Output, error_json, print};
+use crate::output::{Output, error_json, print, print_error};
 
 /// Most reads one command does; of those without an end, most that are told one by one.
 pub(super) const READS_MAX: u32 = 10_000;
@@ -182,7 +182,7 @@ impl Batch {
 
     fn told(&mut self, failure: &Failure) {
         let text = format!("read {}: {} [{}]", self.begun, failure.detail, failure.check);
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| print_error(&text));
         let failure = json!({ "number": self.begun, "error": error_json(failure) });
         listed(&mut self.failures, failure);
     }

@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 
 use crate::failure::Failure;
 
-/// Characters at the beginning of a field by which a spreadsheet takes it for a formula.
-const FORMULA: [char; 6] = ['=', '+', '-', '@', '\t', '\r'];
+/// Characters at the beginning of a field by which a spreadsheet takes it for a formula; the last
+/// four, of full width, in a Chinese or Japanese one.
+const FORMULA: [char; 11] = ['=', '+', '-', '@', '\t', '\r', '\n', '＝', '＋', '－', '＠'];
 
 /// The form of an export.
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -144,9 +145,10 @@ mod tests {
 
     #[test]
     fn csv_is_quoted_and_no_field_is_a_formula() {
-        let names = ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "a,b", "a\"b", "a\nb", "'", "1-1"];
+        let names =
+            ["=1+1", "+1", "-1", "@x", "\tx", "\rx", "＝x", "a,b", "a\"b", "a\nb", "'", "1-1"];
         let rows: Vec<_> = names.iter().map(|name| json!({"record": {"name": name}})).collect();
-        let expected = "entry,name,all\n,'=1+1,\n,'+1,\n,'-1,\n,'@x,\n,'\tx,\n,\"'\rx\",\n\
+        let expected = "entry,name,all\n,'=1+1,\n,'+1,\n,'-1,\n,'@x,\n,'\tx,\n,\"'\rx\",\n,'＝x,\n\
                         ,\"a,b\",\n,\"a\"\"b\",\n,\"a\nb\",\n,',\n,1-1,\n";
         assert_eq!(csv_of(&rows), expected);
         // A number is one, also below zero.

@@ -9,9 +9,11 @@ mod links;
 mod read;
 mod reads;
 mod risk;
+mod sam_hosts;
 mod sams;
 mod setup;
 mod several;
+mod stops;
 mod suites;
 mod words;
 
@@ -57,6 +59,7 @@ fn main() {
         ("a_link_to_nobody_is_named", links::a_link_to_nobody_is_named),
     ];
     let alone = alone.into_iter().chain(cache::TRIALS).chain(reads::TRIALS).chain(sams::TRIALS);
+    let alone = alone.chain(sam_hosts::TRIALS).chain(stops::TRIALS);
     trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
 
     let both: [(&str, Check); 3] = [

@@ -19,14 +19,24 @@ pub(crate) const TRIALS: Trials = [
 ];
 
 /// An emulated module with a serial number of its own that takes its time.
-fn module(host: &Host, link: &str, serial: &str, answer_after: &str) -> Result<Process, Failed> {
+pub(crate) fn module(
+    host: &Host,
+    link: &str,
+    serial: &str,
+    answer_after: &str,
+) -> Result<Process, Failed> {
     let words = ["--json", "emulator", "sam", "--link", link, "--serial", serial];
     let mut sam = host.spawn(&[&words[..], &["--answer-after", answer_after]].concat())?;
     sam.first_json()?;
     Ok(sam)
 }
 
-fn enroll_host(host: &Host, serial: &str, api: &str, files: [&str; 2]) -> Result<(), Failed> {
+pub(crate) fn enroll_host(
+    host: &Host,
+    serial: &str,
+    api: &str,
+    files: [&str; 2],
+) -> Result<(), Failed> {
     let words = ["--json", "sam", "enroll", "--device", serial, "--serial", serial];
     let [ca, token] = files;
     host.run(&[&words[..], &["--server", api, "--ca", ca, "--token-file", token]].concat())?
@@ -34,17 +44,38 @@ fn enroll_host(host: &Host, serial: &str, api: &str, files: [&str; 2]) -> Result
     Ok(())
 }
 
-fn serve_host(host: &Host, serial: &str, sam: &str, port: u16) -> Result<Process, Failed> {
+pub(crate) fn serve_host(
+    host: &Host,
+    serial: &str,
+    sam: &str,
+    port: u16,
+) -> Result<Process, Failed> {
+    serve_host_with(host, serial, ["--sam", sam], port)
+}
+
+/// The same with other words for its modules.
+pub(crate) fn serve_host_with(
+    host: &Host,
+    serial: &str,
+    modules: [&str; 2],
+    port: u16,
+) -> Result<Process, Failed> {
     let port = port.to_string();
-    let words = ["--json", "sam", "serve", "--device", serial, "--sam", sam, "--port", &port];
-    let mut served = host.spawn(&words)?;
+    let words = ["--json", "sam", "serve", "--device", serial, "--port", &port];
+    let mut served = host.spawn(&[&words[..], &modules].concat())?;
     let told = served.first_json()?;
     assert_eq!((told["id"].as_str(), told["samHost"].is_string()), (Some(serial), true), "{told}");
     Ok(served)
 }
 
 /// Appends a `[[sam]]` section.
-fn attach(host: &Host, data: &str, port: u16, id: &str, modules: u8) -> Result<(), Failed> {
+pub(crate) fn attach(
+    host: &Host,
+    data: &str,
+    port: u16,
+    id: &str,
+    modules: u8,
+) -> Result<(), Failed> {
     let config = host.path(data).join("config.toml");
     let mut file = OpenOptions::new().append(true).open(config)?;
     let at = format!("host = \"127.0.0.1:{port}\"\nid = \"{id}\"\nmodules = {modules}\n");
@@ -52,7 +83,12 @@ fn attach(host: &Host, data: &str, port: u16, id: &str, modules: u8) -> Result<(
     Ok(())
 }
 
-fn serve(host: &Host, data: &str, sam: Option<&str>, ports: &Ports) -> Result<Process, Failed> {
+pub(crate) fn serve(
+    host: &Host,
+    data: &str,
+    sam: Option<&str>,
+    ports: &Ports,
+) -> Result<Process, Failed> {
     let (https, gateway) = (ports.https.to_string(), ports.gateway.to_string());
     let mut words = vec!["--json", "serve", "--data", data, "--https-port", &https];
     words.extend(["--gateway-port", &gateway]);
@@ -63,26 +99,31 @@ fn serve(host: &Host, data: &str, sam: Option<&str>, ports: &Ports) -> Result<Pr
 }
 
 /// What health says of the module or connection whose port begins so.
-fn health(host: &Host, ports: &Ports, port: &str) -> Result<Value, Failed> {
+pub(crate) fn health(host: &Host, ports: &Ports, port: &str) -> Result<Value, Failed> {
     let health: Value = host.api(ports)?.get("/v1/health")?;
     let sams = health["sams"].as_array().ok_or("no sams")?;
     let found = sams.iter().find(|sam| sam["port"].as_str().is_some_and(|at| at.starts_with(port)));
     Ok(found.cloned().ok_or_else(|| format!("no {port} in {health}"))?)
 }
 
-fn wait_state(host: &Host, ports: &Ports, port: &str, state: &str) -> Result<(), Failed> {
+pub(crate) fn wait_state(
+    host: &Host,
+    ports: &Ports,
+    port: &str,
+    state: &str,
+) -> Result<(), Failed> {
     wait_for(&format!("{port} {state}"), || {
         Ok((health(host, ports, port)?["state"] == state).then_some(()))
     })
 }
 
-fn sam_words<'a>(ports: &'a str, verb: &'a [&'a str]) -> Vec<&'a str> {
+pub(crate) fn sam_words<'a>(ports: &'a str, verb: &'a [&'a str]) -> Vec<&'a str> {
     let client = ["--server", ports, "--ca", "ca.pem", "--token-file", "admin.token"];
     [&["--json", "sam"], verb, &client].concat()
 }
 
 /// The modules by id, as the command lists them.
-fn listed(host: &Host, ports: &Ports) -> Result<Vec<Value>, Failed> {
+pub(crate) fn listed(host: &Host, ports: &Ports) -> Result<Vec<Value>, Failed> {
     let list = host.run(&sam_words(&ports.api(), &["list"]))?.ok()?.json()?;
     Ok(list["items"].as_array().ok_or("no items")?.clone())
 }

@@ -54,7 +54,16 @@ pub(crate) fn demo_prints_one_json_object() -> Result<(), Failed> {
 
 pub(crate) fn every_command_has_help_and_an_example() -> Result<(), Failed> {
     let host = Host::new()?;
-    let commands: [&[&str]; 27] = [
+    let commands: [&[&str]; 36] = [
+        &["sam", "list"],
+        &["sam", "drain"],
+        &["sam", "resume"],
+        &["sam", "hosts"],
+        &["sam", "block"],
+        &["sam", "unblock"],
+        &["sam", "revoke"],
+        &["sam", "enroll"],
+        &["sam", "serve"],
         &["reads", "export"],
         &["reads", "erase"],
         &["reader", "list"],

@@ -169,3 +169,16 @@ fn erased_is_gone_and_it_begins_anew_under_another_key() {
     fs::write(desk.file(), old).unwrap();
     assert_eq!(desk.kept(), [Err(1), Err(2)], "what was erased does not open again");
 }
+
+#[test]
+fn what_was_overwritten_by_half_an_erasing_is_no_key() {
+    let desk = Desk::new();
+    desk.keep(1);
+    fs::write(desk.device.join(DIR).join(KEY), [0; AEAD_KEY_LEN]).unwrap();
+    let kept = desk.journal().append(&mut rng(), time(2), Source::Server, &plain(2));
+    assert_eq!(kept.unwrap_err().check(), "reads-key", "nothing is sealed under zeros");
+    assert!(matches!(desk.journal().entries(), Err(JournalError::Key(_))));
+    assert_eq!(desk.journal().erase().unwrap(), 1);
+    assert_eq!(desk.keep(3).number, 1);
+    assert_eq!(desk.kept(), [Ok(3)]);
+}

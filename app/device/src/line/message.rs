@@ -209,7 +209,11 @@ impl LineMessage {
                 .filter(|(_, rest)| rest.is_empty())
                 .map(|(number, _)| Self::Received { number }),
             0x05 => text(&payload).map(|detail| Self::NoServer { detail }),
-            0x81 => from_json(&payload).map(Self::Hello),
+            0x81 => from_json(&payload).map(|hello: Hello| {
+                let Hello { line, serial, program, resident } = hello;
+                let (serial, program) = (plain(&serial), plain(&program));
+                Self::Hello(Hello { line, serial, program, resident })
+            }),
             0x82 => numbered(&payload).and_then(|(number, rest)| {
                 from_json(rest).map(|progress| Self::Progress { number, progress })
             }),
@@ -218,7 +222,11 @@ impl LineMessage {
                 Some(Self::Result { number, result })
             }),
             0x84 => numbered(&payload).and_then(|(number, rest)| {
-                from_json(rest).map(|failure| Self::Failed { number, failure })
+                let LineFailure { check, detail, incident, environment } = from_json(rest)?;
+                let (check, detail) = (plain(&check), plain(&detail));
+                let incident = incident.as_deref().map(plain);
+                let failure = LineFailure { check, detail, incident, environment };
+                Some(Self::Failed { number, failure })
             }),
             _ => return Err(LineError::UnknownType(kind)),
         };
@@ -244,7 +252,12 @@ fn text(payload: &[u8]) -> Option<String> {
     if payload.len() > LINE_TEXT_MAX {
         return None;
     }
-    String::from_utf8(payload.to_vec()).ok()
+    core::str::from_utf8(payload).ok().map(plain)
+}
+
+/// A text that may be shown: what the other end says writes no lines and steers no terminal.
+fn plain(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
 }
 
 /// As much of a text as a message takes.
@@ -264,7 +277,12 @@ fn result(bytes: &[u8]) -> Option<LineResult> {
     let fingerprint = (!fingerprint.is_empty()).then(|| Secret::copied_from(fingerprint));
     let (text, photo) = (Secret::copied_from(text), Secret::copied_from(photo));
     let data = PlainData::new(text, photo, fingerprint).ok()?;
-    Some(LineResult { summary: from_json(summary)?, data })
+    let mut summary: ReadSummary = from_json(summary)?;
+    let ReadSummary { source, handshake, suite, policy, .. } = &mut summary;
+    for text in [Some(source), handshake.as_mut(), suite.as_mut(), policy.as_mut()] {
+        text.into_iter().for_each(|text| *text = plain(text));
+    }
+    Some(LineResult { summary, data })
 }
 
 #[cfg(test)]
@@ -368,6 +386,32 @@ mod tests {
         for kind in [0x00, 0x06, 0x80, 0x85, 0xff] {
             assert_eq!(decode(kind, &[]), Err(LineError::UnknownType(kind)));
         }
+    }
+
+    #[test]
+    fn what_the_other_end_says_steers_no_terminal() {
+        let bad = || "a\u{1b}[2J\u{9b}31m\r\nb\u{7f}".to_owned();
+        let shown = "a\u{fffd}[2J\u{fffd}31m\u{fffd}\u{fffd}b\u{fffd}";
+        let hello = Hello { line: 1, serial: bad(), program: bad(), resident: true };
+        let LineMessage::Hello(hello) = through(&LineMessage::Hello(hello)) else { panic!() };
+        assert_eq!((&*hello.serial, &*hello.program), (shown, shown));
+        let (check, detail, incident) = (bad(), bad(), Some(bad()));
+        let failure = LineFailure { check, detail, incident, environment: true };
+        let failed = LineMessage::Failed { number: 1, failure };
+        let LineMessage::Failed { failure, .. } = through(&failed) else { panic!() };
+        assert_eq!((&*failure.check, &*failure.detail), (shown, shown));
+        assert_eq!(failure.incident.as_deref(), Some(shown));
+        let no_server = LineMessage::NoServer { detail: bad() };
+        let LineMessage::NoServer { detail } = through(&no_server) else { panic!() };
+        assert_eq!(detail, shown);
+        let secret = |len| Secret::copied_from(&vec![1; len]);
+        let data = PlainData::new(secret(TEXT_LEN), secret(PHOTO_LEN), None).unwrap();
+        let summary = ReadSummary { source: bad(), suite: Some(bad()), ..summary() };
+        let result = Box::new(LineResult { summary, data });
+        let told = LineMessage::Result { number: 1, result };
+        let LineMessage::Result { result, .. } = through(&told) else { panic!() };
+        assert_eq!((&*result.summary.source, result.summary.attempts), (shown, 2));
+        assert_eq!(result.summary.suite.as_deref(), Some(shown));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::time::error::Elapsed;
 use tokio::time::{Instant, timeout};
 
-use super::{CONNECT_TIMEOUT, ReadError, Reader, Spoken};
+use super::{CONNECT_TIMEOUT, POLL_EVERY, ReadError, Reader, Spoken};
 use crate::Uplink;
 use crate::traffic::Counted;
 
@@ -140,7 +140,9 @@ impl<T: Transport> Attempt<'_, T> {
                 }
                 None => {}
             }
-            let next = self.connection.next(flow.poll_timeout()).await;
+            let look = (!flow.holds_card()).then(|| self.connection.now().plus(POLL_EVERY));
+            let due = [flow.poll_timeout(), look].into_iter().flatten().min();
+            let next = self.connection.next(due).await;
             match next.map_err(|error| self.net_error(error))? {
                 Next::Event(ReaderEvent::Connected) => {
                     let took = self.started.elapsed();
@@ -158,8 +160,26 @@ impl<T: Transport> Attempt<'_, T> {
                 Next::Event(ReaderEvent::Closed) | Next::Ended => {
                     return Err(ReadError::Channel(Error::Truncated));
                 }
-                Next::Deadline => flow.handle_timeout(self.connection.now()),
+                Next::Deadline => {
+                    flow.handle_timeout(self.connection.now());
+                    self.look(flow).await;
+                }
             }
+        }
+    }
+
+    /// Looks for the card while the server is awaited: it may go, and what is kept with it (C11).
+    async fn look(&mut self, flow: &mut ReaderFlow) {
+        if flow.holds_card() {
+            return;
+        }
+        if let Err(error) = self.reader.poll().await {
+            tracing::debug!(%error, "the card cannot be read");
+        }
+        let here = self.reader.card_is_present()
+            && self.reader.present_configuration() == Some(flow.configuration());
+        if !here {
+            flow.card_removed();
         }
     }
 

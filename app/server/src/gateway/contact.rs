@@ -2,14 +2,16 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use countersign_channel::{Error, ServerChannel, ServerEvent};
 use countersign_crypto::{Suite, UnixTime};
 use countersign_idcard::Delivery;
 use countersign_net::{Connection, NetError, Next, Transport, mode_name};
 use countersign_service::{Answer, KnownReader, ReadSession, Service};
+use tokio::sync::watch;
 
-use super::{IDLE_TIMEOUT, SESSION_MAX};
+use super::{Gateway, IDLE_TIMEOUT, SESSION_MAX};
 use crate::http::metrics::{CONNECTIONS, HANDSHAKES, PACKETS_RESENT, READ_SECONDS, READS};
 
 /// What carries a contact.
@@ -64,27 +66,31 @@ impl Patience {
 /// One contact with a reader, over a stream or over datagrams.
 pub(super) struct Contact<'a, T> {
     service: &'a Arc<Service>,
+    stop: watch::Receiver<bool>,
     connection: Connection<ServerChannel, T>,
     carrier: Carrier,
     peer: SocketAddr,
     patience: Patience,
     reader: Option<KnownReader>,
     session: Option<ReadSession>,
-    connected: bool,
+    /// Whether the handshake is done; before it nothing is proven of the peer.
+    connected: Arc<AtomicBool>,
 }
 
 impl<'a, T: Transport> Contact<'a, T> {
     pub(super) fn new(
-        service: &'a Arc<Service>,
+        gateway: &'a Gateway,
         channel: ServerChannel,
         transport: T,
         carrier: Carrier,
         peer: SocketAddr,
+        connected: Arc<AtomicBool>,
     ) -> Self {
+        let (service, stop) = (&gateway.service, gateway.stop.clone());
         let connection = Connection::new(channel, transport, service.clock(), service.rng());
         let patience = Patience::from(service.now());
-        let (reader, session, connected) = (None, None, false);
-        Self { service, connection, carrier, peer, patience, reader, session, connected }
+        let (reader, session) = (None, None);
+        Self { service, stop, connection, carrier, peer, patience, reader, session, connected }
     }
 
     /// Serves the reader until either side ends it.
@@ -103,7 +109,13 @@ impl<'a, T: Transport> Contact<'a, T> {
             let session_due = self.session.as_ref().and_then(ReadSession::poll_timeout);
             let patience = (!reading).then(|| self.patience.until());
             let due = [session_due, patience].into_iter().flatten().min();
-            match self.connection.next(due).await? {
+            self.connection.flush().await?; // a result leaves before the server does
+            let next = tokio::select! {
+                next = self.connection.next(due) => Some(next?),
+                _ = self.stop.wait_for(|stop| *stop), if !reading => None,
+            };
+            let Some(next) = next else { return self.close().await };
+            match next {
                 Next::Event(ServerEvent::Ask(id)) => {
                     let found = self.service.look_up(&id).await;
                     let entry = found.as_ref().map(|known| known.entry.clone());
@@ -142,7 +154,7 @@ impl<'a, T: Transport> Contact<'a, T> {
     }
 
     fn connected(&mut self) {
-        self.connected = true;
+        self.connected.store(true, Ordering::Relaxed);
         let channel = self.connection.machine();
         let handshake = mode_name(channel.mode());
         let suite = channel.suite().and_then(Suite::name).unwrap_or("unknown");
@@ -204,9 +216,10 @@ impl<'a, T: Transport> Contact<'a, T> {
     async fn refuse(&mut self, error: &Error) {
         let (outcome, peer) = (error.check(), self.peer);
         // Before the handshake is done an id is a claim; the audit's actor is the address.
-        let proven = self.reader.as_ref().filter(|_| self.connected);
+        let connected = self.connected.load(Ordering::Relaxed);
+        let proven = self.reader.as_ref().filter(|_| connected);
         let reader = proven.map(|reader| reader.id.clone());
-        if !self.connected {
+        if !connected {
             let labels = [("outcome", outcome), ("transport", self.carrier.name())];
             metrics::counter!(HANDSHAKES, &labels).increment(1);
         }

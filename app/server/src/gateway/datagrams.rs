@@ -3,13 +3,16 @@
 //! A stranger's datagram goes to a machine of its own, which is gone when it has answered: M2
 //! brings all there is to know. Only an M2 whose challenge is good, and was therefore received at
 //! that address, makes an entry. Until then nobody is answered with more than
-//! [`AMPLIFICATION_MAX`] times the bytes he sent.
+//! [`AMPLIFICATION_MAX`] times the bytes he sent. A challenge proves an IP address and neither port
+//! nor reader: a session that is open at the same port goes on until the new handshake is done.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use countersign_channel::{AMPLIFICATION_MAX, ServerChannel, opens_handshake};
@@ -32,10 +35,19 @@ const FAILED_PAUSE: Duration = Duration::from_millis(100);
 
 /// The contacts by their peer's address, each with its number.
 struct Table {
-    peers: HashMap<SocketAddr, Peer>,
+    peers: HashMap<SocketAddr, Peers>,
     contacts: JoinSet<(SocketAddr, u64)>,
     hasher: RandomState,
     next: u64,
+}
+
+/// The contacts of one address.
+struct Peers {
+    /// Whoever came last.
+    newest: Peer,
+    /// A reader's, while the newest has not proven itself: who sends from the address of another
+    /// must not end his session.
+    proven: Option<Peer>,
 }
 
 struct Peer {
@@ -43,6 +55,33 @@ struct Peer {
     /// Which M2 made this entry: when it comes again, the contact repeats its answer.
     opening: u64,
     queue: mpsc::Sender<Vec<u8>>,
+    /// Set by the contact as soon as its handshake is done.
+    connected: Arc<AtomicBool>,
+}
+
+impl Peer {
+    fn is_connected(&self) -> bool {
+        self.connected.load(Ordering::Relaxed)
+    }
+}
+
+impl Peers {
+    fn admit(&mut self, peer: Peer) {
+        let before = std::mem::replace(&mut self.newest, peer);
+        if before.is_connected() {
+            self.proven = Some(before);
+        }
+    }
+
+    /// Takes the contact with this number out; false if it was the last one.
+    fn remove(&mut self, number: u64) -> bool {
+        if self.newest.number == number {
+            let Some(proven) = self.proven.take() else { return false };
+            self.newest = proven;
+        }
+        self.proven.take_if(|proven| proven.number == number);
+        true
+    }
 }
 
 impl Table {
@@ -51,24 +90,34 @@ impl Table {
         Self { peers, contacts, hasher: RandomState::new(), next: 0 }
     }
 
-    /// The contact that this datagram is for; none for a stranger's, nor for one that begins anew.
-    fn owner(&self, peer: SocketAddr, datagram: &[u8]) -> Option<&Peer> {
-        let found = self.peers.get(&peer)?;
-        let is_its_own =
-            !opens_handshake(datagram) || self.hasher.hash_one(datagram) == found.opening;
-        is_its_own.then_some(found)
+    /// Gives the datagram to the contact it is for; false for a stranger's, and for one that begins
+    /// anew. Of two contacts each drops what is the other's.
+    fn forward(&mut self, peer: SocketAddr, datagram: &[u8]) -> bool {
+        let Some(Peers { newest, proven }) = self.peers.get_mut(&peer) else { return false };
+        proven.take_if(|_| newest.is_connected()); // it is replaced, and ends
+        let opening = opens_handshake(datagram).then(|| self.hasher.hash_one(datagram));
+        let is_its_own = |peer: &&Peer| opening.is_none_or(|opening| opening == peer.opening);
+        let mut forwarded = false;
+        for peer in [Some(&*newest), proven.as_ref()].into_iter().flatten().filter(is_its_own) {
+            forward(peer, datagram);
+            forwarded = true;
+        }
+        forwarded
     }
 
     fn ended(&mut self, contact: Result<(SocketAddr, u64), tokio::task::JoinError>) {
         match contact {
             Ok((peer, number)) => {
-                if self.peers.get(&peer).is_some_and(|found| found.number == number) {
+                if self.peers.get_mut(&peer).is_some_and(|found| !found.remove(number)) {
                     self.peers.remove(&peer);
                 }
             }
             Err(error) => {
                 tracing::error!(%error, "a contact failed");
-                self.peers.retain(|_, peer| !peer.queue.is_closed());
+                self.peers.retain(|_, peers| {
+                    peers.proven.take_if(|proven| proven.queue.is_closed());
+                    !peers.newest.queue.is_closed() || peers.remove(peers.newest.number)
+                });
             }
         }
     }
@@ -99,13 +148,11 @@ impl Gateway {
                     let from = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     match checked(&bytes[..len]) {
                         None => count_dropped("damaged"),
-                        Some(datagram) => match table.owner(from, datagram) {
-                            Some(owner) => forward(owner, datagram),
-                            None => {
-                                let link = (&socket, peer);
-                                self.stranger(&mut table, link, from, datagram, &mut *rng).await;
-                            }
-                        },
+                        Some(datagram) if table.forward(from, datagram) => {}
+                        Some(datagram) => {
+                            let link = (&socket, peer);
+                            self.stranger(&mut table, link, from, datagram, &mut *rng).await;
+                        }
                     }
                 }
                 // A peer that is gone may show here as an error of the socket's.
@@ -135,12 +182,15 @@ impl Gateway {
         if channel.is_asking() {
             return self.admit(table, channel, (socket, peer), from, datagram);
         }
-        let most = AMPLIFICATION_MAX * (datagram.len() + CHECKSUM_LEN);
+        let mut most = AMPLIFICATION_MAX * (datagram.len() + CHECKSUM_LEN);
         while let Some(answer) = channel.poll_transmit() {
             let answer = with_checksum(&answer);
             if answer.len() > most {
                 count_dropped("amplification");
-            } else if let Err(error) = socket.send_to(&answer, peer).await {
+                continue;
+            }
+            most -= answer.len();
+            if let Err(error) = socket.send_to(&answer, peer).await {
                 tracing::debug!(%peer, %error, "an answer could not be sent");
             }
         }
@@ -149,8 +199,9 @@ impl Gateway {
         }
     }
 
-    /// Makes an entry for a channel that has seen M2 with a good challenge. An older one of the
-    /// same address ends: the reader begins anew.
+    /// Makes an entry for a channel that has seen M2 with a good challenge. It takes the place of
+    /// an older one of the same address: at once, or once it has proven itself, if the older one
+    /// has.
     fn admit(
         self: &Arc<Self>,
         table: &mut Table,
@@ -168,11 +219,16 @@ impl Gateway {
         table.next += 1;
         let (queue, inbox) = mpsc::channel(QUEUE_MAX);
         let opening = table.hasher.hash_one(opening);
-        table.peers.insert(from, Peer { number, opening, queue });
+        let connected = Arc::<AtomicBool>::default();
+        let newest = Peer { number, opening, queue, connected: connected.clone() };
+        match table.peers.entry(from) {
+            Entry::Occupied(mut peers) => peers.get_mut().admit(newest),
+            Entry::Vacant(empty) => drop(empty.insert(Peers { newest, proven: None })),
+        }
         let link = PeerLink { inbox, socket: socket.clone(), peer };
         let gateway = self.clone();
         table.contacts.spawn(async move {
-            Contact::new(&gateway.service, channel, link, Carrier::Udp, from).serve().await;
+            Contact::new(&gateway, channel, link, Carrier::Udp, from, connected).serve().await;
             drop((held, place));
             (from, number)
         });

@@ -16,7 +16,7 @@ use crate::http::metrics::TURNED_AWAY;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 impl Gateway {
-    /// Accepts until `stop` turns true; connections under way end with the runtime.
+    /// Accepts until `stop` turns true; connections under way end by themselves then.
     pub(crate) async fn serve_streams(
         self: Arc<Self>,
         listener: TcpListener,
@@ -62,6 +62,7 @@ impl Gateway {
         }
         let service = &self.service;
         let channel = ServerChannel::new(self.streams.clone(), &octets(peer.ip()), service.now());
-        Contact::new(service, channel, stream, Carrier::Tcp, peer).serve().await;
+        let connected = Arc::default();
+        Contact::new(self, channel, stream, Carrier::Tcp, peer, connected).serve().await;
     }
 }

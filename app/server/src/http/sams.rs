@@ -1,10 +1,12 @@
 //! `/v1/sams` and `/v1/sam-hosts` (C12).
 
+use std::collections::BTreeMap;
+
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use countersign_service::{Enrolled, SamListed, SamState};
+use countersign_service::{Enrolled, SamListed, SamModule, SamState};
 use countersign_store::{CertificateState, DeviceRecord, DeviceStatus, Page, SamDrain};
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -37,8 +39,10 @@ pub(super) struct Sam {
     quarantined: bool,
     /// What it is doing.
     state: Doing,
-    /// How often it was lost.
+    /// How often it was lost, as the server or SAM host that has it says.
     failures: u64,
+    /// Its operations that failed for this server, by check; the card may have been to blame.
+    failed_operations: BTreeMap<&'static str, u64>,
     /// How many reads it did for this server.
     reads: u64,
     /// Why it is out of service, and since when; null if it is not.
@@ -106,9 +110,11 @@ impl From<SamListed> for Sam {
         let state = module.as_ref().map_or(SamState::Drained, |module| module.state);
         let of_drain = drain.as_ref().map(|drain| drain.sam_id.clone());
         let drained = drain.is_some();
-        let (sam_id, port, failures, reads) = match module {
-            Some(module) => (module.sam_id, Some(module.port), module.failures, module.reads),
-            None => (of_drain, None, 0, 0),
+        let (sam_id, port, failures, reads, failed_operations) = match module {
+            Some(SamModule { sam_id, port, failures, reads, failed, .. }) => {
+                (sam_id, Some(port), failures, reads, failed)
+            }
+            None => (of_drain, None, 0, 0, BTreeMap::new()),
         };
         let attached = port.is_some();
         let answers = matches!(
@@ -124,6 +130,7 @@ impl From<SamListed> for Sam {
             quarantined: state == SamState::Quarantined,
             state: state.into(),
             failures,
+            failed_operations,
             reads,
             drain: drain.map(Into::into),
         }
@@ -326,4 +333,30 @@ pub(super) async fn revoke_host(
     let id = id.of("SAM host")?;
     let record = api.service.revoke_sam_host_certificate(&granted.actor, &id, &reason).await?;
     Ok(Json(record.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_module_failed_at_is_told_by_its_checks() {
+        let module = SamModule {
+            sam_id: Some("05.03-1".to_owned()),
+            port: "/dev/ttyUSB0".to_owned(),
+            state: SamState::Ready,
+            failures: 2,
+            reads: 7,
+            failed: BTreeMap::from([("sam-timeout", 2), ("card-not-found", 1)]),
+        };
+        let told = |module| {
+            let sam = Sam::from(SamListed { module, drain: None });
+            serde_json::to_value(sam).expect("plain members")
+        };
+        let known = told(Some(module));
+        assert_eq!((&known["failures"], &known["reads"]), (&2.into(), &7.into()));
+        let checks = serde_json::json!({ "card-not-found": 1, "sam-timeout": 2 });
+        assert_eq!(known["failedOperations"], checks);
+        assert_eq!(told(None)["failedOperations"], serde_json::json!({}));
+    }
 }

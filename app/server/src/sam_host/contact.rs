@@ -27,14 +27,20 @@ use super::Shared;
 pub(crate) struct Drained(Mutex<BTreeMap<u64, BTreeSet<String>>>);
 
 impl Drained {
-    /// What this connection says from now on; all that is out of service then.
-    fn say(&self, connection: u64, ids: Option<BTreeSet<String>>) -> BTreeSet<String> {
+    /// What this connection says from now on. `tell` gets all that is out of service then; as one
+    /// step, so that of two connections the later word stands.
+    fn say(
+        &self,
+        connection: u64,
+        ids: Option<BTreeSet<String>>,
+        tell: impl FnOnce(BTreeSet<String>),
+    ) {
         let mut said = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match ids {
             Some(ids) => said.insert(connection, ids),
             None => said.remove(&connection),
         };
-        said.values().flatten().cloned().collect()
+        tell(said.values().flatten().cloned().collect());
     }
 }
 
@@ -93,7 +99,7 @@ impl Contact {
         let Err(end) = self.serve().await;
         // The module forgets its card before anybody else gets it.
         self.lease = None;
-        self.shared.pool.set_drained(self.shared.drained.say(self.number, None));
+        self.drained(None);
         let peer = self.peer;
         match end {
             End::Closed => {
@@ -184,11 +190,14 @@ impl Contact {
                 self.answer(&FromHost::Pong { number, modules }).await
             }
             ToHost::Drained(ids) => {
-                let ids = ids.iter().map(|id| id.as_str().to_owned()).collect();
-                self.shared.pool.set_drained(self.shared.drained.say(self.number, Some(ids)));
+                self.drained(Some(ids.iter().map(|id| id.as_str().to_owned()).collect()));
                 Ok(())
             }
         }
+    }
+
+    fn drained(&self, ids: Option<BTreeSet<String>>) {
+        self.shared.drained.say(self.number, ids, |all| self.shared.pool.set_drained(all));
     }
 
     async fn lease(&mut self, wait: Duration) -> Result<(), End> {
@@ -253,8 +262,8 @@ impl Contact {
     }
 
     fn modules(&self) -> Vec<ModuleHealth> {
-        let health = self.shared.pool.health().into_iter().take(HOST_MODULES_MAX);
-        health
+        let modules = self.shared.pool.modules().into_iter().take(HOST_MODULES_MAX);
+        modules
             .map(|one| ModuleHealth {
                 sam_id: text(&one.sam_id.unwrap_or_default()),
                 port: text(&one.port),
@@ -288,10 +297,16 @@ mod tests {
     fn a_module_is_out_of_service_while_one_server_says_so() {
         let drained = Drained::default();
         let set = |ids: &[&str]| ids.iter().map(|id| (*id).to_owned()).collect::<BTreeSet<_>>();
-        assert_eq!(drained.say(1, Some(set(&["a"]))), set(&["a"]));
-        assert_eq!(drained.say(2, Some(set(&["a", "b"]))), set(&["a", "b"]));
-        assert_eq!(drained.say(1, Some(set(&[]))), set(&["a", "b"]));
-        assert_eq!(drained.say(2, None), set(&[]));
+        for (connection, ids, all) in [
+            (1, Some(set(&["a"])), set(&["a"])),
+            (2, Some(set(&["a", "b"])), set(&["a", "b"])),
+            (1, Some(set(&[])), set(&["a", "b"])),
+            (2, None, set(&[])),
+        ] {
+            let mut told = None;
+            drained.say(connection, ids, |now| told = Some(now));
+            assert_eq!(told, Some(all));
+        }
     }
 
     #[test]

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_channel::{
-    AMPLIFICATION_MAX, Delivery, Mode, OPENING_DATAGRAM_LEN, ReaderChannel, ReaderConfig,
-    ReaderEvent,
+    AMPLIFICATION_MAX, AlertCode, Delivery, Error, Mode, OPENING_DATAGRAM_LEN, ReaderChannel,
+    ReaderConfig, ReaderEvent,
 };
 use countersign_device::{ReadError, Source};
 use countersign_emulator::sample;
@@ -281,6 +281,77 @@ async fn a_replayed_m2_makes_no_contact() {
     assert!(page.items.iter().all(|row| row.entry.check.is_none()), "no contact, no incident");
 }
 
+/// The server was restarted between M0 and M2: it says so, in far fewer bytes than came, keeps
+/// nothing, and the reader begins anew at once instead of repeating M2 for ten seconds.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_challenge_is_told_at_once_and_costs_nothing() {
+    let stage = Stage::new().await;
+    let config = stage.enroll("RD-1").await.config;
+    for mode in [Mode::C1, Mode::C2] {
+        let config = ReaderConfig { mode, ..config.clone() };
+        let mut client = Client::new(&stage, &config, [127, 0, 0, 1]).await;
+        client.exchange().await;
+        let mut stale = client.next_message();
+        stale[8 + 5] ^= 1; // the epoch: one that this server never had
+        let before = stage.server.contacts();
+        (client.sent, client.received) = (0, 0);
+        client.send(&stale).await;
+        let alert = client.receive(PATIENCE).await.expect("an alert");
+        assert!(client.received * 4 < client.sent, "{} for {}", client.received, client.sent);
+        let told = client.channel.handle(now(), &mut SystemRng::default(), &alert).unwrap_err();
+        assert!(matches!(told, Error::Alert { code: AlertCode::ChallengeStale, .. }), "{told}");
+        assert_eq!(client.receive(QUIET).await, None, "once");
+        assert_eq!(stage.server.contacts(), before, "{mode:?}: nothing is kept");
+        // Of a forged challenge nobody is told anything.
+        let mut client = Client::new(&stage, &config, [127, 0, 0, 1]).await;
+        client.exchange().await;
+        let mut forged = client.next_message();
+        forged[8 + 20] ^= 1; // its MAC
+        client.send(&forged).await;
+        assert_eq!(client.receive(QUIET).await, None, "{mode:?}");
+    }
+    assert_eq!(stage.refusals().await, [""; 0], "no incident for whoever sends such things");
+}
+
+/// The same as a reader sees it: M2 reaches a server that was restarted.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reader_does_not_wait_for_a_server_that_was_restarted() {
+    let stage = Stage::new().await;
+    let config = stage.enroll("RD-1").await.config;
+    let relay = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (mut reader, _field) = stage.reader(config);
+    reader.set_gateway(format!("udp:{}", relay.local_addr().unwrap()));
+    let gateway = stage.gateway();
+    let aged = tokio::spawn(async move {
+        let server = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let (mut peer, mut proofs) = (None, 0);
+        let (mut from_reader, mut from_server) = (vec![0; 70_000], vec![0; 70_000]);
+        loop {
+            tokio::select! {
+                Ok((len, from)) = relay.recv_from(&mut from_reader) => {
+                    peer = Some(from);
+                    let mut datagram = checked(&from_reader[..len]).unwrap().to_vec();
+                    if datagram[4] == 3 {
+                        proofs += 1;
+                        if proofs == 1 {
+                            datagram[8 + 5] ^= 1; // as if of another server's life
+                        }
+                    }
+                    server.send_to(&with_checksum(&datagram), gateway).await.unwrap();
+                }
+                Ok((len, _)) = server.recv_from(&mut from_server) => {
+                    relay.send_to(&from_server[..len], peer.unwrap()).await.unwrap();
+                }
+            }
+        }
+    });
+    let outcome = reader.read(ReadOptions::default()).await.unwrap();
+    // Not told, it would have repeated M2, which then arrives as it was, in the first attempt.
+    assert!(outcome.attempts > 1, "{outcome:?}");
+    assert_eq!(stage.reads().await, [("done".to_owned(), None)]);
+    aged.abort();
+}
+
 /// A reader that begins anew from the same address and port takes its old session's place.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_new_handshake_from_the_same_address_replaces_the_session() {
@@ -302,6 +373,43 @@ async fn a_new_handshake_from_the_same_address_replaces_the_session() {
         }
     }
     panic!("the new session was never closed");
+}
+
+/// A challenge is tied to an IP address, not to a port and not to a reader: whoever has one, and
+/// sends from the address and port of an open session, must not end that session.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_unproven_handshake_from_the_same_address_ends_no_session() {
+    let stage = Stage::new().await;
+    let config = stage.enroll("RD-1").await.config;
+    let mut victim = Client::new(&stage, &config, [127, 0, 0, 1]).await;
+    victim.connect().await;
+    let before = stage.server.contacts();
+
+    // Nobody whom the directory knows; he gets his challenge at a port of his own.
+    let mut attacker = Client::new(&stage, &stage.unlisted("RD-9"), [127, 0, 0, 1]).await;
+    attacker.exchange().await;
+    let forged = attacker.next_message();
+    victim.send(&forged).await;
+    assert_eq!(victim.receive(PATIENCE).await.expect("the attacker's alert")[4], 15);
+    wait_for("the end of the attacker's contact", || stage.server.contacts() == before).await;
+
+    // The same with a handshake that is never finished, of a reader's own.
+    let mut unfinished = Client::new(&stage, &config, [127, 0, 0, 1]).await;
+    unfinished.exchange().await;
+    let m2 = unfinished.next_message();
+    victim.send(&m2).await;
+    assert_eq!(victim.receive(PATIENCE).await.expect("the other one's M3")[4], 4);
+
+    victim.channel.close().unwrap();
+    let close = victim.next_message();
+    victim.send(&close).await;
+    while let Some(answer) = victim.receive(PATIENCE).await {
+        victim.channel.handle(now(), &mut SystemRng::default(), &answer).unwrap();
+        if matches!(victim.channel.poll_event(), Some(ReaderEvent::Closed)) {
+            return;
+        }
+    }
+    panic!("the victim's session was ended");
 }
 
 #[tokio::test(flavor = "multi_thread")]

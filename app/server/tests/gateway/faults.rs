@@ -88,10 +88,60 @@ async fn a_card_removed_in_mid_read_is_named_and_the_next_read_works() {
     field.remove_after(4); // in the middle of the encrypted files
     let error = reader.read(ReadOptions::default()).await.unwrap_err();
     assert!(matches!(error, ReadError::NoCard) || refused(&error) == "card-removed", "{error}");
-    assert_eq!(stage.reads().await, [("failed".to_owned(), Some("card-removed".to_owned()))]);
+    // The server was busy with its module when the reader gave up, and says what it met there.
+    let reads = stage.reads().await;
+    assert!(matches!(&reads[..], [(state, Some(_))] if state == "failed"), "{reads:?}");
     field.insert(Arc::new(card(DocumentType::Citizen)));
     let outcome = reader.read(ReadOptions::default()).await.unwrap();
     assert_eq!(outcome.source, Source::Server);
+}
+
+/// A card taken for another's configuration: between two looks at it, in the middle of its files,
+/// at the last moment. Over TCP and UDP the read is refused by name, at the server too; neither card
+/// is in the cache, and each is then read for what it is.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_swapped_after_its_configuration_was_read_is_named() {
+    let stage = Stage::new().await;
+    let (mine, other) = (card(DocumentType::Citizen), card(DocumentType::Foreigner2017));
+    let (mine, other) = (Arc::new(mine), Arc::new(other));
+    let config = stage.enroll("RD-1").await.config;
+    let gateway = stage.gateway();
+    let document = |outcome: &countersign_device::Outcome| {
+        IdRecord::decode(outcome.data.text()).unwrap().document_type()
+    };
+    let mut expected = Vec::new();
+    for gateway in [gateway.to_string(), format!("udp:{gateway}")] {
+        let (mut reader, field) = stage.reader(config.clone());
+        reader.set_gateway(gateway.clone());
+        reader.poll().await.unwrap();
+        let before = field.apdus();
+        reader.read(ReadOptions::default()).await.unwrap();
+        let apdus = field.apdus() - before;
+        expected.push(("done".to_owned(), None));
+        for after in [2, apdus / 2, apdus - 2] {
+            let (mut reader, field) = stage.reader(config.clone());
+            reader.set_gateway(gateway.clone());
+            field.insert(mine.clone());
+            reader.poll().await.unwrap();
+            field.swap_after(after, other.clone());
+            let error = reader.read(ReadOptions::default()).await.unwrap_err();
+            assert_eq!(error.check(), "card-swapped", "{gateway} {after}: {error}");
+            expected.push(("failed".to_owned(), Some("card-swapped".to_owned())));
+            for (card, is) in
+                [(&other, DocumentType::Foreigner2017), (&mine, DocumentType::Citizen)]
+            {
+                field.remove();
+                assert!(!reader.poll().await.unwrap());
+                field.insert(card.clone());
+                let outcome = reader.read(ReadOptions::default()).await.unwrap();
+                assert_eq!(outcome.source, Source::Server, "{gateway} {after}: nothing was kept");
+                assert_eq!(document(&outcome), is, "{gateway} {after}");
+                expected.push(("done".to_owned(), None));
+            }
+        }
+    }
+    expected.reverse();
+    assert_eq!(stage.reads().await, expected);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -129,4 +179,26 @@ async fn a_sam_that_rejects_the_card_is_named_to_the_operator_only() {
     let error = reader.read(ReadOptions::default()).await.unwrap_err();
     assert_eq!(refused(&error), "authentication");
     assert!(error.incident().is_some());
+}
+
+/// The card is looked for while the server waits for a module, too.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_card_that_leaves_while_the_server_is_awaited_ends_the_read() {
+    let stage = Stage::new().await;
+    let (mut reader, field) = stage.reader(stage.enroll("RD-1").await.config);
+    stage.faults.inject(Fault::SilentAfter([0xE0, 0x01]));
+    let leaves = tokio::spawn({
+        let field = field.clone();
+        async move {
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            field.remove();
+        }
+    });
+    reader.set_retry_for(Duration::ZERO);
+    let error = reader.read(ReadOptions::default()).await.unwrap_err();
+    leaves.await.unwrap();
+    assert_eq!(refused(&error), "card-removed");
+    // The server was busy with its module when the reader gave up, and says what it met there.
+    let reads = stage.reads().await;
+    assert!(matches!(&reads[..], [(state, Some(_))] if state == "failed"), "{reads:?}");
 }

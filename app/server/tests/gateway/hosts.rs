@@ -119,8 +119,10 @@ async fn the_record_goes_to_whoever_asked() {
     let mut chain = Chain::new(&stage, stage.enroll("RD-1").await);
     let result = chain.host.read(false).await.unwrap();
     assert_eq!(record(&result.data), citizen());
-    assert_eq!((&*result.summary.source, result.summary.attempts), ("server", 1));
-    chain.wait_until_seen(|seen| *seen == Seen::Served("server".into())).await;
+    // On a busy machine a module's half second may pass, and the reader then tries again, with the
+    // packets that it has: how often, and from where, is not what this is about.
+    let source = result.summary.source;
+    chain.wait_until_seen(|seen| *seen == Seen::Served(source.clone())).await;
     assert!(!chain.reader_told.lock().unwrap().iter().any(|seen| matches!(seen, Seen::Shown(_))));
 
     chain.keys.send(Key::Read { fingerprint: false }).await.unwrap();

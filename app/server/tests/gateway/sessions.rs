@@ -2,6 +2,7 @@
 //! audit keeps of its reads.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use countersign_channel::{ReaderChannel, ReaderConfig, ReaderEvent};
 use countersign_device::Source as Seen;
@@ -173,4 +174,28 @@ async fn the_audit_tells_whether_the_data_came_from_a_card_or_a_cache() {
     session.assert_may_read([2; 16]).await;
     let failed = audited(&stage, "read.fail").await;
     assert_eq!(source(failed.last().unwrap()), "cache");
+}
+
+/// A server that is stopped closes whoever reads no card, at once and in good order; whoever reads
+/// one may finish, and the server waits for that.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stopped_server_waits_for_reads_and_for_nobody_else() {
+    let stage = Stage::new().await;
+    let mut idle = Session::open(&stage, stage.enroll("RD-1").await.config).await;
+    let mut reading = Session::open(&stage, stage.enroll("RD-2").await.config).await;
+    assert!(matches!(reading.begin([2; 16]).await, ServerMessage::SendPackets));
+    let Stage { server, .. } = stage;
+    let mut stopping = tokio::spawn(server.stop());
+    assert!(matches!(idle.0.next(None).await.unwrap(), Next::Event(ReaderEvent::Closed)));
+    let waited = tokio::time::timeout(Duration::from_secs(1), &mut stopping).await;
+    assert!(waited.is_err(), "the read is under way");
+    reading.say(&ReaderMessage::Abort(AbortReason::Cancelled)).await;
+    loop {
+        match reading.0.next(None).await.unwrap() {
+            Next::Event(ReaderEvent::Closed) => break,
+            Next::Event(ReaderEvent::Data(_)) => {}
+            other => panic!("{other:?}"),
+        }
+    }
+    stopping.await.unwrap();
 }

@@ -43,6 +43,8 @@ async fn what_is_not_the_json_asked_for_is_refused() {
         r#"{"request":null}"#,
         r#"{"request":"AA","more":1}"#,
         r#"{"request":"AA","request":"AA"}"#,
+        r#"["AA"]"#,
+        r#"["AA",null]"#,
         "{\"request\":\"\u{1}\"}",
     ];
     for body in bodies {

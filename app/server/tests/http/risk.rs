@@ -5,7 +5,8 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::http::{Method, StatusCode};
 use countersign_store::{
-    IdKind, RiskAction, RiskDecision, RiskEvent, RiskKind, Role, StoreError, new_id,
+    Device, DeviceKind, DeviceStatus, IdKind, RiskAction, RiskDecision, RiskEvent, RiskKind, Role,
+    StoreError, new_id,
 };
 use serde_json::{Value, json};
 
@@ -124,6 +125,32 @@ async fn factory_data_are_set_and_replaced() {
     put(&world, &path, &json!({ "colour": "red" })).await.assert_check(400, "body");
     let nobody = put(&world, "/v1/readers/rdr_none/factory", &json!({})).await;
     nobody.assert_check(404, "not-found");
+}
+
+/// Who may see and tell of readers may not, by a reader's routes, of SAM hosts.
+#[tokio::test]
+async fn a_sam_host_has_no_reader_s_record() {
+    let world = World::new().await;
+    let now = world.service.now();
+    let host = Device {
+        id: new_id(IdKind::SamHost, now, &mut *world.service.rng()),
+        kind: DeviceKind::SamHost,
+        serial: "SAMHOST-1".to_owned(),
+        status: DeviceStatus::Enrolled,
+        block_reason: None,
+        created_at: now,
+        updated_at: now,
+    };
+    let path = format!("/v1/readers/{}", host.id);
+    let inserted = world.service.store().run_tx("test_host", move |tx| tx.insert_device(&host));
+    assert_eq!(inserted.await, Ok::<_, StoreError>(()));
+    for part in ["record", "reports", "transactions", "events", "decisions"] {
+        world.get(&format!("{path}/{part}")).await.assert_check(404, "not-found");
+    }
+    put(&world, &format!("{path}/factory"), &json!({})).await.assert_check(404, "not-found");
+    let report = json!({ "kind": "seal", "text": "", "reference": "1" });
+    let told = world.post(&format!("{path}/reports"), &report).await;
+    told.assert_check(404, "not-found");
 }
 
 #[tokio::test]

@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use countersign_crypto::UnixTime;
-use countersign_store::{ReaderMeter, Throttle};
+use countersign_store::{CLOCKS_DIFFER, ReaderMeter, Throttle};
 
 /// Reads that one reader may begin in any minute, whatever the rules say, unless another number is
 /// set: far more than a reader with cards and people before it can do.
@@ -41,6 +41,12 @@ fn elapsed(then: UnixTime, now: UnixTime, tolerance: Duration) -> Duration {
     if then.since(now) > tolerance { Duration::MAX } else { now.since(then) }
 }
 
+/// The later of two servers' clocks, so that asking them in turn wins no time; ours if the other
+/// was further ahead than any may be.
+fn latest(before: &ReaderMeter, now: UnixTime) -> UnixTime {
+    if before.begun_at.since(now) > CLOCKS_DIFFER { now } else { now.max(before.begun_at) }
+}
+
 /// Measures a read that begins `now` from `peer`.
 pub(crate) fn begin(
     before: Option<&ReaderMeter>,
@@ -50,6 +56,9 @@ pub(crate) fn begin(
     now: UnixTime,
 ) -> Result<Begun, TooSoon> {
     let step = BUCKET * 2 / reads_per_minute.max(1);
+    let here = now;
+    let now = before.map_or(here, |before| latest(before, here));
+    let ahead = now.since(here);
     let fresh = ReaderMeter {
         begun_at: now,
         empty_at: now.plus(step),
@@ -58,18 +67,18 @@ pub(crate) fn begin(
         peer_before_at: UnixTime::default(),
     };
     let Some(before) = before else { return Ok(Begun { meter: fresh, alternates: false }) };
-    for throttle in throttles.iter().filter(|throttle| throttle.stands(now)) {
-        let elapsed = elapsed(before.begun_at, now, throttle.pause);
+    for throttle in throttles.iter().filter(|throttle| throttle.stands(here)) {
+        let elapsed = elapsed(before.begun_at, now, CLOCKS_DIFFER);
         if elapsed < throttle.pause {
-            let (rule, wait) = (Some(throttle.rule.clone()), throttle.pause - elapsed);
+            let (rule, wait) = (Some(throttle.rule.clone()), throttle.pause - elapsed + ahead);
             return Err(TooSoon { rule, wait });
         }
     }
     let full = now.plus(BUCKET);
-    // No bucket is fuller than full: that one was filled by a clock that was ahead.
+    // No bucket is fuller than full: that one was filled by a clock that was wrong.
     let empty_at = if before.empty_at > full { now } else { before.empty_at.max(now) }.plus(step);
     if empty_at > full {
-        return Err(TooSoon { rule: None, wait: empty_at.since(full) });
+        return Err(TooSoon { rule: None, wait: empty_at.since(full) + ahead });
     }
     let mut meter = ReaderMeter { empty_at, ..fresh };
     let mut alternates = false;
@@ -164,6 +173,31 @@ mod tests {
             (meter, allowed) = (begun.meter, allowed + 1);
         }
         assert_eq!(allowed, 30);
+    }
+
+    /// Reads let through at two servers, asked in turn for so long; the second's clock is ahead.
+    fn at_two_servers(ahead: Duration, seconds: u32) -> u32 {
+        let (mut meter, mut allowed) = (None, 0);
+        for tick in 0..seconds * 100 {
+            let now = NOW.plus(Duration::from_millis(10) * tick);
+            for clock in [now, now.plus(ahead)] {
+                while let Ok(begun) = begin(meter.as_ref(), &[], "a", 6000, clock) {
+                    (meter, allowed) = (Some(begun.meter), allowed + 1);
+                }
+            }
+        }
+        allowed
+    }
+
+    #[test]
+    fn two_servers_with_clocks_apart_let_no_more_through() {
+        for ahead in [Duration::from_millis(30), SECOND * 2, SECOND * 59, CLOCKS_DIFFER] {
+            let allowed = at_two_servers(ahead, 10);
+            // Half a minute's at once, what flows off in ten seconds, and the second's lead.
+            let lead = ahead.min(BUCKET).as_secs() as u32;
+            let bound = 3000 + 50 * (10 + lead + 1);
+            assert!((3000..=bound).contains(&allowed), "{allowed} with {ahead:?}");
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use countersign_store::{
-    AuditEntry, CLOCKS_DIFFER, Certificate, DecisionEnd, DeviceRecord, Factory, IdKind, Page,
-    ReaderCount, Report, RiskDecision, RiskEvent, RiskKind, RiskRow, StoreError, Transaction, Tx,
+    AuditEntry, CLOCKS_DIFFER, Certificate, DecisionEnd, DeviceKind, DeviceRecord, Factory, IdKind,
+    Page, ReaderCount, Report, RiskDecision, RiskEvent, RiskKind, RiskRow, StoreError, Transaction,
+    Tx,
 };
 
 use super::{WINDOW_MAX, log};
@@ -202,7 +203,9 @@ where
 }
 
 fn existing(tx: &mut Tx<'_>, id: &str) -> Result<DeviceRecord, ServiceError> {
-    tx.device_by_id(id)?.ok_or(ServiceError::NotFound { what: "reader" })
+    tx.device_by_id(id)?
+        .filter(|record| record.device.kind == DeviceKind::Reader)
+        .ok_or(ServiceError::NotFound { what: "reader" })
 }
 
 impl Service {

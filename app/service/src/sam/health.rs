@@ -1,5 +1,7 @@
 //! How modules are, as operators and metrics see it.
 
+use std::collections::BTreeMap;
+
 use countersign_idcard::Check;
 use countersign_idcard::sam::SamError;
 
@@ -70,8 +72,10 @@ pub struct SamModule {
     pub port: String,
     /// What it is doing.
     pub state: SamState,
-    /// How often it was lost.
+    /// How often it was lost; of a port whose module has never answered, how often the port was.
     pub failures: u64,
     /// How many reads it did for this server.
     pub reads: u64,
+    /// Its operations that failed for this server, by the check's name.
+    pub failed: BTreeMap<&'static str, u64>,
 }

@@ -55,6 +55,8 @@ pub struct SamTally {
     pub reads: u64,
     /// Operations that failed, by the check's name; those that the card was to blame for too.
     pub failures: BTreeMap<&'static str, u64>,
+    /// How often it was lost, at a port of this machine.
+    pub lost: u64,
     /// How long it was leased in all.
     pub busy: Duration,
 }

@@ -3,7 +3,7 @@
 //! Where a module is, and who else uses it, is the host's business. The connection is ready while
 //! the host has a module that serves; it is lost, reopened and put aside like a port.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -39,6 +39,9 @@ const LEASE_THERE_WAIT: Duration = Duration::from_millis(250);
 /// How long any answer may take, beside the wait that was asked for: the longest operation of a
 /// module, with every command sent again.
 const ANSWER_WAIT: Duration = Duration::from_secs(30);
+/// How old a connection may become: its keys, and what the handshake proved, do not last for ever.
+/// An older one finishes the read that it serves, and is made anew.
+pub const SAM_HOST_SESSION_MAX: Duration = Duration::from_secs(3600);
 
 /// What a connector promises, boxed so that the pool can hold connectors of any kind.
 pub type Promise<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
@@ -106,7 +109,8 @@ impl Remote {
         let mut pause = REOPEN_FIRST;
         loop {
             let failure = match self.serve(&shared, &mut pause).await {
-                Ok(()) => return, // the pool is gone
+                Ok(Over::Pool) => return,
+                Ok(Over::Age) => continue,
                 Err(failure) => failure,
             };
             let (host, check, detail) = (self.connector.name(), failure.check, &failure.detail);
@@ -124,18 +128,23 @@ impl Remote {
         &mut self,
         shared: &Arc<Shared>,
         pause: &mut Duration,
-    ) -> Result<(), SamFailure> {
+    ) -> Result<Over, SamFailure> {
         let begun = timeout(BEGIN_TIMEOUT, self.begin(shared)).await;
         let mut serving = begun.map_err(|_elapsed| unreachable("the host does not answer"))??;
         *pause = REOPEN_FIRST;
         tracing::info!(host = self.connector.name(), "SAM host connected");
         let mut ping_at = Instant::now() + PING_EVERY;
+        let old_at = Instant::now() + SAM_HOST_SESSION_MAX;
         loop {
+            if Instant::now() >= old_at && shared.retire(self.index) {
+                serving.close().await;
+                return Ok(Over::Age);
+            }
             let lease_until = shared.lease_until(self.index);
             let due = lease_until.map_or(ping_at, |until| until.min(ping_at));
             tokio::select! {
                 request = self.requests.recv() => {
-                    let Some(request) = request else { return Ok(()) };
+                    let Some(request) = request else { return Ok(Over::Pool) };
                     serving.request(request).await?;
                 }
                 // Only probes are exchanged without a question, and the channel keeps those.
@@ -203,6 +212,14 @@ impl Remote {
     }
 }
 
+/// Why a connection is not gone on with, though nothing failed.
+enum Over {
+    /// The pool is gone.
+    Pool,
+    /// It is [`SAM_HOST_SESSION_MAX`] old.
+    Age,
+}
+
 /// A host that has proven itself.
 struct Serving<'a> {
     index: usize,
@@ -253,6 +270,9 @@ impl Serving<'_> {
     }
 
     async fn lease(&mut self) -> Result<Result<String, SamUnavailable>, SamFailure> {
+        if self.drained.has_changed().unwrap_or(false) {
+            self.tell_drained().await?; // before the host can give one of those
+        }
         let asked = ToHost::Lease(LEASE_THERE_WAIT);
         match self.exchange(&asked, LEASE_THERE_WAIT + ANSWER_WAIT).await? {
             FromHost::Leased(sam_id) => {
@@ -317,6 +337,7 @@ impl Serving<'_> {
             },
             failures: one.failures.into(),
             reads: 0,
+            failed: BTreeMap::new(),
         }
     }
 
@@ -334,6 +355,12 @@ impl Serving<'_> {
         self.tell(&ToHost::Release).await?;
         self.shared.free(self.index, generation);
         Ok(())
+    }
+
+    /// In good order; whether the host still hears it does not matter.
+    async fn close(&mut self) {
+        let _not_open = self.connection.machine().close();
+        let _gone = self.connection.flush().await;
     }
 
     async fn tell(&mut self, message: &ToHost) -> Result<(), SamFailure> {

@@ -11,7 +11,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::health::{SamFailure, SamHealth, SamModule, SamState};
 use super::queue::FairQueue;
-use super::record::{Flaps, Tallies};
+use super::record::{Flaps, SamTally, Tallies};
 use super::{LEASE_MAX, PER_READER_MAX, QUEUE_MAX, SamUnavailable};
 
 /// What the pool knows of one module, or of one connection to a SAM host.
@@ -28,6 +28,8 @@ pub(super) struct Slot {
     /// Since when somebody holds it.
     held_since: Option<Instant>,
     drained: bool,
+    /// The connection is old: it is given to nobody any more, and made anew.
+    retiring: bool,
     quarantined_until: Option<Instant>,
     flaps: Flaps,
     failures: u64,
@@ -47,6 +49,7 @@ impl Slot {
             generation: 0,
             held_since: None,
             drained: false,
+            retiring: false,
             quarantined_until: None,
             flaps: Flaps::default(),
             failures: 0,
@@ -55,7 +58,8 @@ impl Slot {
         }
     }
 
-    /// Whether a read may be given it as soon as nobody holds it.
+    /// Whether a read may be given it as soon as nobody holds it, and its connection is made anew
+    /// if it is old.
     const fn serves(&self) -> bool {
         self.ready && !self.drained
     }
@@ -86,6 +90,12 @@ impl Slot {
             reads: self.tallies.reads(),
             tallies: self.tallies.all().to_vec(),
         }
+    }
+
+    /// What this module did at this port, or through this connection.
+    fn tally_of(&self, sam_id: Option<&String>) -> SamTally {
+        let found = self.tallies.all().iter().find(|(id, _)| Some(id) == sam_id);
+        found.map(|(_, tally)| tally.clone()).unwrap_or_default()
     }
 
     fn released(&mut self, now: Instant) {
@@ -149,23 +159,29 @@ impl Shared {
         for slot in &state.slots {
             if !slot.remote {
                 let health = slot.health(now);
+                let tally = slot.tally_of(health.sam_id.as_ref());
                 modules.push(SamModule {
-                    reads: health.reads,
+                    reads: tally.reads,
                     port: health.port,
-                    sam_id: health.sam_id,
                     state: health.state,
-                    failures: health.failures,
+                    failures: health.sam_id.as_ref().map_or(health.failures, |_| tally.lost),
+                    failed: tally.failures,
+                    sam_id: health.sam_id,
                 });
                 continue;
             }
             for reported in &slot.reported {
                 let known = modules.iter_mut().find(|known| known.sam_id == reported.sam_id);
-                let tally = slot.tallies.all().iter();
-                let ours = tally.filter(|(id, _)| Some(id) == reported.sam_id.as_ref());
-                let reads = ours.map(|(_, tally)| tally.reads).sum();
+                let SamTally { reads, failures: failed, .. } =
+                    slot.tally_of(reported.sam_id.as_ref());
                 match known {
-                    Some(known) => known.reads += reads,
-                    None => modules.push(SamModule { reads, ..reported.clone() }),
+                    Some(known) => {
+                        known.reads += reads;
+                        for (check, count) in failed {
+                            *known.failed.entry(check).or_default() += count;
+                        }
+                    }
+                    None => modules.push(SamModule { reads, failed, ..reported.clone() }),
                 }
             }
         }
@@ -190,11 +206,10 @@ impl Shared {
 
     /// From now on exactly these modules are out of service.
     pub(super) fn drain(self: &Arc<Self>, ids: BTreeSet<String>) {
-        let ids = Arc::new(ids);
         let changed = self.drained.send_if_modified(|known| {
-            let changed = *known != ids;
+            let changed = **known != ids;
             if changed {
-                *known = ids.clone();
+                *known = Arc::new(ids);
             }
             changed
         });
@@ -206,7 +221,8 @@ impl Shared {
             {
                 let mut state = self.lock();
                 let slot = &mut state.slots[index];
-                let drained = is_drained(slot, &ids);
+                // What holds now: somebody else may have said something newer meanwhile.
+                let drained = is_drained(slot, &self.drained.borrow());
                 if drained == slot.drained {
                     continue;
                 }
@@ -223,7 +239,6 @@ impl Shared {
     /// The module answers: from now on leases of an earlier generation are stale.
     pub(super) fn ready(self: &Arc<Self>, index: usize, sam_id: Option<String>) -> u64 {
         let generation = {
-            let ids = self.drained.borrow().clone();
             let mut state = self.lock();
             let slot = &mut state.slots[index];
             slot.released(Instant::now());
@@ -231,7 +246,7 @@ impl Shared {
             slot.sam_id = sam_id;
             slot.ready = true;
             slot.failure = None;
-            slot.drained = is_drained(slot, &ids);
+            slot.drained = is_drained(slot, &self.drained.borrow());
             slot.generation
         };
         self.offer(index);
@@ -250,6 +265,10 @@ impl Shared {
         }
         slot.released(now);
         slot.failures += 1;
+        // What is lost with a connection to a SAM host is not the module that it leased last.
+        if let Some(sam_id) = slot.sam_id.clone().filter(|_| !slot.remote) {
+            slot.tallies.of(&sam_id).lost += 1;
+        }
         slot.quarantined_until = slot.flaps.failed(now).map(|time| now + time);
         state.lost_at = Some(now);
     }
@@ -266,7 +285,22 @@ impl Shared {
         let slot = &mut state.slots[index];
         slot.released(Instant::now());
         slot.generation += 1;
-        slot.generation
+        slot.retiring = false;
+        let generation = slot.generation;
+        if std::mem::take(&mut slot.ready) {
+            state.lost_at = Some(Instant::now());
+        }
+        generation
+    }
+
+    /// The connection to a SAM host is old: nobody is given it any more. Whether nobody holds it,
+    /// so that it may be closed; until the next one is there it counts as one that serves.
+    pub(super) fn retire(&self, index: usize) -> bool {
+        let mut state = self.lock();
+        state.idle.retain(|idle| *idle != index);
+        let slot = &mut state.slots[index];
+        slot.retiring = true;
+        slot.held_since.is_none()
     }
 
     /// The module at this host is nobody's to give for now, or may be given again; the connection
@@ -385,7 +419,8 @@ impl Shared {
             let (waiter, place) = {
                 let mut state = self.lock();
                 let slot = &state.slots[index];
-                if !slot.serves() || slot.held_since.is_some() || state.idle.contains(&index) {
+                let taken = slot.held_since.is_some() || state.idle.contains(&index);
+                if !slot.serves() || slot.retiring || taken {
                     return;
                 }
                 state.waiters.retain(|waiter| !waiter.is_closed());
@@ -460,6 +495,39 @@ impl Drop for Place {
     fn drop(&mut self) {
         if self.held {
             self.shared.free(self.index, self.generation);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Servers, operators and modules that start say different things at the same moment: what was
+    /// said last holds for every module, whoever was fastest.
+    #[test]
+    fn what_is_out_of_service_is_the_same_everywhere() {
+        const MODULES: usize = 8;
+        let id = |index| format!("sam-{index}");
+        let slots = (0..MODULES).map(|_| Slot::new(String::new(), false)).collect();
+        let shared = Arc::new(Shared::new(slots));
+        let some = |from: usize| (from..MODULES).map(id).collect::<BTreeSet<_>>();
+        for _round in 0..500 {
+            std::thread::scope(|scope| {
+                for from in [0, 3, MODULES] {
+                    let (shared, some) = (&shared, &some);
+                    scope.spawn(move || shared.drain(some(from)));
+                }
+                scope.spawn(|| {
+                    for index in 0..MODULES {
+                        shared.ready(index, Some(id(index)));
+                    }
+                });
+            });
+            let said = shared.drained.borrow().clone();
+            for slot in &shared.lock().slots {
+                assert_eq!(slot.drained, is_drained(slot, &said), "{said:?} {:?}", slot.sam_id);
+            }
         }
     }
 }

@@ -25,7 +25,7 @@ pub(crate) const SHOW_CARD: [u8; 2] = [0xE0, 0x01];
 const CODE_AT: usize = 7;
 
 /// The clock of tokio's virtual time.
-struct VirtualClock(Instant);
+pub(crate) struct VirtualClock(pub(crate) Instant);
 
 impl Clock for VirtualClock {
     fn now(&self) -> UnixTime {

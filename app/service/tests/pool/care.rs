@@ -179,4 +179,8 @@ async fn what_a_module_did_is_counted() {
     let failures: Vec<_> = tally.failures.iter().map(|(check, count)| (*check, *count)).collect();
     assert_eq!(failures, [("card-not-found", 1), ("sam-gone", 1)]);
     assert!(tally.busy >= Duration::from_secs(1) && tally.reads == 0, "{tally:?}");
+    assert_eq!(tally.lost, 1);
+    // So the module's own list has it, which names ids and not ports.
+    let module = &bank.pool.modules()[0];
+    assert_eq!((&module.failed, module.failures), (&tally.failures, 1));
 }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use countersign_service::{PER_READER_MAX, SamUnavailable};
+use countersign_service::{PER_READER_HELD_MAX, PER_READER_MAX, SamUnavailable};
 use tokio::time::{Instant, sleep};
 
 use crate::bank::{Bank, RESET};
@@ -82,6 +82,24 @@ async fn one_reader_may_wait_with_so_many_reads_and_others_are_not_touched() {
     drop(other.await.unwrap().unwrap());
     for task in waiting {
         assert!(task.await.unwrap().is_ok());
+    }
+}
+
+/// Who begins reads and stalls holds so many modules and no more; the others go on.
+#[tokio::test(start_paused = true)]
+async fn one_reader_holds_only_so_many_modules() {
+    let bank = Bank::start(4).await;
+    let stalling: Vec<_> = (0..PER_READER_HELD_MAX + 3).map(|_| bank.queue_as("rdr_a")).collect();
+    settle().await;
+    assert_eq!(stalling.iter().filter(|task| task.is_finished()).count(), PER_READER_HELD_MAX);
+    let before = Instant::now();
+    let (one, two) = (bank.pool.lease("rdr_b").await, bank.pool.lease("rdr_c").await);
+    assert!(one.is_ok() && two.is_ok());
+    assert_eq!(before.elapsed(), Duration::ZERO, "at once");
+    drop((one, two));
+    let mut stalling = stalling.into_iter();
+    for _ in 0..PER_READER_HELD_MAX + 3 {
+        drop(stalling.next().unwrap().await.unwrap().unwrap()); // each gives the next its place
     }
 }
 

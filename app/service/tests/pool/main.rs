@@ -5,6 +5,7 @@
 mod bank;
 mod care;
 mod fair;
+mod remote;
 
 use std::time::Duration;
 
@@ -59,7 +60,7 @@ async fn a_read_waits_for_a_busy_pool_only_so_long() {
 async fn the_queue_is_bounded_and_who_gave_up_does_not_count() {
     let bank = Bank::start(1).await;
     let held = bank.lease().await;
-    let waiting: Vec<_> = (0..QUEUE_MAX).map(|n| bank.queue_as(&format!("rdr_{n}"))).collect();
+    let waiting: Vec<_> = (0..QUEUE_MAX).map(|n| bank.queue_as(&format!("other_{n}"))).collect();
     settle().await;
     let before = Instant::now();
     assert_eq!(bank.pool.lease(READER).await.err(), Some(SamUnavailable::Busy));

@@ -96,6 +96,26 @@ async fn a_throttle_waits_for_no_clock() {
 }
 
 #[tokio::test]
+async fn a_throttle_holds_over_two_servers_whose_clocks_are_apart_by_more_than_its_pause() {
+    let throttle = Rule {
+        count: RiskKind::Reads,
+        at_least: 1,
+        action: RuleAction::Throttle { pause: 5 * SECOND },
+        ..rule()
+    };
+    let desk = Desk::new(vec![throttle]).await;
+    let reader = desk.reader("RD-1").await;
+    let behind = desk.now();
+    desk.advance(30 * SECOND);
+    errors(&desk, &reader, &[1]).await; // at the server that is ahead
+    desk.set(behind);
+    let soon = desk.err(&reader, 2, AbortReason::CardRemoved).await;
+    assert_eq!(soon, refused("reader-throttled", true), "at the other one");
+    desk.advance(35 * SECOND);
+    errors(&desk, &reader, &[2]).await;
+}
+
+#[tokio::test]
 async fn the_clean_up_keeps_what_a_window_can_reach_and_goes_on_in_turns() {
     let desk = Desk::new(vec![rule()]).await;
     let reader = desk.reader("RD-1").await;

@@ -1,6 +1,8 @@
 //! Links that lose, double, swap and damage: handshake and records over datagrams (C10, G12).
 
-use countersign_channel::{Delivery, Heartbeat, Policy, Protection, REPLAY_WINDOW};
+use countersign_channel::{
+    AlertCode, Challenges, Delivery, Heartbeat, Policy, Protection, REPLAY_WINDOW, SharedChallenges,
+};
 use rand_chacha::ChaCha20Rng;
 use rand_core::Rng;
 
@@ -78,6 +80,48 @@ fn handshakes_survive_loss_doubling_and_swapping() {
     let mut pair = world.connect();
     assert!(struggle(&mut pair, &mut testkit::rng::seeded(1), 0));
     assert_eq!((pair.reader.discarded(), pair.server.discarded()), (0, 0));
+}
+
+/// A server that was restarted between M1 and M2 says so, and keeps nothing: the reader need not
+/// wait for an M3. Of anything else that is wrong in M2 a stranger is told nothing.
+#[test]
+fn a_stale_challenge_is_told_and_other_wrong_proofs_are_not() {
+    for mode in MODES {
+        let mut world = lossy(mode, 86);
+        let mut pair = world.connect();
+        let m2 = pair.take_reader_frame(1);
+        world.change_server(|config| {
+            let fresh = Challenges::new(aws_lc::provider());
+            config.challenges = std::sync::Arc::new(SharedChallenges::new(fresh));
+        });
+        let mut other = world.connect();
+        other.deliver_to_server(&m2).unwrap();
+        let alert = other.server.poll_transmit().expect("an alert");
+        assert!(alert.len() * 4 < m2.len(), "{} for {}", alert.len(), m2.len());
+        assert_eq!(other.server.poll_transmit(), None);
+        assert!(!other.server.is_asking());
+        let told = pair.deliver_to_reader(&alert).unwrap_err();
+        assert!(
+            matches!(told, Error::Alert { code: AlertCode::ChallengeStale, .. }),
+            "{mode:?}: {told}"
+        );
+        // It serves whoever comes next as if nothing had been.
+        other.drive().unwrap();
+        assert!(matches!(other.server_events[0], ServerEvent::Connected));
+
+        let mut pair = world.connect();
+        let m2 = pair.take_reader_frame(1);
+        let mut forged = m2.clone();
+        forged[8 + 20] ^= 1; // inside the challenge's MAC
+        pair.deliver_to_server(&forged).unwrap();
+        pair.deliver_to_server(&m2[..m2.len() - 1]).unwrap();
+        assert_eq!(pair.server.poll_transmit(), None, "{mode:?}");
+        pair.deliver_to_server(&m2).unwrap();
+        pair.drive().unwrap();
+        let mut late = world.connect();
+        late.deliver_to_server(&m2).unwrap();
+        assert_eq!(late.server.poll_transmit(), None, "{mode:?}: used before");
+    }
 }
 
 /// Records: whatever arrives, in whatever order, is delivered once; the rest is dropped silently.

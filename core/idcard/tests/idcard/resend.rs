@@ -10,7 +10,8 @@ use countersign_idcard::message::{
 use countersign_idcard::server::{LAST_WORDS_KEPT, ReadPolicy, ServerEvent, ServerFlow};
 use countersign_idcard::{
     Bytes, Check, Delivery, ENCRYPTED_LEN_MAX, EncryptedData, FlowError, MESSAGES_MAX, Packet,
-    REPEAT_FIRST, REPEAT_MAX, RESEND_AFTER, RESENDS_MAX, RESULT_RESENDS_MAX, ShortText,
+    REPEAT_FIRST, REPEAT_MAX, REPEATS_MAX, RESEND_AFTER, RESENDS_MAX, RESULT_RESENDS_MAX,
+    ShortText,
 };
 
 use super::flows::{NOW, configuration, reader_message, sam_result};
@@ -242,6 +243,24 @@ fn a_server_takes_only_so_many_messages() {
         assert!(sent <= usize::from(MESSAGES_MAX), "{name}: {sent} answers");
         assert!(flow.is_over());
     }
+}
+
+/// Repeats on both sides add up: what the timer says again and what the reader asks for again.
+#[test]
+fn a_reader_that_only_repeats_itself_costs_the_read_and_nothing_else() {
+    let mut flow = expecting_packets(patient(), Delivery::Datagrams);
+    let mut now = NOW;
+    for _ in 0..REPEATS_MAX {
+        now = now.plus(REPEAT_MAX);
+        flow.handle_timeout(now);
+    }
+    let begin = reader_message(BEGIN_CACHED).encode();
+    for _ in 1..MESSAGES_MAX {
+        flow.handle(now, &begin).expect("within the bound");
+    }
+    let over = flow.handle(now, &begin);
+    assert!(matches!(over, Err(FlowError::Flood { what: "messages", .. })));
+    assert!(flow.is_over());
 }
 
 #[test]

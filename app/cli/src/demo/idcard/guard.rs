@@ -125,15 +125,14 @@ async fn overhear(listener: TcpListener, gateway: SocketAddr) -> std::io::Result
     let back = tokio::spawn(async move { tokio::io::copy(&mut from_server, &mut to_reader).await });
     let mut said = Vec::new();
     let mut chunk = [0; 4096];
-    loop {
-        let read = from_reader.read(&mut chunk).await?;
-        if read == 0 {
+    // Either end may leave without waiting for the other's last word.
+    while let Ok(read @ 1..) = from_reader.read(&mut chunk).await {
+        said.extend_from_slice(&chunk[..read]);
+        if to_server.write_all(&chunk[..read]).await.is_err() {
             break;
         }
-        said.extend_from_slice(&chunk[..read]);
-        to_server.write_all(&chunk[..read]).await?;
     }
-    to_server.shutdown().await?;
+    let _gone = to_server.shutdown().await;
     let _ended = back.await;
     Ok(said)
 }

@@ -8,6 +8,7 @@ use countersign_emulator::{CardHandle, CardImage, EmulatedCard, Scheme, sample};
 use countersign_idcard::EncryptedData;
 use countersign_idcard::cache::{CacheHit, CacheMode};
 use countersign_idcard::presence::{QUIET, WIPE_AFTER};
+use countersign_idcard::reader::ReadOptions;
 use countersign_idcard::record::DocumentType;
 use countersign_net::Clock;
 use countersign_pki::Role;
@@ -217,4 +218,33 @@ async fn a_card_that_cannot_be_read_at_first_is_looked_at_again() {
     assert!(desk.reader.card_is_present());
     assert_eq!(desk.look().await, Ok(false));
     assert!(!desk.reader.card_is_present());
+}
+
+/// A server that does not answer must not keep what a card left behind (C11).
+#[tokio::test]
+async fn what_is_kept_goes_with_the_card_also_while_a_read_is_tried_again() {
+    let mut desk = Desk::new(CacheMode::MultiCard);
+    desk.field.insert(citizen());
+    assert_eq!(desk.look().await, Ok(true));
+    desk.keep(&citizen());
+    let Desk { mut reader, field, clock } = desk;
+    reader.set_retry_for(WIPE_AFTER * 1000);
+    let reading = tokio::spawn(async move {
+        let result = reader.read(ReadOptions::default()).await;
+        (result.map(|outcome| outcome.source), reader)
+    });
+    tokio::time::sleep(POLL_EVERY * 2).await;
+    field.remove();
+    let tick = u64::try_from(WIPE_AFTER.as_millis()).unwrap() / 20;
+    for _ in 0..400 {
+        if reading.is_finished() {
+            break;
+        }
+        clock.0.fetch_add(tick, Ordering::SeqCst);
+        tokio::time::sleep(POLL_EVERY).await;
+    }
+    assert!(reading.is_finished(), "it would be tried again for hours");
+    let (result, reader) = reading.await.unwrap();
+    assert_eq!(result.unwrap_err().check(), "server-unreachable");
+    assert_eq!(reader.cards_known(), 0);
 }
