@@ -97,8 +97,8 @@ async fn a_card_removed_in_mid_read_is_named_and_the_next_read_works() {
 }
 
 /// A card taken for another's configuration: between two looks at it, in the middle of its files,
-/// at the last moment. Over TCP and UDP the read is refused by name, at the server too; neither card
-/// is in the cache, and each is then read for what it is.
+/// at the last moment. Over TCP and UDP the read is refused by name, at the server too; neither
+/// card is in the cache, and each is then read for what it is.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_card_swapped_after_its_configuration_was_read_is_named() {
     let stage = Stage::new().await;
