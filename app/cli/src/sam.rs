@@ -119,8 +119,8 @@ pub(crate) struct Serve {
     /// Serial port of a SAM module; may be given several times.
     #[arg(long, value_name = "PATH", required_unless_present = "config")]
     sam: Vec<String>,
-    /// File with more modules, TOML: for each a [[sam]] section with port = "/dev/ttyUSB0" and, if
-    /// its speed is not 115200, baud = 9600. What else stands there is refused.
+    /// File with more modules, TOML: for each a `[[sam]]` section with port = "/dev/ttyUSB0" and,
+    /// if its speed is not 115200, baud = 9600. What else stands there is refused.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 }

@@ -39,7 +39,7 @@ pub(crate) struct ReaderCommand {
     #[arg(long, value_name = "DIR", default_value = "./countersign-device")]
     device: PathBuf,
     /// The server's device gateway: HOST:PORT over TCP, udp:HOST:PORT over UDP, or
-    /// serial:PATH[:BAUD] through the host on that serial port (countersign host).
+    /// serial:PATH or serial:PATH:BAUD through the host on that serial port (countersign host).
     #[arg(long, value_name = "WAY", default_value = "localhost:8444")]
     gateway: String,
     /// Try a read again for so long when server or host are not there or busy.
