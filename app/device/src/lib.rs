@@ -27,7 +27,9 @@ pub use enroll::{EnrollError, enroll, enroll_as, server_suite};
 pub use host::{Host, HostError, HostEvent, HostOptions};
 pub use journal::{JournalError, KEPT_MAX, Kept, KeptRead, KeptReads, ReadJournal};
 pub use line::{Hello, LINE_VERSION, LineFailure, LineResult, Progress, ReadSummary, Step};
-pub use reader::{CARD_WAIT, Outcome, RETRY_FOR, ReadError, Reader, Source, Spoken};
+pub use reader::{
+    CARD_WAIT, DATAGRAM_ATTEMPT, Outcome, RETRY_FOR, ReadError, Reader, Source, Spoken,
+};
 pub use resident::{Key, Resident, ResidentEvent};
 pub use traffic::Traffic;
 pub use uplink::Uplink;

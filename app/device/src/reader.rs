@@ -14,7 +14,7 @@ use countersign_idcard::card::CardLink;
 use countersign_idcard::message;
 use countersign_idcard::presence::{Presence, WIPE_AFTER};
 use countersign_idcard::reader::{ReadOptions, ReadStart, ReaderFlow};
-use countersign_idcard::{Configuration, PlainData, READ_ID_LEN, ReadId};
+use countersign_idcard::{Configuration, Delivery, PlainData, READ_ID_LEN, ReadId};
 use countersign_net::Clock;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -29,6 +29,9 @@ pub use error::ReadError;
 pub const CARD_WAIT: Duration = Duration::from_secs(3);
 /// How long a read is tried again before it is given up, unless set otherwise.
 pub const RETRY_FOR: Duration = Duration::from_secs(30);
+/// How long one attempt over datagrams may take. Nothing tells a reader there that its server was
+/// restarted in mid-read, and some of [`RETRY_FOR`] must be left then.
+pub const DATAGRAM_ATTEMPT: Duration = Duration::from_secs(20);
 /// The pause before trying again, at first and at most.
 const RETRY_FIRST: Duration = Duration::from_millis(200);
 const RETRY_MAX: Duration = Duration::from_secs(3);
@@ -242,7 +245,10 @@ impl Reader {
 
     async fn read_and_keep(&mut self, options: ReadOptions) -> Result<Outcome, ReadError> {
         let started = Instant::now();
-        let options = ReadOptions { delivery: self.uplink.delivery(), ..options };
+        let mut options = ReadOptions { delivery: self.uplink.delivery(), ..options };
+        if options.delivery == Delivery::Datagrams {
+            options.timeout = options.timeout.min(DATAGRAM_ATTEMPT);
+        }
         let configuration = self.wait_for_card().await?;
         let mut read_id: ReadId = [0; READ_ID_LEN];
         (self.rng)().fill_bytes(&mut read_id);

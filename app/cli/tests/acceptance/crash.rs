@@ -52,6 +52,31 @@ pub(crate) fn a_killed_server_loses_nothing(database: &Database) -> Result<(), F
     Ok(())
 }
 
+/// Over datagrams nobody tells a reader that its server was killed in mid-read: the attempt ends by
+/// its own time, and the next one of the same read succeeds.
+pub(crate) fn a_killed_server_costs_a_datagram_read_time_only() -> Result<(), Failed> {
+    let host = Host::new()?;
+    let ports = Ports::pick()?;
+    host.init(&Database::Sqlite)?;
+    let slow = ["--json", "emulator", "sam", "--link", "sam", "--answer-after", "200"];
+    let mut sam = host.spawn(&slow)?;
+    sam.first_json()?;
+    let server = host.serve(&ports)?;
+    host.enroll(&ports, "RD-1")?;
+    let gateway = format!("udp:{}", ports.gateway());
+    let reader = host.spawn(&reader_words(&gateway, "emulated:citizen", "1"))?;
+    wait_for("a read under way", || {
+        let page: Value = host.api(&ports)?.get("/v1/reads")?;
+        Ok((page["items"][0]["state"] == "started").then_some(()))
+    })?;
+    server.kill()?;
+    let server = host.serve(&ports)?;
+    let ended = reader.finish()?.ok()?.json()?;
+    assert_eq!(ended["reads"][0]["attempts"], 2, "{ended}");
+    assert_eq!(done(&host, &ports)?.len(), 1, "one row");
+    server.kill()
+}
+
 /// The reads that are done, by id, without what a later page order could change.
 fn done(host: &Host, ports: &Ports) -> Result<BTreeMap<String, Value>, Failed> {
     let page: Value = host.api(ports)?.get("/v1/reads?limit=200")?;

@@ -28,7 +28,7 @@ type Check = fn(&Database) -> Result<(), Failed>;
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    let alone: [(&str, Alone); 25] = [
+    let alone: [(&str, Alone); 26] = [
         ("a_flood_is_slowed", risk::a_flood_is_slowed),
         ("a_readers_record_is_kept", risk::a_readers_record_is_kept),
         ("one_certificate_twice_is_noticed", risk::one_certificate_twice_is_noticed),
@@ -57,6 +57,10 @@ fn main() {
         ("a_host_survives_its_port_and_its_server", links::a_host_survives_its_port_and_its_server),
         ("a_host_names_what_is_wrong_on_the_line", links::a_host_names_what_is_wrong_on_the_line),
         ("a_link_to_nobody_is_named", links::a_link_to_nobody_is_named),
+        (
+            "a_killed_server_costs_a_datagram_read_time_only",
+            crash::a_killed_server_costs_a_datagram_read_time_only,
+        ),
     ];
     let alone = alone.into_iter().chain(cache::TRIALS).chain(reads::TRIALS).chain(sams::TRIALS);
     let alone = alone.chain(sam_hosts::TRIALS).chain(stops::TRIALS);
