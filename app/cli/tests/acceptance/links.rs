@@ -204,9 +204,10 @@ pub(crate) fn a_host_survives_its_port_and_its_server() -> Result<(), Failed> {
     setting.read_through_host(&gateway)?.ok()?;
 
     // No line at all when the host starts; it is plugged in while the host waits.
-    line.kill()?;
+    // First the links: the system may give the ptys' names to another test's module at once.
     std::fs::remove_file(setting.host.path("reader-port"))?;
     std::fs::remove_file(setting.host.path("host-port"))?;
+    line.kill()?;
     let words = ["--json", "host", "--port", "host-port", "--gateway", &gateway, "--read"];
     let waiting = setting.host.spawn(&words)?;
     std::thread::sleep(Duration::from_secs(1));

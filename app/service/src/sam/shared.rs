@@ -269,7 +269,10 @@ impl Shared {
         if let Some(sam_id) = slot.sam_id.clone().filter(|_| !slot.remote) {
             slot.tallies.of(&sam_id).lost += 1;
         }
-        slot.quarantined_until = slot.flaps.failed(now).map(|time| now + time);
+        let aside = slot.flaps.failed(now).map(|time| now + time);
+        // The only one is better than none.
+        let others = state.slots.iter().enumerate().any(|(at, slot)| at != index && slot.serves());
+        state.slots[index].quarantined_until = aside.filter(|_| others);
         state.lost_at = Some(now);
     }
 

@@ -98,6 +98,19 @@ async fn a_flapping_module_is_put_aside_and_comes_back_on_probation() {
     assert_eq!(state(&bank, 1), SamState::Ready, "the other one served all the time");
 }
 
+/// With nothing else that serves, a module that flaps is better than none.
+#[tokio::test(start_paused = true)]
+async fn the_only_module_is_not_put_aside() {
+    let bank = Bank::start(1).await;
+    for _ in 0..2 * FLAPS_MAX {
+        bank.unplug(0);
+        bank.wait_until_ready(0, false).await;
+        assert_eq!(state(&bank, 0), SamState::Failed);
+        bank.wait_until_ready(0, true).await;
+    }
+    begun(&mut bank.lease().await).await;
+}
+
 fn ids(bank: &Bank, indices: &[usize]) -> BTreeSet<String> {
     let health = bank.pool.health();
     indices.iter().map(|index| health[*index].sam_id.clone().unwrap()).collect()
