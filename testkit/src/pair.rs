@@ -154,7 +154,7 @@ pub fn server_config(pki: &TestPki, party: &Party, provider: Provider) -> Server
         leaf_cache: Arc::new(BoundedLeafCache::default()),
         challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
         sources: Arc::new(SharedSources::new(sources)),
-        peer_role: Role::Reader,
+        peer_roles: vec![Role::Reader],
     }
 }
 

@@ -126,6 +126,7 @@ impl TestPki {
         for (ca, role) in [
             (&self.readers, Role::Reader),
             (&self.readers, Role::SamHost),
+            (&self.readers, Role::Terminal),
             (&self.servers, Role::Server),
         ] {
             trust.trust(&self.root, &ca.certificate, role, NOW).expect("trust");

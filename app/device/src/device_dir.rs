@@ -139,6 +139,8 @@ pub enum DeviceKind {
     Reader,
     /// A host of SAM modules (C12).
     SamHost,
+    /// A POS terminal (E).
+    Terminal,
 }
 
 impl DeviceKind {
@@ -148,6 +150,7 @@ impl DeviceKind {
         match self {
             Self::Reader => Role::Reader,
             Self::SamHost => Role::SamHost,
+            Self::Terminal => Role::Terminal,
         }
     }
 
@@ -156,6 +159,7 @@ impl DeviceKind {
         match self {
             Self::Reader => "/v1/readers",
             Self::SamHost => "/v1/sam-hosts",
+            Self::Terminal => "/v1/terminals/enrolments",
         }
     }
 }

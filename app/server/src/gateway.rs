@@ -12,7 +12,7 @@ use countersign_channel::{
     Challenges, Credential, Delivery, EPOCH, Protection, ServerConfig, SharedChallenges,
     SharedSources, SourceLimits,
 };
-use countersign_pki::BoundedLeafCache;
+use countersign_pki::{BoundedLeafCache, Role};
 use countersign_service::Service;
 use tokio::sync::{Semaphore, watch};
 
@@ -52,7 +52,7 @@ impl Gateway {
             provider: provider.clone(),
             key: authority.server_key.clone(),
             certificate: authority.server.clone(),
-            trust: Arc::new(authority.trust_in_readers(service.now())?),
+            trust: Arc::new(authority.trust_in_devices(service.now())?),
             encryption: authority.server_encryption.clone(),
         };
         let sources = SourceLimits::new(provider.clone(), &mut *service.rng());
@@ -64,7 +64,7 @@ impl Gateway {
             leaf_cache: Arc::new(BoundedLeafCache::default()),
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
             sources: Arc::new(SharedSources::new(sources)),
-            peer_role: countersign_pki::Role::Reader,
+            peer_roles: vec![Role::Reader, Role::Terminal],
         };
         config.check().map_err(StartError::Channel)?;
         if config.policies.iter().any(|policy| policy.protection == Protection::Mac) {

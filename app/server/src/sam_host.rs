@@ -164,7 +164,7 @@ impl SamHost {
             leaf_cache: Arc::new(BoundedLeafCache::default()),
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
             sources: Arc::new(SharedSources::new(sources)),
-            peer_role: Role::Server,
+            peer_roles: vec![Role::Server],
         };
         channel.check().map_err(StartError::Channel)?;
         let connectors = sams.into_iter().map(|sam| Arc::new(SerialSam(sam)) as _);

@@ -25,6 +25,20 @@ pub enum Scope {
     SamsRead,
     /// Take SAM modules out of service and put them back; enrol, block and revoke SAM hosts.
     SamsManage,
+    /// See terminals, the injection hierarchy, injections and runs.
+    TerminalsRead,
+    /// Allow, block, unbind and revoke terminals.
+    TerminalsManage,
+    /// See keys and key-encrypting keys; never their values.
+    KeysRead,
+    /// Ask for what needs approval: make, take in, inject and retire keys; roll the hierarchy over.
+    KeysManage,
+    /// Enter a component of a key-encrypting key.
+    ComponentsEnter,
+    /// See approvals.
+    ApprovalsRead,
+    /// Vote on approvals.
+    ApprovalsVote,
 }
 
 impl Scope {
@@ -40,6 +54,13 @@ impl Scope {
             Self::MetricsRead => "metrics:read",
             Self::SamsRead => "sams:read",
             Self::SamsManage => "sams:manage",
+            Self::TerminalsRead => "terminals:read",
+            Self::TerminalsManage => "terminals:manage",
+            Self::KeysRead => "keys:read",
+            Self::KeysManage => "keys:manage",
+            Self::ComponentsEnter => "components:enter",
+            Self::ApprovalsRead => "approvals:read",
+            Self::ApprovalsVote => "approvals:vote",
         }
     }
 
@@ -47,14 +68,33 @@ impl Scope {
         match role {
             Role::Admin => true,
             Role::Custodian => !matches!(self, Self::MetricsRead),
-            Role::Approver => matches!(self, Self::ReadersRead),
-            Role::Auditor => {
-                matches!(
-                    self,
-                    Self::ReadersRead | Self::ReadsRead | Self::MetricsRead | Self::SamsRead
-                )
-            }
-            Role::Integrator => !matches!(self, Self::ReadersBlock | Self::SamsManage),
+            Role::Approver => matches!(
+                self,
+                Self::ReadersRead
+                    | Self::TerminalsRead
+                    | Self::KeysRead
+                    | Self::ApprovalsRead
+                    | Self::ApprovalsVote
+            ),
+            Role::Auditor => matches!(
+                self,
+                Self::ReadersRead
+                    | Self::ReadsRead
+                    | Self::MetricsRead
+                    | Self::SamsRead
+                    | Self::TerminalsRead
+                    | Self::KeysRead
+                    | Self::ApprovalsRead
+            ),
+            Role::Integrator => !matches!(
+                self,
+                Self::ReadersBlock
+                    | Self::SamsManage
+                    | Self::TerminalsManage
+                    | Self::KeysManage
+                    | Self::ComponentsEnter
+                    | Self::ApprovalsVote
+            ),
         }
     }
 }

@@ -39,13 +39,15 @@ impl Authority {
         Issuer::from_certificate(&self.provider, &self.device_issuer)
     }
 
-    /// Whom this server trusts to certify readers.
+    /// Whom this server trusts to certify the devices that come to its gateway.
     ///
     /// # Errors
     /// What is wrong with root or intermediate at `now`.
-    pub fn trust_in_readers(&self, now: UnixTime) -> Result<TrustStore, PkiError> {
+    pub fn trust_in_devices(&self, now: UnixTime) -> Result<TrustStore, PkiError> {
         let mut trust = TrustStore::new(self.provider.clone());
-        trust.trust(&self.root, &self.device_issuer, Role::Reader, now)?;
+        for role in [Role::Reader, Role::Terminal] {
+            trust.trust(&self.root, &self.device_issuer, role, now)?;
+        }
         Ok(trust)
     }
 }

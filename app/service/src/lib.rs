@@ -35,7 +35,7 @@ pub use authority::Authority;
 pub use error::ServiceError;
 pub use operators::NewToken;
 pub use read_session::{Answer, ReadEnded, ReadSession};
-pub use readers::{Enrolled, KnownReader};
+pub use readers::{Enrolled, KnownDevice};
 pub use risk::*;
 pub use sam::{
     FLAP_WINDOW, FLAPS_MAX, HEALTH_EVERY, LEASE_MAX, LEASE_WAIT, LEASE_WAIT_SECONDS,

@@ -10,7 +10,7 @@ use countersign_store::IdKind;
 use zeroize::Zeroizing;
 
 use crate::reads::{Given, Origin, UnderWay};
-use crate::{KnownReader, SamLease, SamUnavailable, Service, ServiceError};
+use crate::{KnownDevice, SamLease, SamUnavailable, Service, ServiceError};
 
 /// What a session has to say.
 #[derive(Default)]
@@ -42,7 +42,7 @@ pub struct ReadEnded {
 /// crash at any moment leaves a row that tells how far it came, and the reader tries again.
 pub struct ReadSession {
     service: Arc<Service>,
-    reader: KnownReader,
+    reader: KnownDevice,
     delivery: Delivery,
     origin: Origin,
     current: Option<Current>,
@@ -68,7 +68,7 @@ impl ReadSession {
     /// For this reader, after its handshake, on a link that delivers like this. Each read asks anew
     /// whether the certificate of that handshake still holds.
     #[must_use]
-    pub fn new(service: Arc<Service>, reader: KnownReader, delivery: Delivery) -> Self {
+    pub fn new(service: Arc<Service>, reader: KnownDevice, delivery: Delivery) -> Self {
         let origin = Origin::new(&service);
         Self { service, reader, delivery, origin, current: None }
     }
@@ -200,7 +200,7 @@ impl ReadSession {
 /// What the handlers of a flow's events work with.
 struct Context<'a> {
     service: &'a Service,
-    reader: &'a KnownReader,
+    reader: &'a KnownDevice,
     origin: &'a Origin,
 }
 

@@ -32,11 +32,13 @@ pub struct Enrolled {
     pub created: bool,
 }
 
-/// A reader as the directory knows it.
+/// A device that comes to the gateway, as the directory knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KnownReader {
-    /// `rdr_…`.
+pub struct KnownDevice {
+    /// `rdr_…`, `trm_…`.
     pub id: String,
+    /// What it is: it says which protocol follows the handshake.
+    pub kind: DeviceKind,
     /// What the channel checks the handshake against.
     pub entry: DirectoryEntry,
 }
@@ -399,7 +401,7 @@ impl Service {
     ///
     /// # Errors
     /// [`LookupRefusal`].
-    pub async fn look_up(&self, id: &ReaderId) -> Result<KnownReader, LookupRefusal> {
+    pub async fn look_up(&self, id: &ReaderId) -> Result<KnownDevice, LookupRefusal> {
         let asked = id.clone();
         let found = self
             .store
@@ -410,9 +412,11 @@ impl Service {
                 }
             })
             .await;
-        let is_reader = |record: &DeviceRecord| record.device.kind == DeviceKind::Reader;
+        let comes_here = |record: &DeviceRecord| {
+            matches!(record.device.kind, DeviceKind::Reader | DeviceKind::Terminal)
+        };
         let record = match found {
-            Ok(found) => found.filter(is_reader).ok_or(LookupRefusal::Unknown)?,
+            Ok(found) => found.filter(comes_here).ok_or(LookupRefusal::Unknown)?,
             Err(error) => {
                 tracing::warn!(%error, "the directory cannot be asked");
                 return Err(LookupRefusal::Unavailable);
@@ -430,7 +434,7 @@ impl Service {
             return Err(LookupRefusal::Revoked); // replaced by a newer one
         }
         let entry = DirectoryEntry { serial: record.device.serial, certificate_number: number };
-        Ok(KnownReader { id: record.device.id, entry })
+        Ok(KnownDevice { id: record.device.id, kind: record.device.kind, entry })
     }
 }
 

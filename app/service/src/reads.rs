@@ -9,7 +9,7 @@ use countersign_store::{
 };
 
 use crate::refusals::{Party, Refusal};
-use crate::{Actor, KnownReader, Service, ServiceError, done, risk};
+use crate::{Actor, KnownDevice, Service, ServiceError, done, risk};
 
 /// How long another session's read counts as under way: longer than any read takes.
 const UNDER_WAY: Duration = Duration::from_secs(60);
@@ -63,7 +63,7 @@ const fn source_name(source: Source) -> &'static str {
 /// connection may be older than an operator's decision.
 fn check_reader(
     record: Option<DeviceRecord>,
-    reader: &KnownReader,
+    reader: &KnownDevice,
     now: UnixTime,
 ) -> Result<(), ServiceError> {
     let record = record.ok_or(ServiceError::NotFound { what: "reader" })?;
@@ -108,7 +108,7 @@ impl Service {
     /// since its handshake; `reader-throttled`. Refusals are audited.
     pub(crate) async fn begin_read(
         &self,
-        reader: &KnownReader,
+        reader: &KnownDevice,
         read_id: ReadId,
         origin: &Origin,
     ) -> Result<BegunRead, ServiceError> {
@@ -121,7 +121,7 @@ impl Service {
 
     async fn try_begin_read(
         &self,
-        reader: &KnownReader,
+        reader: &KnownDevice,
         read_id: ReadId,
         origin: &Origin,
     ) -> Result<BegunRead, ServiceError> {
@@ -161,7 +161,7 @@ impl Service {
 
     async fn refused_read(
         &self,
-        reader: &KnownReader,
+        reader: &KnownDevice,
         action: &str,
         subject: &str,
         error: &ServiceError,
@@ -182,7 +182,7 @@ impl Service {
     /// `read-superseded`: a later attempt of this read began meanwhile. Audited.
     pub(crate) async fn finish_read(
         &self,
-        reader: &KnownReader,
+        reader: &KnownDevice,
         read: &UnderWay,
         given: Given,
         resent: u32,
@@ -220,7 +220,7 @@ impl Service {
     /// is; the audit grows all the same.
     pub(crate) async fn fail_read(
         &self,
-        reader: &KnownReader,
+        reader: &KnownDevice,
         read: &UnderWay,
         sam_id: Option<String>,
         check: &str,

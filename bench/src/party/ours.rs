@@ -96,7 +96,7 @@ impl Ours {
             server_id: SERVER.into(),
             leaf_cache,
             sources: Arc::new(SharedSources::new(sources)),
-            peer_role: Role::Reader,
+            peer_roles: vec![Role::Reader],
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider.clone()))),
         };
         let directory = DirectoryEntry {

@@ -47,8 +47,9 @@ pub struct ServerConfig {
     pub challenges: Arc<dyn ChallengeGate>,
     /// Limits what one source can make the server verify.
     pub sources: Arc<dyn SourceGate>,
-    /// The role that the peer's certificate must have: [`PkiRole::Reader`] for a server.
-    pub peer_role: PkiRole,
+    /// The roles of which the peer's certificate must have one. What a device of that role may do
+    /// is for the owner of the channel to say.
+    pub peer_roles: Vec<PkiRole>,
 }
 
 impl ServerConfig {

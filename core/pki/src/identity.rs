@@ -19,9 +19,14 @@ pub enum Role {
     Server,
     /// A host of SAM modules that serves them to servers (C12).
     SamHost,
+    /// A POS terminal that keys are injected into (E).
+    Terminal,
 }
 
 impl Role {
+    /// All of them.
+    const ALL: [Self; 4] = [Self::Reader, Self::Server, Self::SamHost, Self::Terminal];
+
     /// The name used in certificates and URIs.
     #[must_use]
     pub const fn as_str(self) -> &'static str {
@@ -29,11 +34,12 @@ impl Role {
             Self::Reader => "reader",
             Self::Server => "server",
             Self::SamHost => "sam-host",
+            Self::Terminal => "terminal",
         }
     }
 
     fn parse(text: &str) -> Option<Self> {
-        [Self::Reader, Self::Server, Self::SamHost].into_iter().find(|role| role.as_str() == text)
+        Self::ALL.into_iter().find(|role| role.as_str() == text)
     }
 }
 

@@ -17,9 +17,15 @@ pub enum DeviceKind {
     Reader,
     /// A host of SAM modules (C12).
     SamHost,
+    /// A POS terminal that keys are injected into (E).
+    Terminal,
 }
 
-stored_as_text!(DeviceKind, "device kind", { Reader => "reader", SamHost => "sam-host" });
+stored_as_text!(DeviceKind, "device kind", {
+    Reader => "reader",
+    SamHost => "sam-host",
+    Terminal => "terminal",
+});
 
 /// Whether a device may be served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -35,7 +41,7 @@ stored_as_text!(DeviceStatus, "device status", { Enrolled => "enrolled", Blocked
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// `rdr_…` for readers, `smh_…` for SAM hosts.
+    /// `rdr_…` for readers, `smh_…` for SAM hosts, `trm_…` for terminals.
     pub id: String,
     /// What it is.
     pub kind: DeviceKind,

@@ -26,6 +26,20 @@ pub enum IdKind {
     Transaction,
     /// A decision of a risk rule: `dec_`.
     Decision,
+    /// A POS terminal: `trm_`.
+    Terminal,
+    /// An authority of the injection hierarchy, or a KDH: `rka_`.
+    KeyAuthority,
+    /// A key that is injected: `key_`.
+    Key,
+    /// A key-encrypting key under which keys are taken in: `kek_`.
+    Kek,
+    /// The injection of one key into one terminal: `inj_`.
+    Injection,
+    /// An injection run over an inventory: `run_`.
+    InjectionRun,
+    /// A campaign that binds terminals to another KDH: `reb_`.
+    Rebind,
 }
 
 /// Longest id in bytes: the longest prefix, `_`, and a hyphenated UUID.
@@ -47,6 +61,13 @@ impl IdKind {
             Self::Report => "rpt",
             Self::Transaction => "txn",
             Self::Decision => "dec",
+            Self::Terminal => "trm",
+            Self::KeyAuthority => "rka",
+            Self::Key => "key",
+            Self::Kek => "kek",
+            Self::Injection => "inj",
+            Self::InjectionRun => "run",
+            Self::Rebind => "reb",
         }
     }
 }

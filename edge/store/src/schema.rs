@@ -4,6 +4,10 @@
 //! name derived from SQLite's message is the same, so [`StoreError::Conflict`] is stable.
 //! Words in braces are explained in `dialect.rs`.
 
+mod injections;
+mod keys;
+mod terminals;
+
 use crate::dialect::Dialect;
 use crate::{StoreError, Tx};
 
@@ -22,6 +26,11 @@ const STEPS: &[Step] = &[
         enqueue: &[("audit_rows", "audit_pending")],
     },
     Step { texts: &[V2_RISK, V2_SAMS], append_only: &[], enqueue: &[] },
+    Step {
+        texts: &[terminals::V3_TERMINALS, keys::V3_KEYS, injections::V3_INJECTIONS],
+        append_only: &[],
+        enqueue: &[],
+    },
 ];
 
 /// Newest schema version this program knows.

@@ -8,7 +8,7 @@ use countersign_channel::{Error, ServerChannel, ServerEvent};
 use countersign_crypto::{Suite, UnixTime};
 use countersign_idcard::Delivery;
 use countersign_net::{Connection, NetError, Next, Transport, mode_name};
-use countersign_service::{Answer, KnownReader, ReadSession, Service};
+use countersign_service::{Answer, KnownDevice, ReadSession, Service};
 use tokio::sync::watch;
 
 use super::{Gateway, IDLE_TIMEOUT, SESSION_MAX};
@@ -71,7 +71,7 @@ pub(super) struct Contact<'a, T> {
     carrier: Carrier,
     peer: SocketAddr,
     patience: Patience,
-    reader: Option<KnownReader>,
+    reader: Option<KnownDevice>,
     session: Option<ReadSession>,
     /// Whether the handshake is done; before it nothing is proven of the peer.
     connected: Arc<AtomicBool>,

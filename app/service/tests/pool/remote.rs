@@ -117,7 +117,7 @@ impl FarHost {
             leaf_cache: Arc::new(BoundedLeafCache::default()),
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
             sources: Arc::new(SharedSources::new(sources)),
-            peer_role: Role::Server,
+            peer_roles: vec![Role::Server],
         };
         Self {
             name: format!("far-{number}:8445#1"),

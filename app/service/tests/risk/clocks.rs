@@ -1,12 +1,12 @@
 //! A clock that is set back or forward locks nobody out for good and lets nobody through for good.
 
 use countersign_idcard::message::AbortReason;
-use countersign_service::{KnownReader, Rule, RuleAction};
+use countersign_service::{KnownDevice, Rule, RuleAction};
 use countersign_store::RiskKind;
 
 use crate::desk::{DAY, Desk, HOUR, MINUTE, SECOND, START, refused, rule};
 
-async fn errors(desk: &Desk, reader: &KnownReader, reads: &[u8]) {
+async fn errors(desk: &Desk, reader: &KnownDevice, reads: &[u8]) {
     for read in reads {
         desk.err(reader, *read, AbortReason::CardRemoved).await.unwrap();
     }

@@ -12,7 +12,7 @@ use countersign_idcard::{Configuration, Delivery};
 use countersign_net::Clock;
 use countersign_pki::{CertificateNumber, Identity, Role};
 use countersign_service::{
-    Actor, Ambient, Authority, KnownReader, Policy, ReadSession, RiskRules, Rule, RuleAction,
+    Actor, Ambient, Authority, KnownDevice, Policy, ReadSession, RiskRules, Rule, RuleAction,
     SamPool, Service, Told,
 };
 use countersign_store::{
@@ -116,7 +116,7 @@ impl Desk {
     }
 
     /// Has a reader in the directory, past the enrolment, and looks it up as a handshake does.
-    pub(crate) async fn reader(&self, serial: &str) -> KnownReader {
+    pub(crate) async fn reader(&self, serial: &str) -> KnownDevice {
         Identity::new(Role::Reader, serial).unwrap();
         let mut rng = self.service.rng();
         let (id, number) =
@@ -146,13 +146,13 @@ impl Desk {
         self.look_up(serial).await.unwrap()
     }
 
-    pub(crate) async fn look_up(&self, serial: &str) -> Option<KnownReader> {
+    pub(crate) async fn look_up(&self, serial: &str) -> Option<KnownDevice> {
         let id = ReaderId::Serial(serial.to_owned());
         self.service.look_up(&id).await.ok()
     }
 
     /// A connection of the reader from this address.
-    pub(crate) fn connect(&self, reader: &KnownReader, peer: &str) -> Connection {
+    pub(crate) fn connect(&self, reader: &KnownDevice, peer: &str) -> Connection {
         let session = ReadSession::new(self.service.clone(), reader.clone(), Delivery::Stream);
         Connection { session: session.from_peer(peer.parse::<IpAddr>().unwrap()) }
     }
@@ -160,7 +160,7 @@ impl Desk {
     /// One connection with one read that the reader gives up.
     pub(crate) async fn err(
         &self,
-        reader: &KnownReader,
+        reader: &KnownDevice,
         read: u8,
         reason: AbortReason,
     ) -> Result<(), Refusal> {
@@ -170,7 +170,7 @@ impl Desk {
         Ok(())
     }
 
-    pub(crate) async fn decisions(&self, reader: &KnownReader) -> Vec<RiskDecision> {
+    pub(crate) async fn decisions(&self, reader: &KnownDevice) -> Vec<RiskDecision> {
         self.service.decisions(&reader.id, None, 200).await.unwrap().items
     }
 

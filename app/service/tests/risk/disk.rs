@@ -1,7 +1,7 @@
 //! A full disk: reads are refused, the server stays, and goes on when there is room.
 
 use countersign_idcard::message::{AbortReason, ReaderMessage, ServerMessage};
-use countersign_service::{KnownReader, Service};
+use countersign_service::{KnownDevice, Service};
 use countersign_store::StoreError;
 
 use crate::desk::{Desk, refused};
@@ -14,7 +14,7 @@ async fn pages(service: &Service, most: u32) {
 }
 
 /// Reads until the last page is full. How many reads were acknowledged.
-async fn fill(desk: &Desk, reader: &KnownReader) -> u32 {
+async fn fill(desk: &Desk, reader: &KnownDevice) -> u32 {
     let mut acknowledged = 0;
     for read in 0..u8::MAX {
         match desk.err(reader, read, AbortReason::CardRemoved).await {

@@ -1,12 +1,12 @@
 //! Throttles, and the bound that needs no rule.
 
 use countersign_idcard::message::{AbortReason, ReaderMessage};
-use countersign_service::{KnownReader, Policy, READS_PER_MINUTE, RiskRules, Rule, RuleAction};
+use countersign_service::{KnownDevice, Policy, READS_PER_MINUTE, RiskRules, Rule, RuleAction};
 use countersign_store::{RiskAction, RiskKind};
 
 use crate::desk::{Desk, MINUTE, Refusal, SECOND, refused, rule};
 
-async fn read(desk: &Desk, reader: &KnownReader, read: u8) -> Result<(), Refusal> {
+async fn read(desk: &Desk, reader: &KnownDevice, read: u8) -> Result<(), Refusal> {
     desk.err(reader, read, AbortReason::Cancelled).await
 }
 

@@ -6,7 +6,7 @@ use countersign_store::{Role, Store};
 
 use crate::desk::{Desk, HOUR, MINUTE, SECOND, refused, rule};
 
-async fn errors(desk: &Desk, reader: &countersign_service::KnownReader, reads: &[u8]) {
+async fn errors(desk: &Desk, reader: &countersign_service::KnownDevice, reads: &[u8]) {
     for read in reads {
         desk.advance(SECOND / 1000); // ids sort by time
         desk.err(reader, *read, AbortReason::CardRemoved).await.unwrap();

@@ -19,7 +19,7 @@ use countersign_idcard::{Delivery, PlainData, TEXT_LEN};
 use countersign_net::{Clock, SystemClock};
 use countersign_pki::{CertificateNumber, Role};
 use countersign_service::{
-    Ambient, Authority, KnownReader, Policy, ReadEnded, ReadSession, SamConnector, SamLease,
+    Ambient, Authority, KnownDevice, Policy, ReadEnded, ReadSession, SamConnector, SamLease,
     SamPool, SamPort, Service,
 };
 use countersign_store::{CertificateIntent, Device, DeviceKind, DeviceStatus, Read as Row, Store};
@@ -97,7 +97,7 @@ fn card(document: DocumentType, serial: u64) -> Arc<CardImage> {
 
 pub(crate) struct Stage {
     service: Arc<Service>,
-    known: KnownReader,
+    known: KnownDevice,
     clock: Arc<Shifted>,
     plugs: Vec<Arc<Plug>>,
     link: Arc<Mutex<EmulatedCard>>,
@@ -250,7 +250,7 @@ fn authority() -> Authority {
     }
 }
 
-async fn enrolled(store: &Store, now: UnixTime) -> KnownReader {
+async fn enrolled(store: &Store, now: UnixTime) -> KnownDevice {
     let device = Device {
         id: READER.to_owned(),
         kind: DeviceKind::Reader,
@@ -277,7 +277,7 @@ async fn enrolled(store: &Store, now: UnixTime) -> KnownReader {
         .await
         .unwrap();
     let entry = DirectoryEntry { serial: "RD-1".to_owned(), certificate_number };
-    KnownReader { id: READER.to_owned(), entry }
+    KnownDevice { id: READER.to_owned(), kind: DeviceKind::Reader, entry }
 }
 
 /// One connection of a reader.

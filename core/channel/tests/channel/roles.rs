@@ -1,5 +1,5 @@
-//! A server that begins, towards a SAM host (C12): the roles in the certificates are those that the
-//! configurations expect, and no others.
+//! The roles in the certificates are those that the configurations expect, and no others: at a
+//! server that begins, towards a SAM host (C12), and at a gateway for several kinds of devices.
 
 use std::sync::Arc;
 
@@ -16,8 +16,19 @@ use testkit::rng::seeded;
 /// Runs a handshake between a party in each role; `vouched` is what the directory says.
 fn run(
     mode: Mode,
+    parties: (Role, Role),
+    answers: Role,
+    vouched: Result<&str, LookupRefusal>,
+) -> Result<(), Error> {
+    run_with(mode, parties, answers, vec![Role::Server], vouched)
+}
+
+/// The same with the roles that the one who answers takes.
+fn run_with(
+    mode: Mode,
     (begins, expected): (Role, Role),
     answers: Role,
+    taken: Vec<Role>,
     vouched: Result<&str, LookupRefusal>,
 ) -> Result<(), Error> {
     let provider = rust_crypto::provider();
@@ -28,8 +39,9 @@ fn run(
     let server_id = Some("H-1".into());
     let config = ReaderConfig { mode, server_id, peer_role: expected, ..config };
     let answering = server_config(&pki, &second, provider);
-    let answering = ServerConfig { peer_role: Role::Server, ..answering };
+    let answering = ServerConfig { peer_roles: taken, ..answering };
     let mut rng = seeded(3);
+    let first_role = begins;
     let mut begins = ReaderChannel::new(Arc::new(config), NOW, &mut rng)?;
     let mut answers = ServerChannel::new(Arc::new(answering), &[192, 0, 2, 1], NOW);
     loop {
@@ -54,7 +66,7 @@ fn run(
     }
     assert!(matches!(begins.poll_event(), Some(ReaderEvent::Connected)));
     assert_eq!(begins.peer().map(|leaf| leaf.identity().role()), Some(expected));
-    assert_eq!(answers.peer().map(|leaf| leaf.identity().role()), Some(Role::Server));
+    assert_eq!(answers.peer().map(|leaf| leaf.identity().role()), Some(first_role));
     Ok(())
 }
 
@@ -84,4 +96,24 @@ fn a_server_that_the_host_does_not_know_is_refused() {
     assert_eq!(result, Err(Refusal::UnknownReader.into()));
     let result = run(Mode::C1, good, Role::SamHost, Ok("srv-2"));
     assert_eq!(result, Err(Refusal::ReaderIdMismatch.into()));
+}
+
+#[test]
+fn a_gateway_takes_the_kinds_of_devices_that_it_serves_and_no_others() {
+    let taken = || vec![Role::Reader, Role::Terminal];
+    for mode in [Mode::C1, Mode::C2] {
+        for device in taken() {
+            let parties = (device, Role::Server);
+            let result = run_with(mode, parties, Role::Server, taken(), Ok("srv-1"));
+            assert_eq!(result, Ok(()), "{mode:?} {device:?}");
+        }
+        for device in [Role::SamHost, Role::Server] {
+            let parties = (device, Role::Server);
+            let result = run_with(mode, parties, Role::Server, taken(), Ok("srv-1"));
+            assert_eq!(result, Err(PkiError::WrongRole.into()), "{mode:?} {device:?}");
+        }
+        let parties = (Role::Reader, Role::Server);
+        let result = run_with(mode, parties, Role::Server, Vec::new(), Ok("srv-1"));
+        assert_eq!(result, Err(PkiError::WrongRole.into()), "nobody is taken");
+    }
 }

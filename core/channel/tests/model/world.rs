@@ -215,7 +215,7 @@ impl World {
             // Each run puts in its own.
             challenges: Arc::new(self.gate(false)),
             sources: self.sources(),
-            peer_role: Role::Reader,
+            peer_roles: vec![Role::Reader],
         };
         Server { id: id.into(), config }
     }

@@ -1,0 +1,251 @@
+use std::sync::{Arc, Mutex, PoisonError};
+
+use countersign_crypto::{CryptoRng, Secret};
+use tr31::aws_lc::AwsLc;
+use tr31::{BlockCipher, CipherError, Ciphers, CmacKey};
+use tr34::aws_lc::SoftwareRsaKey;
+use tr34::{RsaError, RsaKey};
+
+use crate::vault::{check_bits, check_cmac_len, check_random_len};
+use crate::{
+    Description, HeldKey, HsmError, KeyKind, LABELS_MAX, RsaUse, STORAGE_KEY_LEN, StorageError,
+    Vault, VaultStorage, check_label,
+};
+
+/// What a stored key starts with: the format and its version.
+const FORMAT: &[u8] = b"CSK1";
+
+/// Keys in memory, kept by their owner's storage (the embedded default).
+pub struct FileVault {
+    storage: Box<dyn VaultStorage>,
+    rng: Mutex<Box<dyn CryptoRng + Send>>,
+}
+
+impl FileVault {
+    /// A vault over `storage`. `rng` makes symmetric keys and what [`Vault::random`] gives; RSA
+    /// keys come from AWS-LC's own generator.
+    #[must_use]
+    pub fn new(
+        storage: impl VaultStorage + 'static,
+        rng: impl CryptoRng + Send + 'static,
+    ) -> Self {
+        Self { storage: Box::new(storage), rng: Mutex::new(Box::new(rng)) }
+    }
+
+    fn load(&self, label: &str) -> Result<(KeyKind, Secret), HsmError> {
+        check_label(label)?;
+        let stored = self.storage.load(label).map_err(of_storage(label))?;
+        let stored = stored.ok_or_else(|| HsmError::LabelUnknown(label.to_owned()))?;
+        decode(&stored).ok_or_else(|| HsmError::Damaged(label.to_owned()))
+    }
+
+    fn create(&self, label: &str, kind: KeyKind, key: &Secret) -> Result<(), HsmError> {
+        if self.storage.names().map_err(of_storage(label))?.len() >= LABELS_MAX {
+            return Err(HsmError::Full);
+        }
+        self.storage.create(label, &encode(kind, key)).map_err(of_storage(label))
+    }
+
+    /// Refuses a bad or taken label before work is done for it; [`VaultStorage::create`] decides.
+    fn check_free(&self, label: &str) -> Result<(), HsmError> {
+        match self.load(label) {
+            Err(HsmError::LabelUnknown(_)) => Ok(()),
+            Err(HsmError::Damaged(_)) | Ok(_) => Err(HsmError::LabelTaken(label.to_owned())),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn load_rsa(&self, label: &str) -> Result<(RsaUse, Secret), HsmError> {
+        match self.load(label)? {
+            (KeyKind::Rsa(usage), key) => Ok((usage, key)),
+            (other, _) => Err(wrong_kind(label, other)),
+        }
+    }
+
+    fn load_cmac(&self, label: &str) -> Result<SoftwareCmac, HsmError> {
+        match self.load(label)? {
+            (KeyKind::Cmac(cipher), key) => Ok(SoftwareCmac { cipher, key }),
+            (other, _) => Err(wrong_kind(label, other)),
+        }
+    }
+
+    fn delete(&self, label: &str) -> Result<(), HsmError> {
+        self.storage.delete(label).map_err(of_storage(label))
+    }
+}
+
+impl Vault for FileVault {
+    fn describe(&self) -> Result<Description, HsmError> {
+        Ok(Description::File)
+    }
+
+    fn labels(&self) -> Result<Vec<HeldKey>, HsmError> {
+        let mut names = self.storage.names().map_err(HsmError::Storage)?;
+        names.sort_unstable();
+        let held = |label: String| {
+            let (kind, _) = self.load(&label)?;
+            Ok(HeldKey { label, kind })
+        };
+        names.into_iter().map(held).collect()
+    }
+
+    fn random(&self, len: usize) -> Result<Secret, HsmError> {
+        check_random_len(len)?;
+        let mut rng = self.rng.lock().unwrap_or_else(PoisonError::into_inner);
+        Secret::try_filled(len, |out| {
+            rng.fill_bytes(out);
+            Ok(())
+        })
+    }
+
+    fn rsa_generate(
+        &self,
+        label: &str,
+        usage: RsaUse,
+        bits: u32,
+    ) -> Result<Arc<dyn RsaKey>, HsmError> {
+        check_bits(bits)?;
+        self.check_free(label)?;
+        let key = SoftwareRsaKey::generate(bits).map_err(|_| HsmError::Crypto)?;
+        let pkcs8 = key.to_pkcs8().map_err(|_| HsmError::Crypto)?;
+        self.create(label, KeyKind::Rsa(usage), &pkcs8)?;
+        Ok(Arc::new(SoftwareRsa { key, usage }))
+    }
+
+    fn rsa_open(&self, label: &str) -> Result<Arc<dyn RsaKey>, HsmError> {
+        let (usage, pkcs8) = self.load_rsa(label)?;
+        let key = SoftwareRsaKey::from_pkcs8(&pkcs8);
+        let key = key.map_err(|_| HsmError::Damaged(label.to_owned()))?;
+        Ok(Arc::new(SoftwareRsa { key, usage }))
+    }
+
+    fn rsa_delete(&self, label: &str) -> Result<(), HsmError> {
+        self.load_rsa(label)?;
+        self.delete(label)
+    }
+
+    fn storage_key(&self, label: &str) -> Result<Arc<dyn CmacKey>, HsmError> {
+        match self.load_cmac(label) {
+            Err(HsmError::LabelUnknown(_)) => {}
+            found => return Ok(Arc::new(storage_strength(label, found?)?)),
+        }
+        let key = self.random(STORAGE_KEY_LEN)?;
+        match self.create(label, KeyKind::Cmac(BlockCipher::Aes), &key) {
+            Ok(()) => Ok(Arc::new(SoftwareCmac { cipher: BlockCipher::Aes, key })),
+            // Another was faster: its key is the one.
+            Err(HsmError::LabelTaken(_)) => {
+                Ok(Arc::new(storage_strength(label, self.load_cmac(label)?)?))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn cmac_import(
+        &self,
+        label: &str,
+        cipher: BlockCipher,
+        key: Secret,
+    ) -> Result<Arc<dyn CmacKey>, HsmError> {
+        check_cmac_len(cipher, key.len())?;
+        self.check_free(label)?;
+        self.create(label, KeyKind::Cmac(cipher), &key)?;
+        Ok(Arc::new(SoftwareCmac { cipher, key }))
+    }
+
+    fn cmac_open(&self, label: &str) -> Result<Arc<dyn CmacKey>, HsmError> {
+        Ok(Arc::new(self.load_cmac(label)?))
+    }
+
+    fn cmac_delete(&self, label: &str) -> Result<(), HsmError> {
+        self.load_cmac(label)?;
+        self.delete(label)
+    }
+}
+
+/// An imported KEK under the label of a storage key may be a weaker one; it does not become one.
+fn storage_strength(label: &str, key: SoftwareCmac) -> Result<SoftwareCmac, HsmError> {
+    if key.cipher == BlockCipher::Aes && key.key.len() == STORAGE_KEY_LEN {
+        return Ok(key);
+    }
+    Err(wrong_kind(label, KeyKind::Cmac(key.cipher)))
+}
+
+pub(crate) fn wrong_kind(label: &str, found: KeyKind) -> HsmError {
+    HsmError::WrongKind { label: label.to_owned(), found: found.name() }
+}
+
+fn of_storage(label: &str) -> impl FnOnce(StorageError) -> HsmError + '_ {
+    |error| match error {
+        StorageError::Taken => HsmError::LabelTaken(label.to_owned()),
+        StorageError::Damaged => HsmError::Damaged(label.to_owned()),
+        other => HsmError::Storage(other),
+    }
+}
+
+const KINDS: [(u8, KeyKind); 4] = [
+    (1, KeyKind::Rsa(RsaUse::Sign)),
+    (2, KeyKind::Rsa(RsaUse::SignAndDecrypt)),
+    (3, KeyKind::Cmac(BlockCipher::Aes)),
+    (4, KeyKind::Cmac(BlockCipher::Tdes)),
+];
+
+/// `CSK1`, one byte for the kind, the key: PKCS#8 or the bytes of a symmetric key.
+fn encode(kind: KeyKind, key: &Secret) -> Secret {
+    let code = KINDS.iter().find(|(_, known)| *known == kind).map_or(0, |(code, _)| *code);
+    // Its final size at once: growing would leave copies of the key behind.
+    let mut bytes = Vec::with_capacity(FORMAT.len() + 1 + key.len());
+    bytes.extend_from_slice(FORMAT);
+    bytes.push(code);
+    bytes.extend_from_slice(key.expose());
+    Secret::new(bytes)
+}
+
+fn decode(stored: &Secret) -> Option<(KeyKind, Secret)> {
+    let (code, key) = stored.expose().strip_prefix(FORMAT)?.split_first()?;
+    let (_, kind) = KINDS.into_iter().find(|(known, _)| known == code)?;
+    if let KeyKind::Cmac(cipher) = kind {
+        check_cmac_len(cipher, key.len()).ok()?;
+    }
+    Some((kind, Secret::copied_from(key)))
+}
+
+struct SoftwareRsa {
+    key: SoftwareRsaKey,
+    usage: RsaUse,
+}
+
+impl RsaKey for SoftwareRsa {
+    fn public_key(&self) -> &[u8] {
+        self.key.public_key()
+    }
+
+    fn sign(&self, message: &[u8]) -> Result<Vec<u8>, RsaError> {
+        self.key.sign(message)
+    }
+
+    fn decrypt(&self, ciphertext: &[u8]) -> Result<Secret, RsaError> {
+        match self.usage {
+            RsaUse::Sign => Err(RsaError::Failed),
+            RsaUse::SignAndDecrypt => self.key.decrypt(ciphertext),
+        }
+    }
+}
+
+struct SoftwareCmac {
+    cipher: BlockCipher,
+    key: Secret,
+}
+
+impl CmacKey for SoftwareCmac {
+    fn cipher(&self) -> BlockCipher {
+        self.cipher
+    }
+
+    fn key_len(&self) -> usize {
+        self.key.len()
+    }
+
+    fn cmac(&self, data: &[u8]) -> Result<Secret, CipherError> {
+        AwsLc.cmac(self.cipher, &self.key, data)
+    }
+}
