@@ -8,13 +8,15 @@ use std::time::Instant;
 use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::{demo, deny, lints, models, nostd, packages, tests_run, tidy};
+use crate::{demo, deny, lints, models, nostd, packages, parts, tests_run, tidy};
 
 /// A step of the CI. Declared in the order they run: what fails fast comes first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Step {
     /// Debian packages the build and the tests need.
     Packages,
+    /// Programs that tests talk to and that are no Debian package.
+    Parts,
     /// Formatting.
     Fmt,
     /// The project's own rules.
@@ -43,6 +45,7 @@ impl Step {
     fn run(self) -> Result<Tests> {
         match self {
             Self::Packages => packages::install().map(|()| Tests::default()),
+            Self::Parts => parts::build().map(|()| Tests::default()),
             Self::Fmt => lints::fmt().map(|()| Tests::default()),
             Self::Tidy => tidy::check().map(|()| Tests::default()),
             Self::Clippy => lints::clippy().map(|()| Tests::default()),

@@ -12,6 +12,7 @@ mod lints;
 mod models;
 mod nostd;
 mod packages;
+mod parts;
 mod soak;
 mod tests_run;
 mod tidy;

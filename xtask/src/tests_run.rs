@@ -1,9 +1,14 @@
 //! All tests, counted.
 
+use std::path::{Path, PathBuf};
+
 use anyhow::{Result, bail};
 
-use crate::child::{cargo, stream};
+use crate::child::{cargo, root, stream};
 use crate::ci::Tests;
+
+/// Names the folder of published vectors for the tests that read it.
+const VECTORS: &str = "COUNTERSIGN_VECTORS";
 
 /// Runs every test of the workspace; absent real parts are failures here.
 ///
@@ -13,6 +18,9 @@ use crate::ci::Tests;
 pub(crate) fn run() -> Result<Tests> {
     let mut sum = Tests::default();
     let mut command = cargo(&["test", "--workspace", "--all-features", "--no-fail-fast"]);
+    if let Some(folder) = vectors(&root()) {
+        command.env(VECTORS, folder);
+    }
     let status = stream(command.env("CI", "true"), |line| {
         if let Some(tests) = parse(line) {
             sum += tests;
@@ -26,6 +34,12 @@ pub(crate) fn run() -> Result<Tests> {
         sum.failed = 1;
     }
     Ok(sum)
+}
+
+/// The folder of published vectors, which is not part of the project, where it lies beside it.
+fn vectors(root: &Path) -> Option<PathBuf> {
+    let folder = root.parent()?.join("shared/vectors");
+    folder.is_dir().then_some(folder)
 }
 
 /// The counts of a line like `test result: ok. 3 passed; 0 failed; 1 ignored; …`, which the
@@ -58,6 +72,17 @@ mod tests {
         assert_eq!(parse(ok), Some(Tests { passed: 13, failed: 0, skipped: 2 }));
         let bad = "test result: FAILED. 0 passed; 4 failed; 0 ignored; 0 measured; 0 filtered out";
         assert_eq!(parse(bad), Some(Tests { passed: 0, failed: 4, skipped: 0 }));
+    }
+
+    #[test]
+    fn vectors_are_named_only_where_they_are() {
+        let folder =
+            std::env::temp_dir().join(format!("countersign-xtask-v{}", std::process::id()));
+        let project = folder.join("project");
+        assert_eq!(vectors(&project), None);
+        std::fs::create_dir_all(folder.join("shared/vectors")).unwrap();
+        assert_eq!(vectors(&project), Some(folder.join("shared/vectors")));
+        std::fs::remove_dir_all(&folder).unwrap();
     }
 
     #[test]

@@ -64,10 +64,5 @@ pub trait Ciphers: Send + Sync {
     ///
     /// # Errors
     /// [`CipherError`] for a wrong length of key.
-    fn cmac(
-        &self,
-        cipher: BlockCipher,
-        key: &Secret,
-        data: &[u8],
-    ) -> Result<Secret, CipherError>;
+    fn cmac(&self, cipher: BlockCipher, key: &Secret, data: &[u8]) -> Result<Secret, CipherError>;
 }

@@ -1,5 +1,8 @@
 //! RSA on AWS-LC, which draws its own randomness.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use aws_lc_rs::digest;
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der, PublicKeyX509Der};
 use aws_lc_rs::rand::SystemRandom;
@@ -181,8 +184,7 @@ mod tests {
         let again = SoftwareRsaKey::from_pkcs8(&pkcs8).unwrap();
         assert_eq!(again.public_key(), key.public_key());
         // PKCS#1 is the octet string inside.
-        let mut inside =
-            Walker::single(pkcs8.expose(), tag::SEQUENCE).unwrap().inside().unwrap();
+        let mut inside = Walker::single(pkcs8.expose(), tag::SEQUENCE).unwrap().inside().unwrap();
         inside.any().unwrap();
         inside.any().unwrap();
         let pkcs1 = Secret::copied_from(inside.element(tag::OCTET_STRING).unwrap().content);

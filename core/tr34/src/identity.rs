@@ -1,7 +1,10 @@
 //! Who a certificate is: its issuer **and** its serial number. One serial number may stand under
 //! two issuers, as it does in the published sample PKIs.
 
-use std::fmt;
+use alloc::format;
+use alloc::string::{String, ToString};
+use alloc::vec::Vec;
+use core::fmt;
 
 use der::Decode;
 use x509_cert::name::Name;
@@ -138,10 +141,7 @@ mod tests {
             assert_eq!(of(bad), Err(DerError::Value), "{bad:?}");
         }
         let long = tlv(tag::SEQUENCE, &[&[0; NAME_MAX]]);
-        assert_eq!(
-            IssuerAndSerial::of(&long, &tlv(tag::INTEGER, &[&[1]])),
-            Err(DerError::Value)
-        );
+        assert_eq!(IssuerAndSerial::of(&long, &tlv(tag::INTEGER, &[&[1]])), Err(DerError::Value));
     }
 
     #[test]

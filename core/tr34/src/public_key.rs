@@ -1,5 +1,7 @@
 //! RSA public keys as X.509 carries them.
 
+use alloc::vec::Vec;
+
 use crate::RsaError;
 use crate::reader::{DerError, Element, Walker, tag, tlv, unsigned};
 

@@ -1,6 +1,8 @@
 //! A strict walk over DER that keeps what it read: signatures cover received bytes, so nothing here
 //! is decoded and encoded again.
 
+use alloc::vec::Vec;
+
 use thiserror::Error;
 
 /// Deepest nesting that is walked. The deepest of ours, a name in a certificate in a token that
@@ -293,7 +295,7 @@ impl<'a> Walker<'a> {
 fn length(der: &[u8]) -> Result<(usize, &[u8]), DerError> {
     let (&first, rest) = der.split_first().ok_or(DerError::Truncated)?;
     let count = match first {
-        0..0x80 => return Ok((usize::from(first), rest)),
+        0..=0x7f => return Ok((usize::from(first), rest)),
         0x80 => return Err(DerError::IndefiniteLength),
         _ => usize::from(first & 0x7f),
     };
@@ -332,7 +334,7 @@ pub fn unsigned(magnitude: &[u8]) -> Vec<u8> {
     let zeros = magnitude.iter().take_while(|octet| **octet == 0).count();
     match &magnitude[zeros..] {
         [] => tlv(tag::INTEGER, &[&[0]]),
-        shortest @ [0x80.., ..] => tlv(tag::INTEGER, &[&[0], shortest]),
+        shortest @ [0x80..=0xff, ..] => tlv(tag::INTEGER, &[&[0], shortest]),
         shortest => tlv(tag::INTEGER, &[shortest]),
     }
 }

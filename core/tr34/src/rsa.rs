@@ -1,3 +1,5 @@
+use alloc::vec::Vec;
+
 use countersign_crypto::{CryptoRng, Secret};
 use thiserror::Error;
 

@@ -9,8 +9,10 @@ use crate::StorageError;
 pub enum HsmError {
     // The caller asked for what cannot be.
     /// A label that [`check_label`](crate::check_label) refuses.
-    #[error("a key's label has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter \
-             or digit")]
+    #[error(
+        "a key's label has 1 to 64 characters of A-Z a-z 0-9 . _ - and starts with a letter \
+             or digit"
+    )]
     LabelFormat,
     /// There is a key under this label.
     #[error("there is already a key with the label {0}")]
@@ -40,6 +42,9 @@ pub enum HsmError {
     RandomLength,
 
     // The operator's configuration, or the token, does not fit.
+    /// This program was built without PKCS#11.
+    #[error("this program was built without PKCS#11: build it with the feature pkcs11")]
+    NotBuilt,
     /// The module does not load or is no PKCS#11 module.
     #[error("the PKCS#11 module is of no use: {0}")]
     Module(String),
@@ -108,6 +113,7 @@ impl HsmError {
             Self::KeySize(_) => "key-size",
             Self::KeyLength => "key-length",
             Self::RandomLength => "random-length",
+            Self::NotBuilt => "pkcs11-not-built",
             Self::Module(_) => "pkcs11-module",
             Self::TokenAbsent(_) => "token-absent",
             Self::TokenAmbiguous(_) => "token-ambiguous",

@@ -6,7 +6,7 @@ use tr31::{BlockCipher, CipherError, Ciphers, CmacKey};
 use tr34::aws_lc::SoftwareRsaKey;
 use tr34::{RsaError, RsaKey};
 
-use crate::vault::{check_bits, check_cmac_len, check_random_len};
+use crate::vault::{check_bits, check_cmac_len, check_random_len, wrong_kind};
 use crate::{
     Description, HeldKey, HsmError, KeyKind, LABELS_MAX, RsaUse, STORAGE_KEY_LEN, StorageError,
     Vault, VaultStorage, check_label,
@@ -25,10 +25,7 @@ impl FileVault {
     /// A vault over `storage`. `rng` makes symmetric keys and what [`Vault::random`] gives; RSA
     /// keys come from AWS-LC's own generator.
     #[must_use]
-    pub fn new(
-        storage: impl VaultStorage + 'static,
-        rng: impl CryptoRng + Send + 'static,
-    ) -> Self {
+    pub fn new(storage: impl VaultStorage + 'static, rng: impl CryptoRng + Send + 'static) -> Self {
         Self { storage: Box::new(storage), rng: Mutex::new(Box::new(rng)) }
     }
 
@@ -107,7 +104,7 @@ impl Vault for FileVault {
         check_bits(bits)?;
         self.check_free(label)?;
         let key = SoftwareRsaKey::generate(bits).map_err(|_| HsmError::Crypto)?;
-        let pkcs8 = key.to_pkcs8().map_err(|_| HsmError::Crypto)?;
+        let pkcs8 = key.to_pkcs8();
         self.create(label, KeyKind::Rsa(usage), &pkcs8)?;
         Ok(Arc::new(SoftwareRsa { key, usage }))
     }
@@ -168,10 +165,6 @@ fn storage_strength(label: &str, key: SoftwareCmac) -> Result<SoftwareCmac, HsmE
         return Ok(key);
     }
     Err(wrong_kind(label, KeyKind::Cmac(key.cipher)))
-}
-
-pub(crate) fn wrong_kind(label: &str, found: KeyKind) -> HsmError {
-    HsmError::WrongKind { label: label.to_owned(), found: found.name() }
 }
 
 fn of_storage(label: &str) -> impl FnOnce(StorageError) -> HsmError + '_ {
@@ -247,5 +240,114 @@ impl CmacKey for SoftwareCmac {
 
     fn cmac(&self, data: &[u8]) -> Result<Secret, CipherError> {
         AwsLc.cmac(self.cipher, &self.key, data)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+    use crate::MemoryStorage;
+
+    fn vault(storage: impl VaultStorage + 'static) -> FileVault {
+        FileVault::new(storage, testkit::rng::seeded(1))
+    }
+
+    fn refused<T>(result: Result<T, HsmError>) -> &'static str {
+        result.err().map_or("nothing: it succeeded", |error| error.check())
+    }
+
+    fn stored(name: &str, bytes: &[u8]) -> MemoryStorage {
+        let storage = MemoryStorage::new();
+        storage.create(name, &Secret::copied_from(bytes)).unwrap();
+        storage
+    }
+
+    #[test]
+    fn a_damaged_key_is_named_and_not_replaced() {
+        for bytes in [
+            &b""[..],
+            b"CSK1",
+            b"CSK2\x030123456789abcdef",
+            b"CSK1\x000123456789abcdef",
+            b"CSK1\x050123456789abcdef",
+            b"CSK1\x03too short",
+            b"CSK1\x01no PKCS#8",
+        ] {
+            let vault = vault(stored("key", bytes));
+            let opened = [refused(vault.rsa_open("key")), refused(vault.cmac_open("key"))];
+            assert!(opened.contains(&"key-damaged"), "{bytes:?}: {opened:?}");
+            assert_ne!(refused(vault.storage_key("key")), "nothing: it succeeded");
+            let generated = vault.rsa_generate("key", RsaUse::Sign, 2048);
+            assert_eq!(refused(generated), "label-taken");
+            assert_eq!(vault.storage.load("key").unwrap().unwrap().expose(), bytes);
+        }
+    }
+
+    /// A storage in which another program is always faster, or whose disk fails.
+    struct Faulty {
+        inner: MemoryStorage,
+        faster: Option<Secret>,
+    }
+
+    impl VaultStorage for Faulty {
+        fn names(&self) -> Result<Vec<String>, StorageError> {
+            self.inner.names()
+        }
+
+        fn load(&self, name: &str) -> Result<Option<Secret>, StorageError> {
+            self.inner.load(name)
+        }
+
+        fn create(&self, name: &str, _: &Secret) -> Result<(), StorageError> {
+            let Some(faster) = &self.faster else {
+                return Err(io::Error::from(io::ErrorKind::StorageFull).into());
+            };
+            self.inner.create(name, faster)?;
+            Err(StorageError::Taken)
+        }
+
+        fn delete(&self, _: &str) -> Result<(), StorageError> {
+            Err(io::Error::from(io::ErrorKind::PermissionDenied).into())
+        }
+    }
+
+    #[test]
+    fn a_failing_storage_gives_no_key() {
+        let faulty = vault(Faulty { inner: MemoryStorage::new(), faster: None });
+        assert_eq!(refused(faulty.rsa_generate("key", RsaUse::Sign, 2048)), "key-storage");
+        assert_eq!(refused(faulty.storage_key("key")), "key-storage");
+        let import = faulty.cmac_import("key", BlockCipher::Aes, Secret::new(vec![1; 16]));
+        assert_eq!(refused(import), "key-storage");
+        assert_eq!(refused(faulty.rsa_open("key")), "label-unknown");
+        let kept = encode(KeyKind::Cmac(BlockCipher::Aes), &Secret::new(vec![2; 32]));
+        let faulty = vault(Faulty { inner: stored("kek", kept.expose()), faster: None });
+        assert_eq!(refused(faulty.cmac_delete("kek")), "key-storage");
+        assert!(faulty.cmac_open("kek").is_ok(), "what was not deleted is there");
+    }
+
+    #[test]
+    fn of_two_that_make_a_key_the_first_has_made_it() {
+        let theirs = Secret::new(vec![3; 32]);
+        let faster = || Some(encode(KeyKind::Cmac(BlockCipher::Aes), &theirs));
+        let raced = vault(Faulty { inner: MemoryStorage::new(), faster: faster() });
+        assert_eq!(refused(raced.rsa_generate("key", RsaUse::Sign, 2048)), "label-taken");
+        let raced = vault(Faulty { inner: MemoryStorage::new(), faster: faster() });
+        let held = raced.storage_key("key").unwrap();
+        let wanted = AwsLc.cmac(BlockCipher::Aes, &theirs, b"x").unwrap();
+        assert!(held.cmac(b"x").unwrap().ct_eq(wanted.expose()));
+    }
+
+    #[test]
+    fn it_holds_so_many_and_no_more() {
+        let storage = MemoryStorage::new();
+        for number in 0..LABELS_MAX {
+            storage.create(&number.to_string(), &Secret::new(Vec::new())).unwrap();
+        }
+        let vault = vault(storage);
+        assert_eq!(refused(vault.storage_key("more")), "vault-full");
+        vault.storage.delete("0").unwrap();
+        assert!(vault.storage_key("more").is_ok());
     }
 }

@@ -12,6 +12,7 @@
 //! Absent on purpose: where sealed bytes lie, what a key is for, who may use it.
 #![forbid(unsafe_code)]
 
+mod config;
 mod error;
 mod file;
 #[cfg(feature = "pkcs11")]
@@ -19,10 +20,11 @@ mod pkcs11;
 mod storage;
 mod vault;
 
+pub use config::{Pkcs11Config, TokenName, open_token};
 pub use error::HsmError;
 pub use file::FileVault;
 #[cfg(feature = "pkcs11")]
-pub use pkcs11::{Pkcs11Config, Pkcs11Vault, TokenName};
+pub use pkcs11::Pkcs11Vault;
 pub use storage::{MemoryStorage, StorageError, VaultStorage};
 pub use vault::{
     Description, HeldKey, KeyKind, LABEL_MAX, LABELS_MAX, RANDOM_MAX, RsaUse, STORAGE_KEY_LEN,

@@ -190,6 +190,11 @@ pub fn check_label(label: &str) -> Result<(), HsmError> {
     Err(HsmError::LabelFormat)
 }
 
+/// What is under the label is not what was asked for.
+pub(crate) fn wrong_kind(label: &str, found: KeyKind) -> HsmError {
+    HsmError::WrongKind { label: label.to_owned(), found: found.name() }
+}
+
 /// The RSA sizes that a vault makes.
 pub(crate) fn check_bits(bits: u32) -> Result<(), HsmError> {
     if matches!(bits, 2048 | 3072 | 4096) { Ok(()) } else { Err(HsmError::KeySize(bits)) }

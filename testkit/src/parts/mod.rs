@@ -8,15 +8,19 @@ mod keeper;
 mod lossy_line;
 mod policy;
 mod postgres;
+mod psec;
 mod pty;
+mod tokens;
 
 use std::io;
 
 pub use lossy_line::{LossyLine, lossy_line};
 pub use policy::{Required, in_ci, require};
 pub use postgres::Postgres;
+pub use psec::Psec;
 pub use pty::{Pty, pty};
 use thiserror::Error;
+pub use tokens::{Kryoptic, Pkcs11Token, SoftHsm};
 
 /// Why a part is not running.
 #[derive(Debug, Error)]
