@@ -6,6 +6,7 @@
 
 mod card_read;
 mod channel;
+mod inject;
 mod measure;
 mod party;
 mod report;
@@ -59,6 +60,12 @@ enum Bench {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = rounds())]
         rounds: usize,
     },
+    /// Key injection: tokens, key blocks, beside the library's bare operations.
+    Inject {
+        /// How often the subjects take turns.
+        #[arg(long, value_name = "N", default_value_t = 100, value_parser = rounds())]
+        rounds: usize,
+    },
     /// Not a comparison: reads for a long time with trouble on every side. Exits with 1 if anything
     /// was lost, wrong or grew.
     Soak {
@@ -81,9 +88,10 @@ enum Bench {
     List,
 }
 
-const BENCHES: [(&str, &str); 2] = [
+const BENCHES: [(&str, &str); 3] = [
     ("channel", "the secure channel: handshakes, refusals, bytes, memory, records"),
     ("read", "the ID-card read: latency, bytes on the wire"),
+    ("inject", "key injection: tokens, key blocks, beside the library's bare operations"),
 ];
 
 fn list(json: bool) -> String {
@@ -111,6 +119,7 @@ fn main() -> ExitCode {
         Bench::List | Bench::Soak { .. } => Ok(list(arguments.json)),
         Bench::Channel { rounds } => channel::report(rounds).map(print),
         Bench::Read { rounds } => card_read::report(rounds).map(print),
+        Bench::Inject { rounds } => inject::report(rounds).map(print),
     };
     let printed = text.and_then(|text| Ok(writeln!(io::stdout(), "{text}")?));
     match printed {
@@ -149,6 +158,8 @@ mod tests {
         assert!(Arguments::try_parse_from(["bench", "read", "--rounds", "1001"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "read", "--json"]).is_ok());
         assert!(Arguments::try_parse_from(["bench", "channel", "--rounds", "1000"]).is_ok());
+        assert!(Arguments::try_parse_from(["bench", "inject", "--rounds", "0"]).is_err());
+        assert!(Arguments::try_parse_from(["bench", "inject", "--json"]).is_ok());
         assert!(Arguments::try_parse_from(["bench", "channel", "--rounds", "1001"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "nothing"]).is_err());
     }

@@ -12,8 +12,14 @@ use crate::ci::Tests;
 /// so a crate that reaches for it does not compile.
 const TARGET: &str = "thumbv7em-none-eabihf";
 /// What a device's firmware is built from.
-const CRATES: [&str; 5] =
-    ["countersign-crypto", "countersign-pki", "countersign-channel", "countersign-idcard", "tr31"];
+const CRATES: [&str; 6] = [
+    "countersign-crypto",
+    "countersign-pki",
+    "countersign-channel",
+    "countersign-idcard",
+    "tr31",
+    "tr34",
+];
 
 /// Checks each crate on its own, so that no feature which another one asks for hides anything.
 /// Where the target cannot be installed the check is left out, and counted as skipped.

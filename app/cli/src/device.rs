@@ -1,5 +1,6 @@
 mod batch;
 mod cards;
+mod pos;
 mod reader;
 mod resident;
 
@@ -33,6 +34,9 @@ pub(crate) enum Device {
     /// Example: countersign device reader --gateway localhost:8444 --card emulated:citizen --reads
     /// 2
     Reader(ReaderCommand),
+    /// The POS terminal that keys are injected into.
+    #[command(subcommand)]
+    Pos(pos::PosCommand),
 }
 
 /// The server's API and who asks it.
@@ -84,6 +88,7 @@ impl Device {
         match self {
             Self::Enroll(enroll) => enroll.run().await,
             Self::Reader(reader) => reader.run(json).await,
+            Self::Pos(pos) => pos.run().await,
         }
     }
 }

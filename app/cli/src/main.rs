@@ -1,6 +1,7 @@
 //! The `countersign` command: every program of the platform behind one name.
 #![forbid(unsafe_code)]
 
+mod approval;
 mod audit;
 mod ca;
 mod demo;
@@ -9,13 +10,20 @@ mod emulator;
 mod failure;
 mod host;
 mod init;
+mod inject;
+mod key;
 mod local;
 mod operator;
 mod output;
 mod reader;
 mod reads;
+mod rki;
 mod sam;
+mod secret_arg;
 mod serve;
+mod terminal;
+mod tr31;
+mod tr34;
 
 use std::process::ExitCode;
 
@@ -76,6 +84,30 @@ enum Command {
     /// SAM modules, and SAM hosts that stand alone.
     #[command(subcommand)]
     Sam(sam::SamCommand),
+    /// X9.143 / TR-31 key blocks: wrap, unwrap, inspect.
+    #[command(subcommand)]
+    Tr31(tr31::Tr31),
+    /// X9 TR-34 key tokens: inspect, verify, unwrap, make.
+    #[command(subcommand)]
+    Tr34(tr34::Tr34),
+    /// Keys for injection, and the key-encrypting keys under which they come.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// Approvals: what is done only after others have agreed.
+    #[command(subcommand)]
+    Approval(approval::ApprovalCommand),
+    /// The RSA hierarchy of key injection: root, CAs, KDHs, CRLs.
+    #[command(subcommand)]
+    Rki(rki::RkiCommand),
+    /// POS terminals as the server sees them: allow-list, codes, blocks.
+    #[command(subcommand)]
+    Terminal(terminal::TerminalCommand),
+    /// Injections: which keys go into which terminals.
+    #[command(subcommand)]
+    Inject(inject::InjectCommand),
+    /// Injection runs over an inventory of terminals.
+    #[command(subcommand)]
+    Run(inject::RunCommand),
     /// The audit.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -104,6 +136,14 @@ impl Command {
             Self::Emulator(emulator) => emulator.run(json).await,
             Self::Reads(reads) => reads.run(json).await,
             Self::Sam(sam) => sam.run(json).await,
+            Self::Tr31(tr31) => tr31.run(),
+            Self::Tr34(tr34) => tr34.run(),
+            Self::Key(key) => key.run().await,
+            Self::Approval(approval) => approval.run().await,
+            Self::Rki(rki) => rki.run().await,
+            Self::Terminal(terminal) => terminal.run().await,
+            Self::Inject(inject) => inject.run().await,
+            Self::Run(run) => run.run().await,
             Self::Audit(audit) => audit.run().await,
         }
     }

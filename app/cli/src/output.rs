@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
+use countersign_device::TOKEN_REFUSED;
 use serde_json::{Value, json};
 
 use crate::failure::{Blame, Failure};
@@ -92,6 +93,10 @@ pub(crate) fn error_json(failure: &Failure) -> Value {
     match &failure.incident {
         Some(incident) if failure.check == SECRET_DEPENDENT => {
             json!({"incident": incident, "detail": failure.detail})
+        }
+        // One name for all that may be wrong with a token; the incident tells an operator which.
+        Some(incident) if failure.check == TOKEN_REFUSED => {
+            json!({"check": failure.check, "incident": incident, "detail": failure.detail})
         }
         _ => json!({"check": failure.check, "detail": failure.detail}),
     }

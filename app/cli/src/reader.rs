@@ -275,9 +275,14 @@ impl Factory {
 
 /// All items of a list, page by page.
 pub(crate) fn all(api: &Api, path: &str) -> Result<Vec<Value>, Failure> {
+    all_where(api, path, "")
+}
+
+/// All items of a list for which a condition holds: `&name=value`, or nothing.
+pub(crate) fn all_where(api: &Api, path: &str, query: &str) -> Result<Vec<Value>, Failure> {
     let (mut items, mut next) = (Vec::new(), String::new());
     for _ in 0..PAGES_MAX {
-        let page: Value = api.get(&format!("{path}?limit=200{next}"))?;
+        let page: Value = api.get(&format!("{path}?limit=200{query}{next}"))?;
         items.extend(page["items"].as_array().into_iter().flatten().cloned());
         match page["next"].as_str() {
             Some(cursor) => next = format!("&cursor={}", encoded(cursor)),

@@ -257,7 +257,8 @@ impl DeviceDir {
         &self.path
     }
 
-    fn check_kind(&self, wanted: DeviceKind) -> Result<(), DeviceDirError> {
+    /// Refuses the directory of another kind of device.
+    pub(crate) fn check_kind(&self, wanted: DeviceKind) -> Result<(), DeviceDirError> {
         let found = self.settings.kind;
         if found == wanted {
             return Ok(());
@@ -459,6 +460,30 @@ impl DeviceDir {
         now: UnixTime,
     ) -> Result<ReaderConfig, DeviceDirError> {
         self.check_kind(DeviceKind::Reader)?;
+        self.channel_config(provider, now)
+    }
+
+    /// The same for a terminal. Both ids that it tells are its certificate number: the directory
+    /// finds terminals by that.
+    ///
+    /// # Errors
+    /// [`DeviceDirError::OtherKind`] for another device's directory; else as
+    /// [`Self::reader_config`].
+    pub fn terminal_config(
+        &self,
+        provider: &Provider,
+        now: UnixTime,
+    ) -> Result<ReaderConfig, DeviceDirError> {
+        self.check_kind(DeviceKind::Terminal)?;
+        let config = self.channel_config(provider, now)?;
+        Ok(ReaderConfig { sent_id: IdKind::CertificateNumber, ..config })
+    }
+
+    fn channel_config(
+        &self,
+        provider: &Provider,
+        now: UnixTime,
+    ) -> Result<ReaderConfig, DeviceDirError> {
         Ok(ReaderConfig {
             credentials: vec![self.credential(provider, now)?],
             mode: Mode::C1,

@@ -1,9 +1,9 @@
-//! Device programs. So far: the ID-card reader without a SAM (C), and its host.
+//! Device programs: the ID-card reader without a SAM (C) and its host, the POS terminal (E).
 //!
 //! [`DeviceDir`] is a device's own storage, with its key in software where there is no security
 //! chip; [`enroll`] gets it a certificate; [`Reader`] reads cards, over
 //! any [`Uplink`]; [`Resident`] lets it wait for commands; [`Host`] is the PC at the other end of
-//! its serial line.
+//! its serial line. [`Pos`] is a terminal that keys are injected into.
 //!
 //! Absent on purpose: server code. A device knows the protocols and its card, nothing else.
 #![forbid(unsafe_code)]
@@ -15,6 +15,7 @@ mod enroll;
 mod host;
 mod journal;
 mod line;
+mod pos;
 mod reader;
 mod resident;
 mod traffic;
@@ -27,6 +28,10 @@ pub use enroll::{EnrollError, enroll, enroll_as, server_suite};
 pub use host::{Host, HostError, HostEvent, HostOptions};
 pub use journal::{JournalError, KEPT_MAX, Kept, KeptRead, KeptReads, ReadJournal};
 pub use line::{Hello, LINE_VERSION, LineFailure, LineResult, Progress, ReadSummary, Step};
+pub use pos::{
+    Discarded, Element, Enrolment, InjectedKey, KeyState, Pos, PosError, RSA_BITS, SlotKey, Status,
+    TOKEN_REFUSED, Updated,
+};
 pub use reader::{
     CARD_WAIT, DATAGRAM_ATTEMPT, Outcome, RETRY_FOR, ReadError, Reader, Source, Spoken,
 };

@@ -1,10 +1,16 @@
 //! `config.toml` in the data directory.
 
+mod approvals;
+
+use std::path::PathBuf;
+
 use countersign_channel::{Mode, Policy};
 use countersign_crypto::Suite;
 use countersign_net::{UnknownName, mode_name, mode_of, policy_name, policy_of};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
+
+pub use approvals::{APPROVAL_HOURS_MAX, Approvals};
 
 /// What an operator sets once. Command-line flags go before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -16,6 +22,10 @@ pub struct Config {
     pub readers: Readers,
     /// How devices may connect.
     pub gateway: Gateway,
+    /// Who must agree to what changes keys.
+    pub approvals: Approvals,
+    /// Where the keys of injection live.
+    pub keys: Keys,
     /// The SAM modules: attached to this machine, and at SAM hosts.
     #[serde(rename = "sam")]
     pub sams: Vec<SamAt>,
@@ -28,6 +38,108 @@ pub struct Readers {
     /// C13: a reader may keep the decrypted record, under a random key of its own, to answer the
     /// next read of the same card. Off unless turned on here.
     pub plaintext_cache: bool,
+}
+
+/// Where the keys of injection live, and how long its CRLs hold: `[keys]`.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "KeysSection")]
+pub struct Keys {
+    /// The vault.
+    pub vault: VaultAt,
+    /// Days from the making of a CRL to its end, 1 to [`CRL_DAYS_MAX`].
+    pub crl_days: u16,
+}
+
+/// A vault.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum VaultAt {
+    /// Sealed files in the data directory.
+    File,
+    /// A PKCS#11 token.
+    Token {
+        /// The module: a shared library.
+        module: PathBuf,
+        /// The token's label.
+        token: String,
+        /// The file with the user's PIN; from the data directory if it is not absolute.
+        pin_file: PathBuf,
+    },
+}
+
+/// Days that a CRL holds unless said otherwise, and at most.
+const CRL_DAYS: u16 = 7;
+/// Most days that a CRL may hold.
+pub const CRL_DAYS_MAX: u16 = 90;
+
+impl Default for Keys {
+    fn default() -> Self {
+        Self { vault: VaultAt::File, crl_days: CRL_DAYS }
+    }
+}
+
+/// A `[keys]` section as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct KeysSection {
+    vault: Option<String>,
+    module: Option<PathBuf>,
+    token: Option<String>,
+    pin_file: Option<PathBuf>,
+    crl_days: Option<u16>,
+}
+
+impl TryFrom<KeysSection> for Keys {
+    type Error = String;
+
+    fn try_from(section: KeysSection) -> Result<Self, String> {
+        let KeysSection { vault, module, token, pin_file, crl_days } = section;
+        let crl_days = crl_days.unwrap_or(CRL_DAYS);
+        if !(1..=CRL_DAYS_MAX).contains(&crl_days) {
+            return Err(format!("crl-days is a number from 1 to {CRL_DAYS_MAX}"));
+        }
+        let vault = match (vault.as_deref().unwrap_or("file"), module, token, pin_file) {
+            ("file", None, None, None) => VaultAt::File,
+            ("pkcs11", Some(module), Some(token), Some(pin_file)) => {
+                VaultAt::Token { module, token, pin_file }
+            }
+            ("file" | "pkcs11", ..) => {
+                let detail = "a vault \"pkcs11\" has a module, a token and a pin-file, and a \
+                              vault \"file\" has none of these";
+                return Err(detail.to_owned());
+            }
+            _ => return Err("vault is \"file\" or \"pkcs11\"".to_owned()),
+        };
+        Ok(Self { vault, crl_days })
+    }
+}
+
+impl Keys {
+    fn section(&self) -> String {
+        let vault = match &self.vault {
+            VaultAt::File => "vault = \"file\"\n\
+                              # vault = \"pkcs11\"\n\
+                              # module = \"/usr/lib/softhsm/libsofthsm2.so\"\n\
+                              # token = \"countersign\"\n\
+                              # pin-file = \"/run/credentials/countersign-pin\"\n"
+                .to_owned(),
+            VaultAt::Token { module, token, pin_file } => format!(
+                "vault = \"pkcs11\"\nmodule = {}\ntoken = {}\npin-file = {}\n",
+                quoted(&module.to_string_lossy()),
+                quoted(token),
+                quoted(&pin_file.to_string_lossy())
+            ),
+        };
+        format!(
+            "[keys]\n\
+             # Where the private keys of the injection hierarchy live, and the key that protects\n\
+             # every symmetric key in the database: \"file\" (sealed in keys/vault) or \"pkcs11\"\n\
+             # (a token; in a build with the feature pkcs11). To be chosen before `rki init`.\n\
+             {vault}\
+             # Days that a CRL holds; it is made anew at half of it, and at each revocation.\n\
+             crl-days = {}\n\n",
+            self.crl_days
+        )
+    }
 }
 
 /// What the device gateway speaks.
@@ -203,6 +315,8 @@ impl Config {
              # Whether they may also come over UDP, on the port with the same number, as readers\n\
              # behind a host do (countersign host).\n\
              datagrams = {}\n\n\
+             {}\
+             {}\
              # One section per SAM module attached to this machine:\n\
              # [[sam]]\n\
              # port = \"/dev/ttyUSB0\"\n\
@@ -213,7 +327,10 @@ impl Config {
              # id = \"SAMHOST-1\"\n\
              # modules = 2\n\
              {sams}",
-            self.readers.plaintext_cache, self.gateway.datagrams
+            self.readers.plaintext_cache,
+            self.gateway.datagrams,
+            self.approvals.section(),
+            self.keys.section()
         )
     }
 }
@@ -315,7 +432,10 @@ mod tests {
             let readers = Readers { plaintext_cache: true };
             for gateway in [Gateway::default(), other.clone()] {
                 let (database, sams) = (database.clone(), sams.clone());
-                let config = Config { database, readers: readers.clone(), gateway, sams };
+                let keys = Keys { vault: token_vault(), crl_days: 3 };
+                let readers = readers.clone();
+                let approvals = Approvals { needed: 2, expires_hours: 8 };
+                let config = Config { database, readers, gateway, approvals, keys, sams };
                 assert_eq!(Config::parse(&config.initial()).unwrap(), config);
             }
         }
@@ -325,6 +445,30 @@ mod tests {
         let text = "[[sam]]\nhost = \"sam1:8445\"\nid = \"H-1\"\n";
         let expected = SamHostAt { host: "sam1:8445".into(), id: "H-1".into(), modules: 1 };
         assert_eq!(Config::parse(text).unwrap().sams, [SamAt::Host(expected)]);
+    }
+
+    fn token_vault() -> VaultAt {
+        let (module, pin_file) = (PathBuf::from("/lib/t\"oken.so"), PathBuf::from("pin"));
+        VaultAt::Token { module, token: "hsm 1".into(), pin_file }
+    }
+
+    #[test]
+    fn a_vault_is_files_or_a_whole_token() {
+        let keys = |text: &str| Config::parse(&format!("[keys]\n{text}\n")).map(|c| c.keys);
+        assert_eq!(keys("").unwrap(), Keys::default());
+        assert_eq!(keys("vault = \"file\"\ncrl-days = 90").unwrap().crl_days, 90);
+        for (section, words) in [
+            ("vault = \"tpm\"", "vault is \"file\" or \"pkcs11\""),
+            ("vault = \"pkcs11\"\nmodule = \"m\"\ntoken = \"t\"", "a pin-file"),
+            ("vault = \"file\"\nmodule = \"m\"", "has none of these"),
+            ("crl-days = 0", "from 1 to 90"),
+            ("crl-days = 91", "from 1 to 90"),
+            ("pin = \"1234\"", "unknown field `pin`"),
+        ] {
+            let error = keys(section).unwrap_err();
+            assert!(error.starts_with("line ") && error.contains(words), "{section}: {error}");
+            assert!(!error.contains("1234"), "{error}");
+        }
     }
 
     #[test]

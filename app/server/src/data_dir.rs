@@ -8,6 +8,7 @@
 //!   ca/           certificates, PEM
 //!   tls/          the HTTPS tree, PEM, and its names
 //!   keys/         private keys, sealed, and how the sealing key is derived
+//!   keys/vault/   keys of injection, sealed, unless they live in a PKCS#11 token
 //!   audit/        signed checkpoints of the audit, outside the store
 //!   store.sqlite  unless PostgreSQL is used
 //!   passphrase    0600, only if nobody gave one
@@ -15,6 +16,7 @@
 
 mod files;
 mod new;
+mod vault;
 
 use std::fs;
 use std::io;
@@ -24,6 +26,7 @@ use std::sync::Arc;
 
 use countersign_channel::EncryptionCredential;
 use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, Suite, UnixTime, aws_lc};
+use countersign_hsm::{HsmError, Vault};
 use countersign_pki::{PkiError, TlsName, certified_point};
 use countersign_service::{Authority, RiskRules};
 use pem::Pem;
@@ -110,6 +113,9 @@ pub enum DataError {
         /// What is wrong.
         detail: String,
     },
+    /// The vault that `[keys]` names cannot be opened.
+    #[error("the vault: {0}")]
+    Vault(#[from] HsmError),
     /// Making certificates failed.
     #[error(transparent)]
     Pki(#[from] PkiError),
@@ -138,6 +144,7 @@ impl DataError {
             Self::Rules { .. } => "risk-rules",
             Self::Seal(_) => "passphrase",
             Self::Damaged { .. } => "data-damaged",
+            Self::Vault(error) => error.check(),
             Self::Pki(error) => error.check(),
             Self::Io { .. } => "io",
         }
@@ -146,7 +153,11 @@ impl DataError {
     /// Whether the environment is to blame, rather than what the caller gave.
     #[must_use]
     pub const fn is_environment(&self) -> bool {
-        matches!(self, Self::Io { .. })
+        match self {
+            Self::Io { .. } => true,
+            Self::Vault(error) => error.is_environment(),
+            _ => false,
+        }
     }
 }
 
@@ -164,6 +175,7 @@ pub struct Keys {
     pub authority: Authority,
     /// The HTTPS certificate, DER, and its key, PKCS#8.
     pub tls: (Vec<u8>, Secret),
+    sealer: Arc<Sealer>,
 }
 
 impl DataDir {
@@ -310,7 +322,15 @@ impl DataDir {
             }
             None => self.stored_tls(&sealer)?,
         };
-        Ok(Keys { authority, tls })
+        Ok(Keys { authority, tls, sealer: Arc::new(sealer) })
+    }
+
+    /// The vault that holds the keys of injection, as `[keys]` says.
+    ///
+    /// # Errors
+    /// [`DataError::Vault`]: the token's; [`DataError::Io`] for the file with its PIN.
+    pub fn open_vault(&self, keys: &Keys) -> Result<Arc<dyn Vault>, DataError> {
+        vault::open(&self.path, &self.config.keys, keys.sealer.clone())
     }
 
     fn server_id(

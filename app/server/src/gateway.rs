@@ -1,7 +1,8 @@
-//! The device gateway: sockets to channels to read sessions. It moves bytes and decides nothing.
+//! The device gateway: sockets to channels to sessions. It moves bytes and decides nothing.
 
 mod contact;
 mod datagrams;
+mod session;
 mod streams;
 
 use std::net::IpAddr;

@@ -7,6 +7,8 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use axum::extract::ConnectInfo;
+use axum::middleware::AddExtension;
 use axum_server::accept::{Accept, DefaultAcceptor};
 use axum_server::tls_rustls::{RustlsAcceptor, RustlsConfig};
 use hyper_util::rt::TokioTimer;
@@ -80,7 +82,7 @@ async fn serve_with<A>(
     handle: axum_server::Handle<SocketAddr>,
 ) -> io::Result<()>
 where
-    A: Accept<tokio::net::TcpStream, axum::Router> + Clone + Send + Sync + 'static,
+    A: Accept<tokio::net::TcpStream, Routed> + Clone + Send + Sync + 'static,
     A::Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     A::Service: axum_server::service::SendService<axum::http::Request<hyper::body::Incoming>>
         + Send
@@ -92,8 +94,11 @@ where
     let builder = server.http_builder();
     builder.http1().timer(TokioTimer::new()).header_read_timeout(head);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(STREAMS_MAX);
-    server.serve(router.into_make_service()).await
+    server.serve(router.into_make_service_with_connect_info::<SocketAddr>()).await
 }
+
+/// The router as each connection has it: it knows the peer's address.
+type Routed = AddExtension<axum::Router, ConnectInfo<SocketAddr>>;
 
 /// Accepts what the inner acceptor does, as long as there is a place.
 #[derive(Clone)]

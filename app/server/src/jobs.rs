@@ -18,6 +18,14 @@ const DRAINS_EVERY: Duration = Duration::from_secs(1);
 /// How often abandoned reads are looked for, and how old they then are.
 const ABANDON_EVERY: Duration = Duration::from_secs(30);
 const ABANDONED_AFTER: Duration = Duration::from_secs(300);
+/// How often approvals are looked through for those whose time has passed.
+const EXPIRE_APPROVALS_EVERY: Duration = Duration::from_secs(60);
+/// How often keys are looked for whose value is still to be made.
+const FINISH_KEYS_EVERY: Duration = Duration::from_secs(15);
+/// How often a token is looked through for keys that no row names.
+const SWEEP_KEKS_EVERY: Duration = Duration::from_secs(600);
+/// How often the injection hierarchy is looked after.
+const MAINTAIN_RKI_EVERY: Duration = Duration::from_secs(20);
 /// How often events that no rule needs any more are removed.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(60);
 
@@ -102,6 +110,52 @@ pub(crate) async fn clean_up_risk(service: Arc<Service>, stop: watch::Receiver<b
             Ok((0, 0)) => {}
             Ok((events, decisions)) => tracing::info!(events, decisions, "risk was cleaned up"),
             Err(error) => tracing::warn!(%error, "risk could not be cleaned up"),
+        }
+    })
+    .await;
+}
+
+/// Marks approvals whose time has passed.
+pub(crate) async fn approvals(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(EXPIRE_APPROVALS_EVERY, stop, || async {
+        match service.expire_approvals().await {
+            Ok(0) => {}
+            Ok(approvals) => tracing::info!(approvals, "approvals have expired"),
+            Err(error) => tracing::warn!(%error, "approvals could not be marked as expired"),
+        }
+    })
+    .await;
+}
+
+/// Makes the values of keys that are still pending.
+pub(crate) async fn finish_keys(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(FINISH_KEYS_EVERY, stop, || async {
+        match service.finish_pending_keys().await {
+            Ok(0) => {}
+            Ok(keys) => tracing::info!(keys, "pending keys were made"),
+            Err(error) => tracing::warn!(%error, "pending keys could not be made"),
+        }
+    })
+    .await;
+}
+
+/// Removes from a token what a crash has left there.
+pub(crate) async fn sweep_keks(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(SWEEP_KEKS_EVERY, stop, || async {
+        match service.sweep_keks().await {
+            Ok(0) => {}
+            Ok(keys) => tracing::info!(keys, "keys that nobody uses were removed from the token"),
+            Err(error) => tracing::warn!(%error, "the token could not be swept"),
+        }
+    })
+    .await;
+}
+
+/// Keeps the injection hierarchy up: CRLs in good time, what was left half made, what nobody needs.
+pub(crate) async fn maintain_rki(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(MAINTAIN_RKI_EVERY, stop, || async {
+        if let Err(error) = service.maintain_rki().await {
+            tracing::error!(%error, check = error.check(), "the injection hierarchy needs care");
         }
     })
     .await;

@@ -27,11 +27,14 @@ use std::time::Duration;
 
 use axum_server::tls_rustls::RustlsConfig;
 use countersign_crypto::Secret;
+use countersign_hsm::Vault;
 use countersign_idcard::sam::SamConfig;
 use countersign_idcard::server::ReadPolicy;
 use countersign_net::{SystemClock, SystemRng, serial};
 use countersign_pki::PkiError;
-use countersign_service::{Ambient, Policy, RiskRules, SamConnector, SamPool, SamPort, Service};
+use countersign_service::{
+    Ambient, Policy, RiskRules, RkiPolicy, SamConnector, SamPool, SamPort, Service,
+};
 use countersign_store::{Store, StoreError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
 use thiserror::Error;
@@ -41,7 +44,10 @@ use tokio::task::JoinHandle;
 use sam_host::RemoteSam;
 
 pub use audit_file::{append_checkpoint, read_checkpoints};
-pub use config::{Config, Gateway, Readers, Sam, SamAt, SamHostAt, parse_sam_ports};
+pub use config::{
+    APPROVAL_HOURS_MAX, Approvals, CRL_DAYS_MAX, Config, Gateway, Keys as KeysConfig, Readers, Sam,
+    SamAt, SamHostAt, VaultAt, parse_sam_ports,
+};
 pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
 pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT, PER_SOURCE_MAX, SESSION_MAX};
 pub use https::HTTP_CONNECTIONS_MAX;
@@ -57,6 +63,7 @@ pub const GATEWAY_PORT: u16 = 8444;
 const PORT_TRIES: u32 = 16;
 /// How long requests under way may take when the server stops.
 const GRACE: Duration = Duration::from_secs(5);
+const DAY: Duration = Duration::from_secs(86_400);
 
 /// Time and randomness of the machine.
 #[must_use]
@@ -161,13 +168,34 @@ pub async fn open_service(
     let keys = data.open_keys(passphrase, ambient.clock.now(), None)?;
     // Nothing that is done on the directory itself is a reader's.
     let rules = RiskRules::default();
-    let service = service_over(data, &keys, database, sams, ambient, rules).await?;
+    // A token is asked for its PIN only where keys of injection are needed.
+    let vault = match data.config.keys.vault {
+        VaultAt::File => Some(data.open_vault(&keys)?),
+        VaultAt::Token { .. } => None,
+    };
+    let service = service_over(data, &keys, vault, database, sams, ambient, rules).await?;
     Ok((service, keys))
+}
+
+/// As [`open_service`], with the vault that holds the keys of injection, wherever that is.
+///
+/// # Errors
+/// [`StartError`], also if the token is not there.
+pub async fn open_service_with_vault(
+    data: &DataDir,
+    passphrase: &Secret,
+    database: Option<&str>,
+) -> Result<Arc<Service>, StartError> {
+    let ambient = ambient();
+    let keys = data.open_keys(passphrase, ambient.clock.now(), None)?;
+    let vault = Some(data.open_vault(&keys)?);
+    service_over(data, &keys, vault, database, &[], ambient, RiskRules::default()).await
 }
 
 async fn service_over(
     data: &DataDir,
     keys: &Keys,
+    vault: Option<Arc<dyn Vault>>,
     database: Option<&str>,
     sams: &[SamAt],
     ambient: Ambient,
@@ -188,10 +216,21 @@ async fn service_over(
             ..ReadPolicy::default()
         },
         risk,
+        approvals: data.config.approvals.policy(),
+        rki: RkiPolicy {
+            crl_validity: DAY * u32::from(data.config.keys.crl_days),
+            ..RkiPolicy::default()
+        },
         ..Policy::default()
     };
     let authority = keys.authority.clone();
-    Ok(Arc::new(Service::new(store, authority, pool, policy, ambient)))
+    let service = Service::new(store, authority, pool, policy, ambient);
+    Ok(Arc::new(match vault {
+        Some(vault) => service
+            .with_vault(vault, Arc::new(tr34::aws_lc::AwsLc))
+            .with_ciphers(Arc::new(tr31::aws_lc::AwsLc)),
+        None => service,
+    }))
 }
 
 /// A SAM module on a serial port.
@@ -279,7 +318,8 @@ impl Server {
         let now = ambient.clock.now();
         let keys = data.open_keys(passphrase, now, Some(&mut *rng))?;
         drop(rng); // it is not held across an await
-        let service = service_over(data, &keys, database, &sams, ambient, rules).await?;
+        let vault = Some(data.open_vault(&keys)?);
+        let service = service_over(data, &keys, vault, database, &sams, ambient, rules).await?;
 
         service.refresh_drains().await.map_err(StartError::Drains)?;
         let (stop, stopped) = watch::channel(false);
@@ -317,6 +357,10 @@ impl Server {
             tokio::spawn(jobs::drains(service.clone(), stopped.clone())),
             tokio::spawn(jobs::abandon(service.clone(), stopped.clone())),
             tokio::spawn(jobs::clean_up_risk(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::maintain_rki(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::approvals(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::finish_keys(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::sweep_keks(service.clone(), stopped.clone())),
             tokio::spawn(jobs::upkeep(metrics, stopped.clone())),
         ];
         if let Some(socket) = gateway_socket {

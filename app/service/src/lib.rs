@@ -9,15 +9,19 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod approvals;
 mod audit;
 mod authority;
+mod devices;
 mod error;
+mod injections;
+mod keys;
 mod operators;
 mod read_session;
-mod readers;
 mod reads;
 mod refusals;
 mod risk;
+mod rki;
 mod sam;
 mod sam_hosts;
 
@@ -31,12 +35,25 @@ use countersign_net::Clock;
 use countersign_store::{AuditEntry, AuditOutcome, IdKind, Store, new_id};
 
 pub use access::{Actor, Scope};
+pub use approvals::{ApprovalPolicy, ApprovalRecord, Gated, LIVE_APPROVALS_MAX};
 pub use authority::Authority;
+pub use devices::{Enrolled, KnownDevice};
 pub use error::ServiceError;
+pub use injections::{
+    ASSIGN_MAX, AssignKey, AssignTo, Assigned, InjectionSession, Reconciled, RunReport,
+    TOKENS_PER_WINDOW, TOKENS_WINDOW,
+};
+pub use keys::{
+    ExportKey, Exported, ImportKey, KekRecord, KeyToMake, KeyToSend, Ksn, NewKek, NewKsn,
+};
 pub use operators::NewToken;
 pub use read_session::{Answer, ReadEnded, ReadSession};
-pub use readers::{Enrolled, KnownDevice};
 pub use risk::*;
+pub use rki::{
+    AllowedTerminal, AuthorityStatus, BoundAnswer, CrlHealth, EnrolledTerminal, EnrolmentCode,
+    Hierarchy, OlderKdh, Rebind, RkiPolicy, RkiStatus, STORAGE_KEY_LABEL, Terminal,
+    TerminalRequest, WRONG_CODES_MAX, WRONG_FROM_SOURCE_MAX, WRONG_WINDOW,
+};
 pub use sam::{
     FLAP_WINDOW, FLAPS_MAX, HEALTH_EVERY, LEASE_MAX, LEASE_WAIT, LEASE_WAIT_SECONDS,
     PER_READER_HELD_MAX, PER_READER_MAX, PING_EVERY, PROBATION, Promise, QUARANTINE_FIRST,
@@ -64,6 +81,10 @@ pub struct Policy {
     pub certificate_validity: Duration,
     /// The rules over each reader and the bound of its reads (C5); by default the bound only.
     pub risk: RiskRules,
+    /// How many operators must agree to what changes keys (E4).
+    pub approvals: ApprovalPolicy,
+    /// How long certificates, CRLs and codes of key injection hold.
+    pub rki: RkiPolicy,
 }
 
 impl Default for Policy {
@@ -72,6 +93,8 @@ impl Default for Policy {
             read: ReadPolicy::default(),
             certificate_validity: Duration::from_secs(365 * 86_400),
             risk: RiskRules::default(),
+            approvals: ApprovalPolicy::default(),
+            rki: RkiPolicy::default(),
         }
     }
 }
@@ -85,6 +108,8 @@ pub struct Service {
     ambient: Ambient,
     refusals: refusals::Refusals,
     checkpoint_lost: AtomicBool,
+    rki: rki::Rki,
+    ciphers: Option<Arc<dyn tr31::Ciphers>>,
 }
 
 impl Service {
@@ -99,7 +124,18 @@ impl Service {
     ) -> Self {
         let refusals = refusals::Refusals::default();
         let checkpoint_lost = AtomicBool::new(false);
-        Self { store, authority, sams, policy, ambient, refusals, checkpoint_lost }
+        let rki = rki::Rki::default();
+        Self {
+            store,
+            authority,
+            sams,
+            policy,
+            ambient,
+            refusals,
+            checkpoint_lost,
+            rki,
+            ciphers: None,
+        }
     }
 
     /// The store, for health checks and metrics.

@@ -28,6 +28,8 @@ pub(crate) enum Party {
     Stranger,
     /// A reader after its handshake.
     Reader,
+    /// A terminal after its handshake. No risk rules stand over it.
+    Terminal,
     /// An operator with a live token, or the console.
     Operator,
 }
@@ -101,7 +103,7 @@ impl Refusals {
         let one = match party {
             Party::Stranger => &self.strangers,
             Party::Operator => &self.operators,
-            Party::Reader => {
+            Party::Reader | Party::Terminal => {
                 let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
                 let new = !readers.contains_key(reader);
                 if new && readers.len() >= READERS_MAX {
@@ -147,7 +149,7 @@ pub(crate) struct Refusal<'a> {
     pub(crate) check: &'a str,
     /// For an operator to read.
     pub(crate) reason: String,
-    /// The reader, if it is proven who was refused: a claim counts against nobody.
+    /// The device, if it is proven who was refused: a claim counts against nobody.
     pub(crate) reader: Option<&'a str>,
 }
 
@@ -204,7 +206,8 @@ impl Service {
             ..done(now, &Actor::System, refusal.action, refusal.subject)
         };
         let event = RiskEvent::one(RiskKind::Refusals, refusal.check);
-        let evaluation = refusal.reader.map(|id| self.evaluation(id, now, &[event.kind]));
+        let watched = refusal.reader.filter(|_| refusal.party == Party::Reader);
+        let evaluation = watched.map(|id| self.evaluation(id, now, &[event.kind]));
         let written = self
             .store
             .run_snapshot("audit_refusal", move |tx| {

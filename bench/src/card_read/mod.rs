@@ -16,8 +16,8 @@ use crate::Fallible;
 use crate::measure::{median, micros};
 use crate::party::tree::Tree;
 use crate::report::{Report, Row, Section};
-pub(crate) use stage::NO_RULES;
 use stage::Stage;
+pub(crate) use stage::{NO_RULES, make_data_dir};
 
 /// What the reads showed: medians of latencies, and the bytes of one read.
 struct Seen {

@@ -149,7 +149,7 @@ fn serial_sam(sam: &SamPty) -> Sam {
 }
 
 /// Makes a data directory; returns its administrator's token.
-async fn make_data_dir(path: &Path, passphrase: &Secret) -> Fallible<String> {
+pub(crate) async fn make_data_dir(path: &Path, passphrase: &Secret) -> Fallible<String> {
     let config = Config { readers: Readers { plaintext_cache: true }, ..Config::default() };
     let tls_names = ["localhost", "127.0.0.1"].map(parse_tls_name);
     let init = Init {

@@ -56,7 +56,7 @@ pub fn wrap(
     let mut tolerance = Tolerance::new(leniency);
     let mut header = header.clone();
     kbpk.check(header.version, &mut tolerance)?;
-    policy::wrapped_key(header.algorithm, key, &mut tolerance)?;
+    policy::wrapped_key(&header, key, &mut tolerance)?;
     let strength = policy::strength_bits(header.algorithm, key.expose());
     policy::wrapping(kbpk.strength(header.version)?, strength, &mut tolerance)?;
     fill_check_values(ciphers, kbpk, &mut header, key)?;
@@ -111,7 +111,7 @@ pub fn unwrap(
 
     let key = key_inside(&header, &payload, &mut tolerance)?;
     policy::combination(&header, &mut tolerance)?;
-    policy::wrapped_key(header.algorithm, &key, &mut tolerance)?;
+    policy::wrapped_key(&header, &key, &mut tolerance)?;
     let strength = policy::strength_bits(header.algorithm, key.expose());
     policy::wrapping(kbpk.strength(version)?, strength, &mut tolerance)?;
     check_values(ciphers, kbpk, &header, &key)?;

@@ -286,8 +286,12 @@ impl Header {
     }
 
     /// Fills the optional blocks up to whole cipher blocks with a PB of "0" characters. A PB that
-    /// is there stays if it does that.
-    pub(crate) fn pad_optional(&mut self) -> Result<(), Tr31Error> {
+    /// is there stays if it does that. [`crate::wrap`] does this by itself; a header that travels
+    /// without a block (TR-34) wants it too.
+    ///
+    /// # Errors
+    /// [`Tr31Error::OptionalPadding`] for a PB that fills up to something else.
+    pub fn pad_optional(&mut self) -> Result<(), Tr31Error> {
         let unit = self.version.cipher().block_len();
         let total: usize = self.optional.iter().map(OptionalBlock::encoded_len).sum();
         let over = total % unit;

@@ -131,17 +131,19 @@ pub(crate) fn combination(header: &Header, tolerance: &mut Tolerance) -> Result<
 /// # Errors
 /// [`Tr31Error::Key`].
 pub fn check_key(header: &Header, key: &Secret) -> Result<(), Tr31Error> {
-    wrapped_key(header.algorithm, key, &mut Tolerance::default())
+    wrapped_key(header, key, &mut Tolerance::default())
 }
 
 pub(crate) fn wrapped_key(
-    algorithm: u8,
+    header: &Header,
     key: &Secret,
     tolerance: &mut Tolerance,
 ) -> Result<(), Tr31Error> {
-    match algorithm {
+    // X9.24-1 computes initial keys byte by byte: they have no parity, and none may be set.
+    let parity = if header.usage == *b"B1" { Parity::Any } else { Parity::Odd };
+    match header.algorithm {
         b'A' if matches!(key.len(), 16 | 24 | 32) => Ok(()),
-        b'T' | b'D' => des(key.expose(), tolerance).map_err(Tr31Error::Key),
+        b'T' | b'D' => des(key.expose(), parity, tolerance).map_err(Tr31Error::Key),
         b'A' => Err(Tr31Error::Key(KeyFault::Length)),
         _ if key.is_empty() => Err(Tr31Error::Key(KeyFault::Length)),
         _ => Ok(()),
@@ -162,7 +164,9 @@ pub(crate) fn kbpk(
     tolerance: &mut Tolerance,
 ) -> Result<(), Tr31Error> {
     match (cipher, key.len()) {
-        (BlockCipher::Tdes, 16 | 24) => des(key.expose(), tolerance).map_err(Tr31Error::Kbpk),
+        (BlockCipher::Tdes, 16 | 24) => {
+            des(key.expose(), Parity::Odd, tolerance).map_err(Tr31Error::Kbpk)
+        }
         (BlockCipher::Aes, 16 | 24 | 32) => Ok(()),
         _ => Err(Tr31Error::KbpkLength),
     }
@@ -244,9 +248,16 @@ pub fn with_odd_parity(key: &Secret) -> Secret {
     Secret::new(bytes)
 }
 
+/// What is asked of the parity of a DES key.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Parity {
+    Odd,
+    Any,
+}
+
 /// Lengths, single DES, weak keys, equal halves and parity of a DES or TDES key. All bytes are
 /// looked at whatever they are.
-fn des(key: &[u8], tolerance: &mut Tolerance) -> Result<(), KeyFault> {
+fn des(key: &[u8], parity: Parity, tolerance: &mut Tolerance) -> Result<(), KeyFault> {
     let fault = |fault: KeyFault| move |_: Tr31Error| fault;
     match key.len() {
         8 => tolerance
@@ -272,6 +283,9 @@ fn des(key: &[u8], tolerance: &mut Tolerance) -> Result<(), KeyFault> {
     }
     if equal.into() {
         return Err(KeyFault::EqualHalves);
+    }
+    if parity == Parity::Any {
+        return Ok(());
     }
     let even = key.iter().fold(0, |even, byte| even | ((byte.count_ones() + 1) % 2));
     tolerance

@@ -112,3 +112,26 @@ fn tdes_working_keys_are_variants_of_the_transaction_key() {
         TdesKsn::initial([0xFF, 0xFF, 0x98, 0x76, 0x54], 0x19087).unwrap()
     );
 }
+
+/// Test vectors of the supplement to X9.24-3:2017 for a base key of 256 bits.
+#[test]
+fn aes_256_derives_the_published_keys() {
+    let secret = |digits: &str| Secret::new(hex::decode(digits).unwrap());
+    let same = |key: &Secret, digits: &str| assert!(key.ct_eq(&hex::decode(digits).unwrap()));
+    let base = secret("FEDCBA9876543210F1F1F1F1F1F1F1F1FEDCBA9876543210F1F1F1F1F1F1F1F1");
+    let initial = ID.initial_key(&AwsLc, &base).unwrap();
+    same(&initial, "CE9CE0C101D1138F97FB6CAD4DF045A7083D4EAE2D35A31789D01CCF0949550F");
+    for (counter, digits) in [
+        (1, "54AC2B32B145EA4A554CB8BC44B17467063A799856B1CCC2A138D36E8DBF78B3"),
+        (2, "5DD5A0253842BBBE1D7C0DA27021412C6F1FAB53FB928DEAE56DA06090A9DE97"),
+        (3, "8EEEF7C464AE415BB1D73FAED21993CD669F7999092A579EC6DD3CC680C65171"),
+        (0xFFFE_4000, "FF20E1BB575539ACCB44E3111BE8757F83AE8549A2DD71B441A4A424F7FFD4B1"),
+        (0xFFFE_8000, "630535C9C53E1EC6524016930B56F6728909C45403536B419AEBCB25B7351C07"),
+    ] {
+        same(&ID.transaction(counter).derivation_key(&AwsLc, &initial).unwrap(), digits);
+    }
+    let update = |key_type| ID.update_key(&AwsLc, &initial, key_type).unwrap();
+    same(&update(AesKeyType::Aes128), "90E54E4A70160C7E085C09D2B241D343");
+    let digits = "AEFB210C136278A1279F7C8815F446DB8EBE2AA910B157AA4E6484D8DE9C4807";
+    same(&update(AesKeyType::Aes256), digits);
+}

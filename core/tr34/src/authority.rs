@@ -17,7 +17,7 @@ use crate::extensions::{
     write_key_usage, write_party, write_subject_key_id,
 };
 use crate::identity::{IssuerAndSerial, check_serial};
-use crate::party::{Party, Role};
+use crate::party::{ID_MAX, Party, Role};
 use crate::reader::{DerError, tag, tlv, unsigned};
 use crate::request::{Requested, name_der, subject_of};
 use crate::{PublicKey, Rsa, RsaKey};
@@ -263,7 +263,8 @@ impl Issuer {
     }
 }
 
-/// Prepares a self-signed root for `public_key`.
+/// Prepares a self-signed root for `public_key`. Its name has 1 to [`ID_MAX`] characters of
+/// `A-Z a-z 0-9 . _ -` and blank.
 ///
 /// # Errors
 /// [`IssueError::Malformed`] for a name or key that cannot be certified;
@@ -275,6 +276,11 @@ pub fn prepare_root(
     rng: &mut dyn CryptoRng,
     validity: Validity,
 ) -> Result<Prepared, IssueError> {
+    let allowed = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'.' | b'_' | b'-' | b' ');
+    let length = 1..=ID_MAX;
+    if !length.contains(&common_name.len()) || !common_name.bytes().all(allowed) {
+        return Err(IssueError::Malformed);
+    }
     let name = name_der(&format!("CN={common_name},O=Countersign"))?;
     let subject = Subject { name, party: None, public_key };
     Prepared::new(rsa, None, &subject, rng, validity)

@@ -1,6 +1,7 @@
 //! The forms in which tokens are written. Published samples, the standard's editions and products
 //! differ, so writer and reader are told the dialect by name; it is never guessed.
 
+use alloc::vec::Vec;
 use core::fmt;
 
 /// Version of the key block inside the envelope, an INTEGER.

@@ -4,7 +4,8 @@
 //! Every token is prepared, which checks everything, and then signed, which consumes what was
 //! prepared: between the two the caller stores what it intends.
 
-use std::fmt;
+use alloc::vec::Vec;
+use core::fmt;
 
 use countersign_crypto::{CryptoRng, Secret, UnixTime};
 use tr31::{Ciphers, Header, policy};
@@ -273,10 +274,12 @@ impl fmt::Debug for PreparedToken {
 
 /// The header as it stands in a token.
 fn encoded(header: &Header) -> Result<Vec<u8>, Error> {
+    let mut header = header.clone();
+    header.pad_optional()?;
     let bytes = header.encode()?;
     if header.length != 0 {
         return Ok(bytes);
     }
-    let length = u16::try_from(bytes.len()).map_err(|_| tr31::Tr31Error::TooLong)?;
-    Ok(Header { length, ..header.clone() }.encode()?)
+    header.length = u16::try_from(bytes.len()).map_err(|_| tr31::Tr31Error::TooLong)?;
+    Ok(header.encode()?)
 }

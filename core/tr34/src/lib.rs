@@ -1,4 +1,12 @@
 //! X9 TR-34: symmetric keys carried under RSA, for both the sender (KDH) and the receiver (KRD).
+//!
+//! [`kdh`] makes tokens and [`krd`] checks them; [`token`] is what both read and write, in a
+//! [`Dialect`] that they are told. The rest is the hierarchy they trust: certificates, lists of
+//! revoked ones, requests, issuing. RSA and the block ciphers are arguments ([`Rsa`], [`RsaKey`],
+//! `tr31::Ciphers`), with `aws_lc` for those who have no token of hardware.
+//!
+//! Absent on purpose: clocks, randomness, storage, any input or output.
+#![cfg_attr(not(test), no_std)]
 #![forbid(unsafe_code)]
 
 extern crate alloc;

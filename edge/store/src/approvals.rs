@@ -9,6 +9,8 @@ use crate::{Page, Row, StoreError, Tx};
 
 /// Most votes an approval may need.
 pub const MAX_VOTES_NEEDED: u32 = 32;
+/// Longest subject of an approval in bytes: a list of devices fits.
+pub const MAX_SUBJECT_LEN: usize = 32 * 1024;
 
 /// Where an approval stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -51,7 +53,8 @@ pub struct Approval {
     pub id: String,
     /// What is to be done, as a stable name.
     pub action: String,
-    /// On what.
+    /// On what, with all parameters: a text that is compared byte by byte, at most
+    /// [`MAX_SUBJECT_LEN`] long.
     pub subject: String,
     /// How many distinct operators must agree, 1..=[`MAX_VOTES_NEEDED`], not counting the one
     /// who asks: he may not vote.
@@ -96,13 +99,16 @@ impl Tx<'_> {
     /// Inserts a pending approval (whatever `state` says).
     ///
     /// # Errors
-    /// [`StoreError::Refused`] `approval-needed` if `needed` is out of range, `text-too-long`;
-    /// [`StoreError::NotFound`] for no such operator.
+    /// [`StoreError::Refused`] `approval-needed` if `needed` is out of range, `text-too-long`,
+    /// `approval-subject-length`; [`StoreError::NotFound`] for no such operator.
     pub fn insert_approval(&mut self, approval: &Approval) -> Result<(), StoreError> {
         if !(1..=MAX_VOTES_NEEDED).contains(&approval.needed) {
             return Err(StoreError::Refused { check: "approval-needed" });
         }
-        check_texts([approval.id.as_str(), &approval.action, &approval.subject])?;
+        check_texts([approval.id.as_str(), &approval.action])?;
+        if approval.subject.len() > MAX_SUBJECT_LEN {
+            return Err(StoreError::Refused { check: "approval-subject-length" });
+        }
         self.execute(
             "INSERT INTO approvals
                  (id, action, subject, needed, requested_by, created_at, expires_at, state)
@@ -129,23 +135,61 @@ impl Tx<'_> {
         self.query_one(&sql, &[id.into()])?.map(|row| approval(&row)).transpose()
     }
 
-    /// Approvals in a state, oldest first, after `cursor`; `limit` in 1..=[`crate::MAX_PAGE`].
+    /// Approvals, of one state or all, oldest first, after `cursor`; `limit` in
+    /// 1..=[`crate::MAX_PAGE`].
     ///
     /// # Errors
     /// [`StoreError::Refused`] `page-limit`, `page-cursor`.
     pub fn approvals_page(
         &mut self,
-        state: ApprovalState,
+        state: Option<ApprovalState>,
         cursor: Option<&str>,
         limit: u32,
     ) -> Result<Page<Approval>, StoreError> {
+        let mut values =
+            vec![check_cursor(cursor)?.unwrap_or_default().into(), fetch_limit(limit)?.into()];
+        let of_state = if let Some(state) = state {
+            values.push(state.name().into());
+            "state = ?3 AND"
+        } else {
+            ""
+        };
         let sql = format!(
-            "SELECT {COLUMNS} FROM approvals WHERE state = ?1 AND id > ?2 ORDER BY id LIMIT ?3"
+            "SELECT {COLUMNS} FROM approvals WHERE {of_state} id > ?1 ORDER BY id LIMIT ?2"
         );
-        let after = check_cursor(cursor)?.unwrap_or_default();
-        let values = [state.name().into(), after.into(), fetch_limit(limit)?.into()];
         let items = self.query(&sql, &values)?.iter().map(approval).collect::<Result<_, _>>()?;
         Ok(Page::cut(items, limit, |approval: &Approval| approval.id.clone()))
+    }
+
+    /// The live approval that this operator has asked for with exactly this action and subject, if
+    /// there is one: pending or approved, and not past its time.
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn live_approval(
+        &mut self,
+        action: &str,
+        subject: &str,
+        requested_by: &str,
+        now: UnixTime,
+    ) -> Result<Option<Approval>, StoreError> {
+        let sql = format!(
+            "SELECT {COLUMNS} FROM approvals
+             WHERE state IN ('pending', 'approved') AND requested_by = ?3 AND action = ?1
+               AND subject = ?2 AND expires_at > ?4 ORDER BY id LIMIT 1"
+        );
+        let values = [action.into(), subject.into(), requested_by.into(), now.into()];
+        self.query_one(&sql, &values)?.map(|row| approval(&row)).transpose()
+    }
+
+    /// How many approvals this operator has asked for that are pending or approved and unused.
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn count_live_approvals(&mut self, requested_by: &str) -> Result<u32, StoreError> {
+        let sql = "SELECT count(*) FROM approvals
+                   WHERE state IN ('pending', 'approved') AND requested_by = ?1";
+        self.query_one(sql, &[requested_by.into()])?.map_or(Ok(0), |row| row.u32(0))
     }
 
     /// Counts an operator's vote and returns the new state. A vote that comes too late is not
@@ -212,7 +256,7 @@ impl Tx<'_> {
     }
 
     /// Uses an approval up, in the transaction of what it allows: exactly once, for exactly this
-    /// action and subject.
+    /// action and subject, and by the operator who asked for it.
     ///
     /// # Errors
     /// [`StoreError::Refused`] `approval-not-usable` in every other case.
@@ -221,13 +265,14 @@ impl Tx<'_> {
         id: &str,
         action: &str,
         subject: &str,
+        by: &str,
         now: UnixTime,
     ) -> Result<(), StoreError> {
         let changed = self.execute(
             "UPDATE approvals SET state = 'used'
-             WHERE id = ?1 AND action = ?2 AND subject = ?3 AND state = 'approved'
-               AND expires_at > ?4",
-            &[id.into(), action.into(), subject.into(), now.into()],
+             WHERE id = ?1 AND action = ?2 AND subject = ?3 AND requested_by = ?4
+               AND state = 'approved' AND expires_at > ?5",
+            &[id.into(), action.into(), subject.into(), by.into(), now.into()],
         )?;
         if changed == 1 {
             Ok(())
@@ -236,14 +281,23 @@ impl Tx<'_> {
         }
     }
 
-    /// Marks pending and unused approvals whose time has passed; returns how many.
+    /// Marks pending and unused approvals whose time has passed, `limit` at most; returns their
+    /// ids and actions.
     ///
     /// # Errors
     /// What the database answers.
-    pub fn expire_approvals(&mut self, now: UnixTime) -> Result<u64, StoreError> {
+    pub fn expire_approvals(
+        &mut self,
+        now: UnixTime,
+        limit: u32,
+    ) -> Result<Vec<(String, String)>, StoreError> {
         let sql = "UPDATE approvals SET state = 'expired'
-                   WHERE state IN ('pending', 'approved') AND expires_at <= ?1";
-        self.execute(sql, &[now.into()])
+                   WHERE id IN (SELECT id FROM approvals
+                                WHERE state IN ('pending', 'approved') AND expires_at <= ?1
+                                ORDER BY id LIMIT ?2)
+                   RETURNING id, action";
+        let rows = self.query(sql, &[now.into(), limit.into()])?;
+        rows.iter().map(|row| Ok((row.text(0)?.to_owned(), row.text(1)?.to_owned()))).collect()
     }
 
     fn votes_for(&mut self, approval_id: &str) -> Result<i64, StoreError> {

@@ -97,6 +97,8 @@ impl DeviceRecord {
 const COLUMNS: &str =
     "d.id, d.kind, d.serial, d.status, d.block_reason, d.created_at, d.updated_at";
 const WIDTH: usize = 7;
+/// Columns of a [`DeviceRecord`] in what [`select_with`] selects.
+pub(crate) const RECORD_WIDTH: usize = WIDTH + CERTIFICATE_WIDTH + 4;
 
 fn device(row: &Row) -> Result<Device, StoreError> {
     Ok(Device {
@@ -250,14 +252,20 @@ impl Tx<'_> {
 }
 
 pub(crate) fn select(condition: &str) -> String {
+    select_with("", "", condition)
+}
+
+/// As [`select`], with more columns from [`RECORD_WIDTH`] on (`, t.a, t.b`) and more joins.
+pub(crate) fn select_with(columns: &str, joins: &str, condition: &str) -> String {
     format!(
-        "SELECT {COLUMNS}, {CERTIFICATE_COLUMNS}, b.id, b.reason, b.at, b.until
+        "SELECT {COLUMNS}, {CERTIFICATE_COLUMNS}, b.id, b.reason, b.at, b.until{columns}
          FROM devices d LEFT JOIN certificates c
            ON c.device_id = d.id AND c.state IN ('intended', 'issued')
          LEFT JOIN risk_decisions b ON b.id = (
              SELECT r.id FROM risk_decisions r
              WHERE r.device_id = d.id AND r.ended_at IS NULL AND r.action = 'block'
              ORDER BY (r.until IS NULL) DESC, r.until DESC LIMIT 1)
+         {joins}
          WHERE {condition}"
     )
 }

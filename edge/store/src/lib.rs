@@ -13,13 +13,18 @@
 
 mod approvals;
 mod audit;
+mod authorities;
 mod certificates;
 mod decisions;
 mod devices;
 mod dialect;
 mod error;
 mod id;
+mod injections;
 mod job;
+mod keks;
+mod keys;
+mod ksn;
 mod leases;
 mod names;
 mod operators;
@@ -27,37 +32,53 @@ mod page;
 mod postgres;
 mod reader_record;
 mod reads;
+mod rebinds;
 mod risk;
+mod runs;
 mod sams;
 mod schema;
 mod sqlite;
 mod stats;
 mod store;
+mod terminals;
 mod tokens;
 mod tx;
 mod value;
 
-pub use approvals::{Approval, ApprovalState, ApprovalVote, MAX_VOTES_NEEDED, Vote};
+pub use approvals::{
+    Approval, ApprovalState, ApprovalVote, MAX_SUBJECT_LEN, MAX_VOTES_NEEDED, Vote,
+};
 pub use audit::*;
+pub use authorities::{
+    AUTHORITIES_MAX, AuthorityRole, AuthorityState, HierarchyPulse, KeyAuthority, Listed, StoredCrl,
+};
 pub use certificates::{Certificate, CertificateIntent, CertificateState};
 pub use decisions::{DecisionEnd, RiskAction, RiskDecision};
 pub use devices::{Device, DeviceKind, DeviceRecord, DeviceStatus, RuleBlock};
 pub use dialect::Column;
 pub use error::StoreError;
 pub use id::{IdKind, MAX_ID_LEN, new_id};
+pub use injections::{
+    Assignment, Injection, InjectionFilter, InjectionState, KeyIntent, TokenIntent, TokenKind,
+};
+pub use keks::{HeldKek, Kek, KekComponent, KekState, MAX_COMPONENTS};
+pub use keys::{Key, KeyOrigin, KeyRecord, KeyScope, KeyState, KeyValue, KsnSeries};
 pub use leases::CLOCKS_DIFFER;
 pub use operators::{Operator, Role, Roles};
 pub use page::{MAX_PAGE, Page};
 pub use reader_record::{Factory, ReaderCount, Report, Transaction};
 pub use reads::{BegunRead, Read, ReadEnd, ReadStart, ReadState};
+pub use rebinds::{RebindCampaign, RebindProgress, RebindState, RebindTerminal};
 pub use risk::{
     EndingRead, ReaderGate, ReaderMeter, RiskEvent, RiskKind, RiskNoted, RiskRow, RiskWatch,
     Throttle,
 };
+pub use runs::{InjectionRun, RUN_TERMINALS_MAX, RunKey, RunRow, RunState, Unexpected};
 pub use sams::SamDrain;
 pub use schema::SCHEMA_VERSION;
 pub use stats::TxStats;
 pub use store::{QUEUE_LEN, Store};
+pub use terminals::{KrdCertificate, TerminalRecord, TerminalRow, TerminalState};
 pub use tokens::{MAX_TOKENS_LISTED, Token, TokenOwner};
 pub use tx::{MAX_QUERY_ROWS, Tx};
 pub use value::{MAX_TEXT_LEN, MAX_VALUE_LEN, Row, Value};

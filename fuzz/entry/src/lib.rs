@@ -9,16 +9,22 @@
 #![forbid(unsafe_code)]
 
 mod channel;
+mod hierarchy;
 mod idcard;
 mod pki;
 mod script;
 pub mod seeds;
+mod tokens;
+mod tr31;
 
 pub use channel::{alert, handshake, reader_channel, records, server_channel};
+pub use hierarchy::hierarchy;
 pub use idcard::{
     card, messages, reader_flow, record, sam_frames, sam_host, sam_remote, server_flow,
 };
 pub use pki::{certificate, certificate_edits, request};
+pub use tokens::tokens;
+pub use tr31::key_block;
 
 /// A fuzz target.
 #[derive(Clone, Copy)]
@@ -47,6 +53,8 @@ targets! {
     certificate: 200,
     certificate_edits: 80,
     handshake: 24,
+    hierarchy: 60,
+    key_block: 400,
     messages: 1000,
     reader_channel: 20,
     reader_flow: 200,
@@ -58,4 +66,5 @@ targets! {
     sam_remote: 1000,
     server_channel: 20,
     server_flow: 1000,
+    tokens: 150,
 }

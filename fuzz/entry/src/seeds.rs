@@ -15,11 +15,16 @@ use countersign_idcard::sam::{Command, Response, SamError, SamOperation, SamResu
 use countersign_idcard::{Configuration, ShortText};
 
 mod flows;
+mod hierarchy;
+mod tokens;
 
 use flows::{reader_flow, server_flow};
+use hierarchy::hierarchy;
+use tokens::tokens;
 
 use crate::idcard::{encrypted, plain};
 use crate::pki::trees;
+use crate::tr31::genuine;
 
 /// A file of the corpus: its name and its bytes.
 pub type Seed = (String, Vec<u8>);
@@ -38,6 +43,8 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "certificate" => certificate(),
         "certificate_edits" => certificate_edits(),
         "handshake" => handshake(),
+        "hierarchy" => hierarchy(),
+        "key_block" => key_block(),
         "messages" => messages(),
         "reader_channel" | "server_channel" => side(),
         "reader_flow" => reader_flow(),
@@ -48,6 +55,7 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "sam_host" => sam_host(),
         "sam_remote" => sam_remote(),
         "server_flow" => server_flow(),
+        "tokens" => tokens(),
         _ => Vec::new(),
     };
     seeds.into_iter().map(|(name, bytes)| (format!("seed-{name}"), bytes)).collect()
@@ -86,6 +94,30 @@ fn sam_remote() -> Named {
         ("failed", from(FromHost::Failed(error))),
         ("pong", from(FromHost::Pong { number: 1, modules: vec![module] })),
     ]
+}
+
+fn key_block() -> Named {
+    const NAMES: [&str; 10] = [
+        "a",
+        "a-optional",
+        "b",
+        "b-optional",
+        "c",
+        "c-optional",
+        "d",
+        "d-optional",
+        "e",
+        "e-optional",
+    ];
+    let sample = "D0112P0AE00E0000B82679114F470F540165EDFBF7E250FCEA43F810D215F8D207E2E417C07156A2\
+                  7E8E31DA05F7425509593D03A457DC34";
+    let mut seeds: Named = NAMES
+        .into_iter()
+        .zip(genuine())
+        .map(|(name, block)| (name, block.clone().into()))
+        .collect();
+    seeds.push(("another-key", sample.into()));
+    seeds
 }
 
 fn card() -> Named {

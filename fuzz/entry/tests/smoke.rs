@@ -102,6 +102,8 @@ smoke! {
     certificate,
     certificate_edits,
     handshake,
+    hierarchy,
+    key_block,
     messages,
     reader_channel,
     reader_flow,
@@ -113,6 +115,7 @@ smoke! {
     sam_remote,
     server_channel,
     server_flow,
+    tokens,
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! `countersign demo`: every flow, on loopback ports and in a directory of its own.
 
 mod idcard;
+mod injection;
 mod steps;
 
 use serde_json::json;
@@ -10,7 +11,7 @@ use crate::output::Output;
 
 /// Runs all flows. Ends well only if every step's effect was checked and right.
 pub(crate) async fn run(json: bool) -> Result<Output, Failure> {
-    let flows = [idcard::run(json).await?];
+    let flows = [idcard::run(json).await?, injection::run(json).await?];
     let ok = flows.iter().all(steps::Flow::ok);
     let steps = flows.iter().map(|flow| flow.steps.len()).sum::<usize>();
     let verdict = if ok { "all checked" } else { "NOT all right" };
@@ -18,4 +19,12 @@ pub(crate) async fn run(json: bool) -> Result<Output, Failure> {
     let flows: Vec<_> = flows.iter().map(steps::Flow::to_json).collect();
     let output = Output::new(json!({ "ok": ok, "flows": flows }), text);
     Ok(Output { refused: !ok, ..output })
+}
+
+/// Runs work that blocks (the API client does) beside the server's tasks.
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
+) -> Result<T, Failure> {
+    let worked = tokio::task::spawn_blocking(work).await;
+    worked.map_err(|error| Failure::environment("task", error.to_string()))?
 }

@@ -5,16 +5,22 @@ mod cache;
 mod certificates;
 mod crash;
 mod host;
+mod inject;
+mod keys;
 mod links;
 mod read;
 mod reads;
 mod risk;
+mod rki;
 mod sam_hosts;
 mod sams;
 mod setup;
 mod several;
 mod stops;
 mod suites;
+mod tokens;
+mod tr31;
+mod tr34;
 mod words;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -64,9 +70,24 @@ fn main() {
     ];
     let alone = alone.into_iter().chain(cache::TRIALS).chain(reads::TRIALS).chain(sams::TRIALS);
     let alone = alone.chain(sam_hosts::TRIALS).chain(stops::TRIALS);
+    let alone = alone
+        .chain(tr31::TRIALS)
+        .chain(tr34::TRIALS)
+        .chain(keys::TRIALS)
+        .chain(rki::TRIALS)
+        .chain(inject::TRIALS);
     trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
+    trials.extend(tokens::trials());
 
-    let both: [(&str, Check); 3] = [
+    let both: [(&str, Check); 8] = [
+        ("a_killed_rki_init_is_gone_on_with", rki::a_killed_rki_init_is_gone_on_with),
+        (
+            "a_roll_over_takes_two_and_survives_a_kill",
+            rki::a_roll_over_takes_two_and_survives_a_kill,
+        ),
+        ("keys_come_to_a_terminal", inject::keys_come_to_a_terminal),
+        ("a_killed_update_leaves_a_usable_key", inject::a_killed_update_leaves_a_usable_key),
+        ("the_key_ceremony", keys::the_key_ceremony),
         ("a_bad_card_is_warned_of_and_blocked", risk::a_bad_card_is_warned_of_and_blocked),
         ("three_processes_read_a_card", read::three_processes_read_a_card),
         ("a_killed_server_loses_nothing", crash::a_killed_server_loses_nothing),

@@ -54,7 +54,25 @@ pub(crate) fn demo_prints_one_json_object() -> Result<(), Failed> {
 
 pub(crate) fn every_command_has_help_and_an_example() -> Result<(), Failed> {
     let host = Host::new()?;
-    let commands: [&[&str]; 36] = [
+    let commands: [&[&str]; 68] = [
+        &["rki", "init"],
+        &["rki", "status"],
+        &["rki", "export"],
+        &["rki", "roll"],
+        &["rki", "revoke"],
+        &["rki", "crl"],
+        &["rki", "rebind", "begin"],
+        &["rki", "rebind", "list"],
+        &["rki", "rebind", "show"],
+        &["rki", "rebind", "cancel"],
+        &["terminal", "allow"],
+        &["terminal", "code"],
+        &["terminal", "list"],
+        &["terminal", "show"],
+        &["terminal", "block"],
+        &["terminal", "unblock"],
+        &["terminal", "revoke"],
+        &["terminal", "unbind"],
         &["sam", "list"],
         &["sam", "drain"],
         &["sam", "resume"],
@@ -91,6 +109,20 @@ pub(crate) fn every_command_has_help_and_an_example() -> Result<(), Failed> {
         &["device", "reader"],
         &["emulator", "sam"],
         &["audit", "verify"],
+        &["tr31", "wrap"],
+        &["tr31", "unwrap"],
+        &["tr31", "inspect"],
+        &["tr34", "inspect"],
+        &["tr34", "verify"],
+        &["tr34", "unwrap"],
+        &["tr34", "make", "ct-krd"],
+        &["tr34", "make", "ct-kdh"],
+        &["tr34", "make", "rt"],
+        &["tr34", "make", "kt"],
+        &["tr34", "make", "ubt"],
+        &["tr34", "make", "rbt"],
+        &["tr34", "make", "ubt-ca"],
+        &["tr34", "make", "rbt-ca"],
     ];
     for words in commands {
         let help = host.run(&[words, &["--help"]].concat())?.ok()?.stdout;

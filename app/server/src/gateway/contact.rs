@@ -1,16 +1,17 @@
-//! One contact with a reader: look-up, channel, reads. The same over streams and datagrams.
+//! One contact with a device: look-up, channel, session. The same over streams and datagrams.
 
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use countersign_channel::{Error, ServerChannel, ServerEvent};
+use countersign_channel::{Error, LookupRefusal, ServerChannel, ServerEvent};
 use countersign_crypto::{Suite, UnixTime};
 use countersign_idcard::Delivery;
 use countersign_net::{Connection, NetError, Next, Transport, mode_name};
-use countersign_service::{Answer, KnownDevice, ReadSession, Service};
+use countersign_service::{Answer, KnownDevice, Service};
 use tokio::sync::watch;
 
+use super::session::{Broken, Session, is_served};
 use super::{Gateway, IDLE_TIMEOUT, SESSION_MAX};
 use crate::http::metrics::{CONNECTIONS, HANDSHAKES, PACKETS_RESENT, READ_SECONDS, READS};
 
@@ -23,7 +24,7 @@ pub(super) enum Carrier {
 
 impl Carrier {
     /// What the read protocol may expect of it.
-    const fn delivery(self) -> Delivery {
+    pub(super) const fn delivery(self) -> Delivery {
         match self {
             Self::Tcp => Delivery::Stream,
             Self::Udp => Delivery::Datagrams,
@@ -63,7 +64,7 @@ impl Patience {
     }
 }
 
-/// One contact with a reader, over a stream or over datagrams.
+/// One contact with a device, over a stream or over datagrams.
 pub(super) struct Contact<'a, T> {
     service: &'a Arc<Service>,
     stop: watch::Receiver<bool>,
@@ -72,7 +73,7 @@ pub(super) struct Contact<'a, T> {
     peer: SocketAddr,
     patience: Patience,
     reader: Option<KnownDevice>,
-    session: Option<ReadSession>,
+    session: Option<Session>,
     /// Whether the handshake is done; before it nothing is proven of the peer.
     connected: Arc<AtomicBool>,
 }
@@ -93,7 +94,7 @@ impl<'a, T: Transport> Contact<'a, T> {
         Self { service, stop, connection, carrier, peer, patience, reader, session, connected }
     }
 
-    /// Serves the reader until either side ends it.
+    /// Serves the device until either side ends it.
     pub(super) async fn serve(mut self) {
         let labels = [("transport", self.carrier.name())];
         metrics::gauge!(CONNECTIONS, &labels).increment(1);
@@ -105,8 +106,8 @@ impl<'a, T: Transport> Contact<'a, T> {
     async fn run(&mut self) -> Result<(), NetError<Error>> {
         loop {
             // A read has limits of its own and is not cut by the session's.
-            let reading = self.session.as_ref().is_some_and(ReadSession::is_reading);
-            let session_due = self.session.as_ref().and_then(ReadSession::poll_timeout);
+            let reading = self.session.as_ref().is_some_and(Session::is_reading);
+            let session_due = self.session.as_ref().and_then(Session::poll_timeout);
             let patience = (!reading).then(|| self.patience.until());
             let due = [session_due, patience].into_iter().flatten().min();
             self.connection.flush().await?; // a result leaves before the server does
@@ -118,6 +119,10 @@ impl<'a, T: Transport> Contact<'a, T> {
             match next {
                 Next::Event(ServerEvent::Ask(id)) => {
                     let found = self.service.look_up(&id).await;
+                    let found = found.and_then(|known| match is_served(&known, self.carrier) {
+                        true => Ok(known),
+                        false => Err(LookupRefusal::Unknown),
+                    });
                     let entry = found.as_ref().map(|known| known.entry.clone());
                     let entry = entry.map_err(|refusal| *refusal);
                     self.reader = found.ok();
@@ -134,9 +139,8 @@ impl<'a, T: Transport> Contact<'a, T> {
                     let Some(session) = &mut self.session else { return Ok(()) };
                     let (answer, handled) = session.handle(&message).await;
                     self.send(&answer)?;
-                    if let Err(error) = handled {
-                        tracing::warn!(%error, "a reader broke the read protocol");
-                        return self.close().await;
+                    if let Err(broken) = handled {
+                        return self.broken(&broken).await;
                     }
                 }
                 Next::Event(ServerEvent::Closed) => return self.close().await,
@@ -146,8 +150,11 @@ impl<'a, T: Transport> Contact<'a, T> {
                 }
                 Next::Deadline => {
                     let Some(session) = &mut self.session else { return Ok(()) };
-                    let answer = session.handle_timeout().await;
+                    let (answer, handled) = session.handle_timeout().await;
                     self.send(&answer)?;
+                    if let Err(broken) = handled {
+                        return self.broken(&broken).await;
+                    }
                 }
             }
         }
@@ -167,10 +174,10 @@ impl<'a, T: Transport> Contact<'a, T> {
         ];
         metrics::counter!(HANDSHAKES, &labels).increment(1);
         if let Some(reader) = &self.reader {
-            tracing::info!(reader = reader.id, handshake, suite, transport, "a reader connected");
-            let delivery = self.carrier.delivery();
-            let session = ReadSession::new(self.service.clone(), reader.clone(), delivery);
-            self.session = Some(session.from_peer(self.peer.ip()));
+            let device = reader.id.as_str();
+            tracing::info!(device, handshake, suite, transport, "a device connected");
+            let peer = self.peer.ip();
+            self.session = Session::new(self.service, reader, self.carrier, peer);
         }
     }
 
@@ -191,6 +198,14 @@ impl<'a, T: Transport> Contact<'a, T> {
             .map_err(NetError::Machine)
     }
 
+    /// The peer broke its protocol, or fell silent in the middle of it.
+    async fn broken(&mut self, broken: &Broken) -> Result<(), NetError<Error>> {
+        let Broken { protocol, check, detail } = broken;
+        let device = self.reader.as_ref().map(|reader| reader.id.as_str()).unwrap_or_default();
+        tracing::warn!(device, protocol, check, detail, "a device broke the protocol");
+        self.close().await
+    }
+
     async fn close(&mut self) -> Result<(), NetError<Error>> {
         // Before the handshake is done there is nothing to close but the socket.
         let _not_open = self.connection.machine().close();
@@ -200,7 +215,7 @@ impl<'a, T: Transport> Contact<'a, T> {
     async fn end(mut self, ended: Result<(), NetError<Error>>) {
         let peer = self.peer;
         if let Some(session) = self.session.take() {
-            session.reader_gone().await;
+            session.gone().await;
         }
         match ended {
             Ok(()) => {}

@@ -32,7 +32,14 @@ needs!(
     ReadsRead,
     MetricsRead,
     SamsRead,
-    SamsManage
+    SamsManage,
+    TerminalsRead,
+    TerminalsManage,
+    KeysRead,
+    KeysManage,
+    ComponentsEnter,
+    ApprovalsRead,
+    ApprovalsVote,
 );
 
 /// Proof that the request's token is live and has the scope. Taken first by a handler, so that

@@ -6,9 +6,13 @@ use std::marker::PhantomData;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
+use axum::http::header::CONTENT_TYPE;
+use countersign_crypto::Secret;
+use data_encoding::HEXUPPER_PERMISSIVE;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{DeserializeOwned, MapAccess, Visitor};
 use serde::{Deserialize, Deserializer};
+use zeroize::Zeroize;
 
 use super::problem::Problem;
 use super::{Api, BODY_TIMEOUT};
@@ -22,6 +26,64 @@ impl<T: DeserializeOwned> FromRequest<Api> for Body<T> {
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
         let Json(Object(value)) = in_time(Json::from_request(request, api)).await?;
         Ok(Self(value))
+    }
+}
+
+/// A JSON body that holds a secret: wiped once it is read, and what is wrong with it is not quoted.
+pub(super) struct SecretBody<T>(pub(super) T);
+
+impl<T: DeserializeOwned> FromRequest<Api> for SecretBody<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
+        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+        if !kind.trim().eq_ignore_ascii_case("application/json") {
+            return Err(Problem::media_type());
+        }
+        let bytes = in_time(Bytes::from_request(request, api)).await?;
+        let read = serde_json::from_slice(&bytes);
+        // The buffer of the connection, where the body is a part of it, is not ours to wipe.
+        if let Ok(mut own) = bytes.try_into_mut() {
+            own.as_mut().zeroize();
+        }
+        let Object(value) =
+            read.map_err(|_| Problem::body("the body has not the fields it needs"))?;
+        Ok(Self(value))
+    }
+}
+
+/// A secret in hex, decoded where it stands.
+pub(super) struct SecretHex(pub(super) Secret);
+
+/// Longest secret in a body, in bytes.
+const SECRET_MAX: usize = 64;
+
+impl<'de> Deserialize<'de> for SecretHex {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Hex;
+
+        impl Visitor<'_> for Hex {
+            type Value = SecretHex;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("hex digits")
+            }
+
+            fn visit_str<E: serde::de::Error>(self, hex: &str) -> Result<SecretHex, E> {
+                let refused = || E::custom("not hex digits");
+                if hex.len() > 2 * SECRET_MAX {
+                    return Err(refused());
+                }
+                let length = HEXUPPER_PERMISSIVE.decode_len(hex.len()).map_err(|_| refused())?;
+                let secret = Secret::try_filled(length, |out| {
+                    HEXUPPER_PERMISSIVE.decode_mut(hex.as_bytes(), out).map(|_| ())
+                });
+                secret.map(SecretHex).map_err(|_| refused())
+            }
+        }
+
+        deserializer.deserialize_str(Hex)
     }
 }
 

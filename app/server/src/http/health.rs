@@ -12,6 +12,7 @@ use tokio::sync::Mutex;
 use utoipa::ToSchema;
 
 use super::Api;
+use super::json::timestamp;
 use super::sams::Doing;
 
 /// How long the store may take to answer before it counts as unreachable.
@@ -64,6 +65,20 @@ pub(super) struct Health {
     audit: AuditHealth,
     /// The SAM modules attached to this server.
     sams: Vec<SamModule>,
+    /// The CRLs of key injection; null before there is an injection hierarchy.
+    #[schema(required)]
+    crls: Option<CrlsHealth>,
+}
+
+/// How the CRLs of key injection are.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct CrlsHealth {
+    /// When the first of them ends.
+    #[schema(format = DateTime)]
+    next_update: String,
+    /// Whether it should have been made anew: less than a quarter of its time is left.
+    expiring: bool,
 }
 
 /// How the whole is.
@@ -72,7 +87,8 @@ pub(super) struct Health {
 enum Condition {
     /// All parts work.
     Ok,
-    /// A SAM module is not ready, or the audit's checkpoints cannot be written; the API works.
+    /// A SAM module is not ready, the audit's checkpoints cannot be written, or a CRL ends soon;
+    /// the API works.
     Degraded,
     /// The database does not answer: nothing works.
     Unavailable,
@@ -134,13 +150,19 @@ pub(super) async fn health(State(api): State<Api>) -> (StatusCode, Json<Health>)
     let reachable = api.pulse.reachable(service).await;
     let audit = AuditHealth { checkpoint_written: service.checkpoint_written() };
     let sams: Vec<SamModule> = service.sams().health().into_iter().map(Into::into).collect();
+    let crls = service.crl_health();
+    let expiring = crls.is_some_and(|crls| crls.expiring);
     let (code, status) = if !reachable {
         (StatusCode::SERVICE_UNAVAILABLE, Condition::Unavailable)
-    } else if !audit.checkpoint_written || sams.iter().any(SamModule::is_amiss) {
+    } else if !audit.checkpoint_written || expiring || sams.iter().any(SamModule::is_amiss) {
         (StatusCode::OK, Condition::Degraded)
     } else {
         (StatusCode::OK, Condition::Ok)
     };
     let store = StoreHealth { reachable, backend: service.store().backend_name() };
-    (code, Json(Health { status, store, audit, sams }))
+    let crls = crls.map(|crls| CrlsHealth {
+        next_update: timestamp(crls.next_update),
+        expiring: crls.expiring,
+    });
+    (code, Json(Health { status, store, audit, sams, crls }))
 }

@@ -56,6 +56,12 @@ pub(super) fn certificate_pem(der: &[u8]) -> String {
     pem::encode_config(&Pem::new("CERTIFICATE", der), config)
 }
 
+/// A CRL as PEM (RFC 7468).
+pub(super) fn crl_pem(der: &[u8]) -> String {
+    let config = EncodeConfig::new().set_line_ending(LineEnding::LF);
+    pem::encode_config(&Pem::new("X509 CRL", der), config)
+}
+
 /// The DER of a PKCS#10 request given as PEM, or as base64 of the DER.
 pub(super) fn request_der(text: &str) -> Result<Vec<u8>, Problem> {
     let refused = || {

@@ -32,6 +32,7 @@ const SAM_READS: &str = "countersign_sam_reads_total";
 const SAM_FAILURES: &str = "countersign_sam_failures_total";
 const SAM_BUSY_SECONDS: &str = "countersign_sam_busy_seconds";
 const SAM_QUEUE: &str = "countersign_sam_queue";
+const CRL_LEFT: &str = "countersign_crl_left_seconds";
 
 /// HTTP connections closed at once, because there was no place.
 pub const HTTP_TURNED_AWAY: &str = "countersign_http_turned_away_total";
@@ -98,6 +99,7 @@ fn describe() {
     describe_counter!(SAM_READS, "Reads that a SAM module decrypted, by its id and port");
     describe_counter!(SAM_FAILURES, "Operations of a SAM module that failed, by check");
     describe_gauge!(SAM_BUSY_SECONDS, Unit::Seconds, "Time that a SAM module was leased");
+    describe_gauge!(CRL_LEFT, Unit::Seconds, "Time until the first CRL of key injection ends");
     describe_gauge!(SAM_QUEUE, "Reads that wait for a SAM module");
     describe_histogram!(LEASE_WAIT_SECONDS, Unit::Seconds, "Time that reads waited for a module");
     describe_counter!(HANDSHAKES, "Device handshakes by outcome");
@@ -141,6 +143,9 @@ fn collect(service: &Service) {
         for (outcome, count) in outcomes {
             counter!(STORE_TRANSACTIONS, "name" => name, "outcome" => outcome).absolute(count);
         }
+    }
+    if let Some(crls) = service.crl_health() {
+        gauge!(CRL_LEFT).set(crls.next_update.since(service.now()).as_secs_f64());
     }
     gauge!(SAM_QUEUE).set(f64::from(u32::try_from(service.sams().waiting()).unwrap_or(u32::MAX)));
     // Ports are the configuration's, and the pool bounds the ids at each.

@@ -5,11 +5,15 @@
 //!
 //! Absent on purpose: decisions, SQL, protocol bytes.
 
+mod approvals;
 mod auth;
 mod body;
 mod envelope;
 mod health;
+mod injections;
 mod json;
+mod keks;
+mod keys;
 pub mod metrics;
 mod openapi;
 mod problem;
@@ -17,7 +21,9 @@ mod query;
 mod readers;
 mod reads;
 mod risk;
+mod rki;
 mod sams;
+mod terminals;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -87,12 +93,48 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(risk::reverse))
         .routes(routes!(reads::list))
         .routes(routes!(reads::one))
+        .routes(routes!(approvals::list))
+        .routes(routes!(approvals::one))
+        .routes(routes!(approvals::vote))
+        .routes(routes!(keys::generate, keys::list))
+        .routes(routes!(keys::import))
+        .routes(routes!(keys::one))
+        .routes(routes!(keys::retire))
+        .routes(routes!(keys::export))
+        .routes(routes!(keks::begin, keks::list))
+        .routes(routes!(keks::one))
+        .routes(routes!(keks::enter))
+        .routes(routes!(keks::retire))
         .routes(routes!(sams::list))
         .routes(routes!(sams::drain))
         .routes(routes!(sams::resume))
         .routes(routes!(sams::enrol_host, sams::hosts))
         .routes(routes!(sams::block_host))
         .routes(routes!(sams::unblock_host))
-        .routes(routes!(sams::revoke_host));
+        .routes(routes!(sams::revoke_host))
+        .routes(routes!(rki::status))
+        .routes(routes!(rki::roll))
+        .routes(routes!(rki::revoke))
+        .routes(routes!(rki::crl))
+        .routes(routes!(rki::begin_rebind, rki::rebinds))
+        .routes(routes!(rki::rebind))
+        .routes(routes!(rki::rebind_terminals))
+        .routes(routes!(rki::cancel_rebind))
+        .routes(routes!(terminals::allow, terminals::list))
+        .routes(routes!(terminals::terms))
+        .routes(routes!(terminals::enrol))
+        .routes(routes!(terminals::one))
+        .routes(routes!(terminals::renew_code))
+        .routes(routes!(terminals::block))
+        .routes(routes!(terminals::unblock))
+        .routes(routes!(terminals::revoke))
+        .routes(routes!(terminals::unbind))
+        .routes(routes!(injections::assign, injections::list))
+        .routes(routes!(injections::one))
+        .routes(routes!(injections::cancel))
+        .routes(routes!(injections::keys))
+        .routes(routes!(injections::begin_run, injections::runs))
+        .routes(routes!(injections::run))
+        .routes(routes!(injections::close_run));
     OpenApiRouter::with_openapi(openapi::base()).nest("/v1", v1).routes(routes!(metrics::scrape))
 }

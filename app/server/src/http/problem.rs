@@ -16,19 +16,53 @@ const DETAIL_MAX: usize = 300;
 
 /// The checks about state: the same request may pass once the state has changed (409).
 const STATE_CHECKS: &[&str] = &[
+    "approval-expired",
     "approval-needed",
     "approval-not-usable",
+    "approval-other-request",
+    "approval-own-request",
+    "approval-pending",
+    "approval-rejected",
     "approval-settled",
+    "approval-used",
+    "approval-voted",
+    "approvals-full",
+    "authority-ended",
     "certificate-not-intended",
+    "component-operator",
+    "component-taken",
     "conflict",
     "decision-ended",
+    "device-blocked",
     "drains-full",
+    "injection-closed",
+    "kek-name-taken",
+    "kek-not-active",
+    "kek-not-collecting",
+    "kek-retired",
+    "key-name-taken",
+    "key-not-active",
+    "key-retired",
+    "ksn-base-taken",
+    "ksn-exhausted",
     "operator-name-taken",
     "read-superseded",
     "reader-blocked",
+    "rebind-ended",
+    "rebind-open",
     "reference-taken",
+    "rki-no-kdh",
+    "rki-not-initialised",
+    "roll-under-way",
+    "run-closed",
+    "run-label-taken",
+    "run-slot-taken",
     "serial-taken",
+    "terminal-not-bound",
+    "terminal-serial-taken",
 ];
+/// The checks about a device that asks without a token: it is not let in (403).
+const ADMISSION_CHECKS: &[&str] = &["enrolment-code", "terminal-not-allowed"];
 /// The checks about the query (400).
 const QUERY_CHECKS: &[&str] = &["page-cursor", "page-limit"];
 
@@ -74,6 +108,12 @@ impl Problem {
         detail: impl Into<String>,
     ) -> Self {
         Self { status, check, title, detail: clip(detail.into()), log: None }
+    }
+
+    /// A body that is not said to be JSON.
+    pub(super) fn media_type() -> Self {
+        let (title, detail) = ("The media type is not JSON", "send application/json");
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", title, detail)
     }
 
     fn malformed(check: &'static str, detail: impl Into<String>) -> Self {
@@ -177,6 +217,10 @@ impl From<ServiceError> for Problem {
                 let title = "The current state does not allow this";
                 Self::new(StatusCode::CONFLICT, check, title, detail)
             }
+            ServiceError::Refused { check, detail } if ADMISSION_CHECKS.contains(&check) => {
+                let title = "The device is not let in";
+                Self::new(StatusCode::FORBIDDEN, check, title, detail)
+            }
             ServiceError::Refused { check, detail } if QUERY_CHECKS.contains(&check) => {
                 Self::query(check, detail)
             }
@@ -211,10 +255,7 @@ impl From<JsonRejection> for Problem {
     fn from(rejection: JsonRejection) -> Self {
         match rejection {
             JsonRejection::BytesRejection(rejection) => rejection.into(),
-            JsonRejection::MissingJsonContentType(_) => {
-                let (title, detail) = ("The media type is not JSON", "send application/json");
-                Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "media-type", title, detail)
-            }
+            JsonRejection::MissingJsonContentType(_) => Self::media_type(),
             other => Self::body(other.body_text()),
         }
     }

@@ -1,8 +1,10 @@
 //! What stands in the URL: ids and the query of lists.
 
-use axum::extract::{FromRequestParts, Path, Query};
+use std::net::SocketAddr;
+
+use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
 use axum::http::request::Parts;
-use countersign_store::{MAX_ID_LEN, MAX_PAGE};
+use countersign_store::{ApprovalState, InjectionFilter, InjectionState, MAX_ID_LEN, MAX_PAGE};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use utoipa::IntoParams;
@@ -22,7 +24,7 @@ fn id_like(text: &str) -> bool {
 }
 
 /// The `{id}` of a path. What cannot be an id does not exist.
-pub(super) struct Id(String);
+pub(super) struct Id(pub(super) String);
 
 impl Id {
     /// The id, or the problem that there is no such `what`.
@@ -37,6 +39,18 @@ impl FromRequestParts<Api> for Id {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let Path(id) = Path::<String>::from_request_parts(parts, api).await?;
         Ok(Self(id))
+    }
+}
+
+/// Who is at the other end of the connection, by address; for the audit and for limits.
+pub(super) struct Peer(pub(super) String);
+
+impl FromRequestParts<Api> for Peer {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _api: &Api) -> Result<Self, Problem> {
+        let known = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        Ok(Self(known.map_or_else(|| "unknown".to_owned(), |info| info.0.ip().to_string())))
     }
 }
 
@@ -102,12 +116,12 @@ impl FromRequestParts<Api> for Ids {
     }
 }
 
-/// The query of the list of readers.
+/// The query of a list of devices.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
-pub(super) struct ReadersQuery {
-    /// Only the reader with this serial number: one or none.
+pub(super) struct SerialQuery {
+    /// Only the device with this serial number: one or none.
     pub(super) serial: Option<String>,
     /// `next` of the page before; the first page without it.
     cursor: Option<String>,
@@ -116,7 +130,7 @@ pub(super) struct ReadersQuery {
     limit: Option<u32>,
 }
 
-impl ReadersQuery {
+impl SerialQuery {
     /// The serial number, cursor and limit, checked.
     pub(super) fn checked(self) -> Result<(Option<String>, Option<String>, u32), Problem> {
         let (cursor, limit) = Paging { cursor: self.cursor, limit: self.limit }.checked()?;
@@ -154,5 +168,78 @@ impl ReadsQuery {
             }
             reader_id => Ok((reader_id, cursor, limit)),
         }
+    }
+}
+
+/// The query of the list of approvals.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ApprovalsQuery {
+    /// Only those in this state: `pending`, `approved`, `rejected`, `expired` or `used`.
+    state: Option<String>,
+    /// `next` of the page before; the first page without it.
+    cursor: Option<String>,
+    /// Most items to send.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+}
+
+impl ApprovalsQuery {
+    /// The state, cursor and limit, checked.
+    pub(super) fn checked(self) -> Result<(Option<ApprovalState>, Option<String>, u32), Problem> {
+        let (cursor, limit) = Paging { cursor: self.cursor, limit: self.limit }.checked()?;
+        let state = self.state.map(|name| {
+            let detail = "state is pending, approved, rejected, expired or used";
+            ApprovalState::from_name(&name).ok_or_else(|| Problem::query("approval-state", detail))
+        });
+        Ok((state.transpose()?, cursor, limit))
+    }
+}
+
+/// The query of the list of injections.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct InjectionsQuery {
+    /// Only those into this terminal.
+    terminal_id: Option<String>,
+    /// Only those of this key.
+    key_id: Option<String>,
+    /// Only those of this run.
+    run_id: Option<String>,
+    /// Only those in this state: `assigned`, `issued`, `installed`, `failed`, `cancelled` or
+    /// `replaced`.
+    state: Option<String>,
+    /// `next` of the page before; the first page without it.
+    cursor: Option<String>,
+    /// Most items to send.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+}
+
+impl InjectionsQuery {
+    /// The filter, cursor and limit, checked.
+    pub(super) fn checked(self) -> Result<(InjectionFilter, Option<String>, u32), Problem> {
+        let (cursor, limit) = Paging { cursor: self.cursor, limit: self.limit }.checked()?;
+        let state = self.state.map(|name| {
+            let detail = "state is assigned, issued, installed, failed, cancelled or replaced";
+            let state = InjectionState::from_name(&name);
+            state.ok_or_else(|| Problem::query("injection-state", detail))
+        });
+        let filter = InjectionFilter {
+            device_id: filter_id(self.terminal_id, "terminal-id")?,
+            key_id: filter_id(self.key_id, "key-id")?,
+            run_id: filter_id(self.run_id, "run-id")?,
+            state: state.transpose()?,
+        };
+        Ok((filter, cursor, limit))
+    }
+}
+
+fn filter_id(id: Option<String>, check: &'static str) -> Result<Option<String>, Problem> {
+    match id {
+        Some(id) if !id_like(&id) => Err(Problem::query(check, "what is asked for is not an id")),
+        id => Ok(id),
     }
 }

@@ -6,7 +6,7 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_crypto::UnixTime;
 use countersign_service::{Enrolled, ServiceError};
-use countersign_store::{CertificateState, Device, DeviceRecord, Page};
+use countersign_store::{CertificateState, Device, DeviceKind, DeviceRecord, Page};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -15,7 +15,9 @@ use super::auth::{Granted, ReadersBlock, ReadersEnrol, ReadersRead};
 use super::body::{Body, NoBody};
 use super::json::{List, certificate_pem, request_der, timestamp};
 use super::problem::Problem;
-use super::query::{Id, Params, ReadersQuery};
+use super::query::{Id, Params, SerialQuery};
+
+const READER: DeviceKind = DeviceKind::Reader;
 
 /// A reader.
 #[derive(Serialize, ToSchema)]
@@ -114,6 +116,18 @@ pub(super) struct Terms {
     server_id: String,
 }
 
+impl Terms {
+    pub(super) fn of(api: &Api) -> Result<Self, Problem> {
+        let authority = api.service.authority();
+        let suite = authority.provider.suite.name();
+        Ok(Self {
+            suite: suite.ok_or_else(|| Problem::internal("the suite has no name"))?,
+            encryption: authority.provider.encryption.is_some(),
+            server_id: authority.server_id.clone(),
+        })
+    }
+}
+
 /// What a reader needs to begin its work.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -152,13 +166,7 @@ pub(super) async fn terms(
     _granted: Granted<ReadersEnrol>,
     State(api): State<Api>,
 ) -> Result<Json<Terms>, Problem> {
-    let authority = api.service.authority();
-    let suite = authority.provider.suite.name();
-    Ok(Json(Terms {
-        suite: suite.ok_or_else(|| Problem::internal("the suite has no name"))?,
-        encryption: authority.provider.encryption.is_some(),
-        server_id: authority.server_id.clone(),
-    }))
+    Terms::of(&api).map(Json)
 }
 
 /// Enrols a reader.
@@ -181,7 +189,8 @@ pub(super) async fn enrol(
 ) -> Result<Response, Problem> {
     let der = request_der(&request)?;
     let second = encryption_request.as_deref().map(request_der).transpose()?;
-    let enrolled = api.service.enrol_reader(&granted.actor, &der, second.as_deref()).await?;
+    let enrolled =
+        api.service.enrol_device(READER, &granted.actor, &der, second.as_deref()).await?;
     let Enrolled { device, certificate, number, not_after, encryption_certificate, created } =
         enrolled;
     let authority = api.service.authority();
@@ -204,18 +213,18 @@ pub(super) async fn enrol(
 }
 
 /// Readers, oldest first; or the one with a serial number.
-#[utoipa::path(get, path = "/readers", tag = "readers", params(ReadersQuery),
+#[utoipa::path(get, path = "/readers", tag = "readers", params(SerialQuery),
     security(("token" = ["readers:read"])),
     responses((status = 200, description = "A part of the list", body = List<Reader>)))]
 pub(super) async fn list(
     _granted: Granted<ReadersRead>,
     State(api): State<Api>,
-    Params(query): Params<ReadersQuery>,
+    Params(query): Params<SerialQuery>,
 ) -> Result<Json<List<Reader>>, Problem> {
     let (serial, cursor, limit) = query.checked()?;
     let page = match serial {
-        None => api.service.readers(cursor, limit).await?,
-        Some(serial) => match api.service.reader_by_serial(&serial).await {
+        None => api.service.devices(READER, cursor, limit).await?,
+        Some(serial) => match api.service.device_by_serial(READER, &serial).await {
             Ok(record) => Page { items: vec![record], next: None },
             Err(ServiceError::NotFound { .. }) => Page { items: Vec::new(), next: None },
             Err(error) => return Err(error.into()),
@@ -235,7 +244,7 @@ pub(super) async fn one(
     State(api): State<Api>,
     id: Id,
 ) -> Result<Json<Reader>, Problem> {
-    let record = api.service.reader(&id.of("reader")?).await?;
+    let record = api.service.device(READER, &id.of("reader")?).await?;
     Ok(Json(Reader::at(api.service.now(), record)))
 }
 
@@ -251,7 +260,7 @@ pub(super) async fn block(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Reader>, Problem> {
     let id = id.of("reader")?;
-    let record = api.service.block_reader(&granted.actor, &id, &reason).await?;
+    let record = api.service.block_device(READER, &granted.actor, &id, &reason).await?;
     Ok(Json(Reader::at(api.service.now(), record)))
 }
 
@@ -267,7 +276,7 @@ pub(super) async fn unblock(
     _: NoBody,
 ) -> Result<Json<Reader>, Problem> {
     let id = id.of("reader")?;
-    let record = api.service.unblock_reader(&granted.actor, &id).await?;
+    let record = api.service.unblock_device(READER, &granted.actor, &id).await?;
     Ok(Json(Reader::at(api.service.now(), record)))
 }
 
@@ -283,6 +292,6 @@ pub(super) async fn revoke(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<Reader>, Problem> {
     let id = id.of("reader")?;
-    let record = api.service.revoke_reader_certificate(&granted.actor, &id, &reason).await?;
+    let record = api.service.revoke_device(READER, &granted.actor, &id, &reason).await?;
     Ok(Json(Reader::at(api.service.now(), record)))
 }

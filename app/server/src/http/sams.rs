@@ -7,7 +7,7 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_service::{Enrolled, SamListed, SamModule, SamState};
-use countersign_store::{CertificateState, DeviceRecord, DeviceStatus, Page, SamDrain};
+use countersign_store::{CertificateState, DeviceKind, DeviceRecord, DeviceStatus, Page, SamDrain};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -18,6 +18,8 @@ use super::json::{List, certificate_pem, request_der, timestamp};
 use super::problem::Problem;
 use super::query::{Id, Paging, Params};
 use super::readers::{Enrol, Reason};
+
+const SAM_HOST: DeviceKind = DeviceKind::SamHost;
 
 /// A SAM module, or a module that is out of service and not attached here.
 #[derive(Serialize, ToSchema)]
@@ -243,7 +245,7 @@ pub(super) struct SamHostEnrolment {
         (status = 201, description = "Enrolled", body = SamHostEnrolment,
             headers(("Location" = String, description = "The SAM host"))),
         (status = 200, description = "Was enrolled with this key before", body = SamHostEnrolment),
-        (status = 409, description = "`serial-taken`, `reader-blocked`",
+        (status = 409, description = "`serial-taken`, `device-blocked`",
             body = super::problem::Document, content_type = "application/problem+json"),
     ))]
 pub(super) async fn enrol_host(
@@ -253,7 +255,8 @@ pub(super) async fn enrol_host(
 ) -> Result<Response, Problem> {
     let der = request_der(&request)?;
     let second = encryption_request.as_deref().map(request_der).transpose()?;
-    let enrolled = api.service.enrol_sam_host(&granted.actor, &der, second.as_deref()).await?;
+    let enrolled =
+        api.service.enrol_device(SAM_HOST, &granted.actor, &der, second.as_deref()).await?;
     let Enrolled { device, certificate, encryption_certificate, created, .. } = enrolled;
     let authority = api.service.authority();
     let location = format!("/v1/sam-hosts/{}", device.id);
@@ -283,7 +286,7 @@ pub(super) async fn hosts(
     Params(paging): Params<Paging>,
 ) -> Result<Json<List<SamHost>>, Problem> {
     let (cursor, limit) = paging.checked()?;
-    Ok(Json(List::of(api.service.sam_hosts(cursor, limit).await?)))
+    Ok(Json(List::of(api.service.devices(SAM_HOST, cursor, limit).await?)))
 }
 
 /// Blocks a SAM host: no server uses it until it is unblocked.
@@ -299,7 +302,8 @@ pub(super) async fn block_host(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<SamHost>, Problem> {
     let id = id.of("SAM host")?;
-    Ok(Json(api.service.block_sam_host(&granted.actor, &id, &reason).await?.into()))
+    let blocked = api.service.block_device(SAM_HOST, &granted.actor, &id, &reason).await?;
+    Ok(Json(blocked.into()))
 }
 
 /// Lets a blocked SAM host be used again.
@@ -315,7 +319,7 @@ pub(super) async fn unblock_host(
     _: NoBody,
 ) -> Result<Json<SamHost>, Problem> {
     let id = id.of("SAM host")?;
-    Ok(Json(api.service.unblock_sam_host(&granted.actor, &id).await?.into()))
+    Ok(Json(api.service.unblock_device(SAM_HOST, &granted.actor, &id).await?.into()))
 }
 
 /// Revokes a SAM host's live certificate: it must enrol again.
@@ -331,7 +335,7 @@ pub(super) async fn revoke_host(
     Body(Reason { reason }): Body<Reason>,
 ) -> Result<Json<SamHost>, Problem> {
     let id = id.of("SAM host")?;
-    let record = api.service.revoke_sam_host_certificate(&granted.actor, &id, &reason).await?;
+    let record = api.service.revoke_device(SAM_HOST, &granted.actor, &id, &reason).await?;
     Ok(Json(record.into()))
 }
 

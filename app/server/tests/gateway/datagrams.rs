@@ -17,6 +17,7 @@ use countersign_net::datagram::{DATAGRAM_MAX, checked, with_checksum};
 use countersign_server::http::metrics;
 use countersign_server::{Config, Gateway};
 use countersign_service::Actor;
+use countersign_store::DeviceKind;
 use testkit::loss::{Direction, Rates, UdpProxy};
 use tokio::net::UdpSocket;
 use tokio::time::timeout;
@@ -417,7 +418,7 @@ async fn refused_readers_are_told_why_over_datagrams_too() {
     let stage = Stage::new().await;
     let blocked = stage.enroll("RD-4").await;
     let service = stage.server.service();
-    service.block_reader(&Actor::Console, &blocked.id, "stolen").await.unwrap();
+    service.block_device(DeviceKind::Reader, &Actor::Console, &blocked.id, "stolen").await.unwrap();
     let (mut reader, _field) = stage.reader(blocked.config);
     reader.set_gateway(udp(&stage));
     let error = reader.read(ReadOptions::default()).await.unwrap_err();

@@ -9,6 +9,7 @@ use countersign_device::ReadError;
 use countersign_idcard::reader::ReadOptions;
 use countersign_net::SystemRng;
 use countersign_service::Actor;
+use countersign_store::DeviceKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -71,16 +72,16 @@ async fn foreign_expired_revoked_blocked_and_unknown_readers_are_refused_by_name
 
     let revoked = stage.enroll("RD-3").await;
     let console = Actor::Console;
-    service.revoke_reader_certificate(&console, &revoked.id, "lost").await.unwrap();
+    service.revoke_device(DeviceKind::Reader, &console, &revoked.id, "lost").await.unwrap();
     let error = stage.reader(revoked.config).0.read(ReadOptions::default()).await.unwrap_err();
     assert_eq!(alert(&error), (AlertCode::CertificateRevoked, true));
 
     let blocked = stage.enroll("RD-4").await;
-    service.block_reader(&console, &blocked.id, "stolen").await.unwrap();
+    service.block_device(DeviceKind::Reader, &console, &blocked.id, "stolen").await.unwrap();
     let (mut reader, _field) = stage.reader(blocked.config);
     let error = reader.read(ReadOptions::default()).await.unwrap_err();
     assert_eq!(alert(&error), (AlertCode::ReaderBlocked, true));
-    service.unblock_reader(&console, &blocked.id).await.unwrap();
+    service.unblock_device(DeviceKind::Reader, &console, &blocked.id).await.unwrap();
     reader.read(ReadOptions::default()).await.unwrap();
 
     assert_eq!(stage.reads().await, [("done".to_owned(), None)]);

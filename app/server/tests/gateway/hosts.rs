@@ -12,6 +12,7 @@ use countersign_idcard::record::{DocumentType, IdRecord};
 use countersign_net::SystemRng;
 use countersign_net::serial::BAUD;
 use countersign_service::Actor;
+use countersign_store::DeviceKind;
 use testkit::loss::{Direction, Rates};
 use testkit::parts::lossy_line;
 use tokio::sync::mpsc;
@@ -203,7 +204,12 @@ async fn a_reader_that_reads_is_busy_and_refusals_reach_the_host() {
     chain.wait_until_seen(|seen| *seen == Seen::Failed("no-card".into())).await;
 
     chain.field.insert(Arc::new(super::stage::card(DocumentType::Citizen)));
-    stage.server.service().block_reader(&Actor::Console, &id, "stolen").await.unwrap();
+    stage
+        .server
+        .service()
+        .block_device(DeviceKind::Reader, &Actor::Console, &id, "stolen")
+        .await
+        .unwrap();
     let error = chain.host.read(false).await.err().expect("blocked");
     assert_eq!(error.check(), "reader-blocked");
     assert!(error.incident().is_some() && !error.is_environment());

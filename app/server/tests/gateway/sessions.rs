@@ -12,7 +12,7 @@ use countersign_idcard::reader::ReadOptions;
 use countersign_idcard::record::DocumentType;
 use countersign_net::{Connection, Next, SystemRng};
 use countersign_service::Actor;
-use countersign_store::{AuditEntry, StoreError};
+use countersign_store::{AuditEntry, DeviceKind, StoreError};
 use serde_json::Value;
 use tokio::net::TcpStream;
 
@@ -84,7 +84,7 @@ async fn a_revoked_certificate_ends_its_open_session() {
     session.assert_may_read([1; 16]).await;
     session.assert_may_read([2; 16]).await;
     let service = stage.server.service();
-    service.revoke_reader_certificate(&Actor::Console, &id, "lost").await.unwrap();
+    service.revoke_device(DeviceKind::Reader, &Actor::Console, &id, "lost").await.unwrap();
     session.assert_refused("certificate-revoked").await;
 
     // Enrolled again with another key, the reader is welcome; the old key's session is not.
@@ -122,9 +122,9 @@ async fn an_expired_certificate_and_a_block_end_open_sessions() {
     let mut session = Session::open(&stage, blocked.config).await;
     session.assert_may_read([1; 16]).await;
     let service = stage.server.service();
-    service.block_reader(&Actor::Console, &blocked.id, "stolen").await.unwrap();
+    service.block_device(DeviceKind::Reader, &Actor::Console, &blocked.id, "stolen").await.unwrap();
     session.assert_refused("reader-blocked").await;
-    service.unblock_reader(&Actor::Console, &blocked.id).await.unwrap();
+    service.unblock_device(DeviceKind::Reader, &Actor::Console, &blocked.id).await.unwrap();
     session.assert_may_read([2; 16]).await;
     let checks: Vec<_> =
         audited(&stage, "read.begin").await.into_iter().map(|entry| entry.check).collect();

@@ -97,7 +97,8 @@ impl Stage {
         let key = self.provider.signature.generate(&mut rng).unwrap().key;
         let identity = Identity::new(Role::Reader, serial).unwrap();
         let csr = request(&self.provider, &identity, &*key, &mut rng).unwrap();
-        let enrolled = service.enrol_reader(&Actor::Console, &csr, None).await.unwrap();
+        let enrolled =
+            service.enrol_device(DeviceKind::Reader, &Actor::Console, &csr, None).await.unwrap();
         let config = self.config(serial, key, enrolled.certificate);
         Enrolled { id: enrolled.device.id, config }
     }

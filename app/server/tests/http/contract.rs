@@ -14,8 +14,11 @@ pub(crate) struct Operation {
     responses: Vec<String>,
 }
 
+/// The one route that lets in by something else than a token.
+pub(crate) const ENROLMENTS: &str = "/v1/terminals/enrolments";
+
 /// What the document must list: a route that is added or lost shows here.
-const ROUTES: [(&str, &str, Option<&str>); 29] = [
+pub(crate) const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("GET", "/metrics", Some("metrics:read")),
     ("GET", "/v1/enrolment", Some("readers:enrol")),
     ("GET", "/v1/health", None),
@@ -35,6 +38,39 @@ const ROUTES: [(&str, &str, Option<&str>); 29] = [
     ("GET", "/v1/readers/{id}/transactions", Some("readers:read")),
     ("POST", "/v1/readers/{id}/transactions", Some("readers:report")),
     ("POST", "/v1/readers/{id}/unblock", Some("readers:block")),
+    ("GET", "/v1/approvals", Some("approvals:read")),
+    ("GET", "/v1/approvals/{id}", Some("approvals:read")),
+    ("POST", "/v1/approvals/{id}/votes", Some("approvals:vote")),
+    ("GET", "/v1/keks", Some("keys:read")),
+    ("POST", "/v1/keks", Some("keys:manage")),
+    ("GET", "/v1/keks/{id}", Some("keys:read")),
+    ("POST", "/v1/keks/{id}/components", Some("components:enter")),
+    ("POST", "/v1/keks/{id}/retire", Some("keys:manage")),
+    ("GET", "/v1/keys", Some("keys:read")),
+    ("POST", "/v1/keys", Some("keys:manage")),
+    ("POST", "/v1/keys/import", Some("keys:manage")),
+    ("GET", "/v1/keys/{id}", Some("keys:read")),
+    ("POST", "/v1/keys/{id}/export", Some("keys:manage")),
+    ("POST", "/v1/keys/{id}/retire", Some("keys:manage")),
+    ("GET", "/v1/rki", Some("terminals:read")),
+    ("POST", "/v1/rki/roll", Some("keys:manage")),
+    ("POST", "/v1/rki/authorities/{id}/revoke", Some("keys:manage")),
+    ("GET", "/v1/rki/authorities/{id}/crl", Some("terminals:read")),
+    ("GET", "/v1/rebinds", Some("terminals:read")),
+    ("POST", "/v1/rebinds", Some("keys:manage")),
+    ("GET", "/v1/rebinds/{id}", Some("terminals:read")),
+    ("GET", "/v1/rebinds/{id}/terminals", Some("terminals:read")),
+    ("POST", "/v1/rebinds/{id}/cancel", Some("keys:manage")),
+    ("GET", "/v1/terminals", Some("terminals:read")),
+    ("POST", "/v1/terminals", Some("terminals:manage")),
+    ("GET", "/v1/terminals/terms", None),
+    ("POST", ENROLMENTS, None),
+    ("GET", "/v1/terminals/{id}", Some("terminals:read")),
+    ("POST", "/v1/terminals/{id}/block", Some("terminals:manage")),
+    ("POST", "/v1/terminals/{id}/code", Some("terminals:manage")),
+    ("POST", "/v1/terminals/{id}/revoke", Some("terminals:manage")),
+    ("POST", "/v1/terminals/{id}/unbind", Some("terminals:manage")),
+    ("POST", "/v1/terminals/{id}/unblock", Some("terminals:manage")),
     ("GET", "/v1/reads", Some("reads:read")),
     ("GET", "/v1/reads/{id}", Some("reads:read")),
     ("GET", "/v1/sams", Some("sams:read")),
@@ -103,7 +139,17 @@ async fn every_documented_route_answers_with_a_documented_status() {
         let answer = world.send(request).await;
         assert_ne!(answer.status, StatusCode::METHOD_NOT_ALLOWED, "{name}");
         let missing = answer.status == StatusCode::NOT_FOUND
-            && !["/v1/reads/", "/v1/sam"].iter().any(|absent| path.starts_with(absent));
+            && ![
+                "/v1/reads/",
+                "/v1/sam",
+                "/v1/approvals/",
+                "/v1/ke",
+                "/v1/terminals/",
+                "/v1/rki/",
+                "/v1/rebinds/",
+            ]
+            .iter()
+            .any(|absent| path.starts_with(absent));
         assert!(!missing, "{name}: {answer:?}");
         let problem = answer.header("content-type") == "application/problem+json";
         let status = answer.status.as_str().to_owned();
@@ -111,7 +157,8 @@ async fn every_documented_route_answers_with_a_documented_status() {
         assert!(operation.responses.contains(&"default".to_owned()), "{name}");
         for refusal in ["401", "403"] {
             let documented = operation.responses.contains(&refusal.to_owned());
-            assert_eq!(documented, operation.scope.is_some(), "{name} {refusal}");
+            let own = operation.path == ENROLMENTS && refusal == "403";
+            assert_eq!(documented, own || operation.scope.is_some(), "{name} {refusal}");
         }
     }
 }

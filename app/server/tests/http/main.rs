@@ -3,6 +3,7 @@
 
 mod contract;
 mod enrolment;
+mod keys;
 mod limits;
 mod logs;
 mod operation;
@@ -10,6 +11,7 @@ mod readers;
 mod reads;
 mod refusals;
 mod risk;
+mod rki;
 mod sams;
 mod scopes;
 mod totality;

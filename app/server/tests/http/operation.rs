@@ -27,6 +27,7 @@ async fn health_needs_no_token() {
         "store": { "reachable": true, "backend": "sqlite-memory" },
         "audit": { "checkpointWritten": true },
         "sams": [],
+        "crls": null,
     });
     assert_eq!(answer.json(), expected);
 }
@@ -84,6 +85,7 @@ async fn a_store_that_does_not_answer_makes_it_unavailable() {
         "store": { "reachable": false, "backend": "sqlite-memory" },
         "audit": { "checkpointWritten": true },
         "sams": [],
+        "crls": null,
     });
     assert_eq!(answer.json(), expected);
     world.get("/v1/readers").await.assert_problem(

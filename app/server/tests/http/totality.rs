@@ -7,7 +7,15 @@ use serde_json::{Value, json};
 
 use crate::world::{World, build};
 
-const POSTS: [&str; 10] = [
+const POSTS: &[&str] = &[
+    "/v1/approvals/apr_00000000-0000-7000-8000-000000000000/votes",
+    "/v1/keks",
+    "/v1/keks/kek_00000000-0000-7000-8000-000000000000/components",
+    "/v1/keks/kek_00000000-0000-7000-8000-000000000000/retire",
+    "/v1/keys",
+    "/v1/keys/import",
+    "/v1/keys/key_00000000-0000-7000-8000-000000000000/export",
+    "/v1/keys/key_00000000-0000-7000-8000-000000000000/retire",
     "/v1/readers",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/block",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/unblock",
@@ -16,6 +24,13 @@ const POSTS: [&str; 10] = [
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/transactions",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/decisions/dec_1/reverse",
     "/v1/sam-hosts",
+    "/v1/rki/roll",
+    "/v1/rki/authorities/rka_00000000-0000-7000-8000-000000000000/revoke",
+    "/v1/rebinds",
+    "/v1/terminals",
+    "/v1/terminals/enrolments",
+    "/v1/terminals/trm_00000000-0000-7000-8000-000000000000/block",
+    "/v1/terminals/trm_00000000-0000-7000-8000-000000000000/unbind",
     "/v1/sams/05.03-20260101-0000000001-0000000001/drain",
     "/v1/sam-hosts/smh_00000000-0000-7000-8000-000000000000/revoke",
 ];
@@ -43,6 +58,23 @@ fn any_request() -> impl Strategy<Value = Value> {
         any_json(),
         any_json().prop_map(|value| json!({ "request": value })),
         any_json().prop_map(|value| json!({ "reason": value })),
+        (".{0,70}", ".{0,40}").prop_map(|(serial, code)| {
+            json!({ "serial": serial, "code": code, "request": "AQID", "krdRequest": "AQID" })
+        }),
+        (".{0,70}", ".{0,140}")
+            .prop_map(|(serial, model)| { json!({ "serial": serial, "model": model }) }),
+        ("(kdh|ca-kdh|root|.{0,9})", any::<u32>())
+            .prop_map(|(role, bits)| json!({ "role": role, "bits": bits })),
+        (".{0,70}", ".{0,3}", any::<u32>()).prop_map(|(name, code, number)| {
+            json!({ "name": name, "scope": "shared", "usage": code, "algorithm": "A", "mode": "D",
+                "length": number, "components": number })
+        }),
+        (any::<u32>(), "[0-9a-fA-F]{0,140}").prop_map(|(number, hex)| {
+            json!({ "number": number, "component": hex, "kcv": hex })
+        }),
+        (".{0,20}", "[A-E0-9]{0,200}").prop_map(|(id, block)| {
+            json!({ "name": "k", "kekId": id, "block": block, "scope": "shared" })
+        }),
         ".{0,300}".prop_map(|text| json!({ "reason": text })),
         (".{0,80}", ".{0,80}", ".{0,80}").prop_map(|(kind, text, reference)| {
             json!({ "kind": kind, "text": text, "reference": reference })

@@ -9,6 +9,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::http::{HeaderMap, Method, Request, StatusCode, header};
 use countersign_crypto::{Provider, SecureElement, UnixTime};
+use countersign_hsm::{FileVault, MemoryStorage};
 use countersign_net::Clock;
 use countersign_pki::{
     CertificateNumber, Identity, Issuer, Role as PkiRole, Validity, parse_request, request,
@@ -128,6 +129,10 @@ impl World {
         let sams = SamPool::start(connectors, Default::default(), &ambient);
         let store = Store::in_memory().await.unwrap();
         let service = Service::new(store, authority(provider), sams, Policy::default(), ambient);
+        let vault = FileVault::new(MemoryStorage::new(), seeded(77));
+        let service = service
+            .with_vault(Arc::new(vault), Arc::new(tr34::aws_lc::AwsLc))
+            .with_ciphers(Arc::new(tr31::aws_lc::AwsLc));
         let service = Arc::new(service);
         let router = http::router(service.clone(), http::metrics::install());
         let mut world = Self { service, router, admin: String::new(), clock };

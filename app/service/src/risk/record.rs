@@ -10,7 +10,7 @@ use countersign_store::{
 };
 
 use super::{WINDOW_MAX, log};
-use crate::readers::check_reason;
+use crate::devices::check_reason;
 use crate::{Actor, Scope, Service, ServiceError, done};
 
 /// Longest text of the factory data, in bytes.

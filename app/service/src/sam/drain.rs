@@ -6,7 +6,7 @@ use countersign_idcard::sam::remote::{DRAINED_MAX, REMOTE_TEXT_MAX};
 use countersign_store::SamDrain;
 
 use super::SamModule;
-use crate::readers::check_reason;
+use crate::devices::check_reason;
 use crate::{Actor, Service, ServiceError, done};
 
 /// A module, or a drain of one that is not attached to this server.

@@ -4,7 +4,7 @@ use countersign_channel::Error;
 use countersign_idcard::message::{AbortReason, ReadBegin, ReaderMessage, ServerMessage, Source};
 use countersign_idcard::{Configuration, EncryptedData};
 use countersign_service::{Actor, NewReport, NewTransaction, Rule, RuleAction};
-use countersign_store::{RiskAction, RiskKind};
+use countersign_store::{DeviceKind, RiskAction, RiskKind};
 
 use crate::desk::{Desk, MINUTE, SECOND, refused, rule};
 
@@ -99,7 +99,7 @@ async fn refusals_of_the_proven_reader_count_and_claims_do_not() {
     let id = Some(reader.id.as_str());
     service.refused_contact("192.0.2.9", id, &Error::Unexpected).await;
     let mut connection = desk.connect(&reader, "192.0.2.1");
-    service.block_reader(&Actor::Console, &reader.id, "stolen").await.unwrap();
+    service.block_device(DeviceKind::Reader, &Actor::Console, &reader.id, "stolen").await.unwrap();
     assert_eq!(connection.begin(1).await, refused("reader-blocked", false));
     assert!(desk.decisions(&reader).await.is_empty());
     assert_eq!(connection.begin(2).await, refused("reader-blocked", false));

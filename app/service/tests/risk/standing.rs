@@ -2,7 +2,7 @@
 
 use countersign_idcard::message::AbortReason;
 use countersign_service::{Actor, Policy, RiskRules, Rule, RuleAction};
-use countersign_store::{Role, Store};
+use countersign_store::{DeviceKind, Role, Store};
 
 use crate::desk::{Desk, HOUR, MINUTE, SECOND, refused, rule};
 
@@ -77,13 +77,13 @@ async fn an_operators_block_and_a_rules_are_lifted_apart() {
     let (reader, console) = (desk.reader("RD-1").await, Actor::Console);
     let service = &desk.service;
     errors(&desk, &reader, &[1, 2, 3]).await;
-    service.block_reader(&console, &reader.id, "stolen").await.unwrap();
+    service.block_device(DeviceKind::Reader, &console, &reader.id, "stolen").await.unwrap();
     desk.reverse(&desk.decisions(&reader).await[0]).await;
-    let record = service.reader(&reader.id).await.unwrap();
+    let record = service.device(DeviceKind::Reader, &reader.id).await.unwrap();
     assert_eq!(record.blocked(desk.now()), Some("stolen"), "the operator's stays");
-    service.unblock_reader(&console, &reader.id).await.unwrap();
+    service.unblock_device(DeviceKind::Reader, &console, &reader.id).await.unwrap();
     errors(&desk, &reader, &[4, 5, 6]).await;
-    let still = service.unblock_reader(&console, &reader.id).await.unwrap();
+    let still = service.unblock_device(DeviceKind::Reader, &console, &reader.id).await.unwrap();
     let reason = "rule test: 3 errors within 10m";
     assert_eq!(still.blocked(desk.now()), Some(reason), "the rule's stays");
     assert_eq!(desk.look_up("RD-1").await, None);

@@ -180,3 +180,18 @@ fn parity_is_set_in_the_lowest_bit() {
         assert_eq!(before & 0xFE, after & 0xFE);
     }
 }
+
+/// X9.24-1 computes an initial key byte by byte, so it has no parity; a working key has.
+#[test]
+fn initial_keys_have_no_parity() {
+    let even = Secret::copied_from(&[
+        0x10, 0x20, 0x30, 0x40, 0x50, 0x60, 0x70, 0x80, 0x91, 0xA2, 0xB3, 0xC4, 0xD5, 0xE6, 0xF7, 1,
+    ]);
+    let header = |usage: [u8; 2], mode| Header::new(Version::B, usage, b'T', mode, b'N');
+    assert_eq!(policy::check_key(&header(*b"B1", b'X'), &even), Ok(()));
+    let refused = policy::check_key(&header(*b"P0", b'E'), &even);
+    assert_eq!(refused, Err(Tr31Error::Key(KeyFault::Parity)));
+    let equal = Secret::copied_from(&[0x10; 16]);
+    let refused = policy::check_key(&header(*b"B1", b'X'), &equal);
+    assert_eq!(refused, Err(Tr31Error::Key(KeyFault::EqualHalves)), "the rest holds for them too");
+}

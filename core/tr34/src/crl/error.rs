@@ -6,7 +6,8 @@ use crate::reader::DerError;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
 #[non_exhaustive]
 pub enum CrlError {
-    /// Longer than [`CRL_MAX`](crate::CRL_MAX), or more than [`CRL_ENTRIES_MAX`](crate::CRL_ENTRIES_MAX) entries.
+    /// Longer than [`CRL_MAX`](crate::CRL_MAX), or more than
+    /// [`CRL_ENTRIES_MAX`](crate::CRL_ENTRIES_MAX) entries.
     #[error("the revocation list is too long")]
     TooLong,
     /// Not DER, or not the structure of a list.

@@ -1,15 +1,19 @@
 //! Whom the receiver is bound to, and by whose word that changes.
 
+use alloc::boxed::Box;
+use alloc::vec::Vec;
+
 use countersign_crypto::UnixTime;
 
 use super::state::CRLS_MAX;
-use super::{Receiver, Refused, State, answered, check_later};
+use super::{CLOCK_SKEW_MAX, Receiver, Refused, State, answered, check_later};
 use crate::token::{CtKdh, Nonce, Rebind, SignedData, Unbind};
 use crate::{Certificate, CertificateError, Crl, CrlError, CrlSeen, Error, IssuerAndSerial, Kdh};
 
 impl Receiver<'_> {
     /// Binds to the KDH of `CT_KDH` (E2): its certificate comes from a pinned certification
     /// authority, is a KDH's and not a terminal's, and is not on the token's revocation list.
+    /// From then on a token with a signing time from before is refused.
     ///
     /// # Errors
     /// [`Error::AlreadyBound`]; the token's, the certificate's and the list's.
@@ -21,7 +25,15 @@ impl Receiver<'_> {
         self.check_dialect(&token.observed)?;
         let kdh = self.new_kdh(token.certificate, now)?;
         let crls = self.check_crl(state, token.crl, kdh.identity(), now)?;
-        Ok(State { kdh: Some(kdh), outstanding: None, crls, ..state.clone() })
+        // Nothing that was signed before counts, also where an earlier state was lost.
+        let since = Some(now.minus(CLOCK_SKEW_MAX));
+        Ok(State {
+            kdh: Some(kdh),
+            outstanding: None,
+            crls,
+            key_signed: state.key_signed.max(since),
+            ca_signed: state.ca_signed.max(since),
+        })
     }
 
     /// Forgets the KDH at its own word, `UBT_KDH`.

@@ -1,5 +1,7 @@
 //! What a receiver keeps between messages.
 
+use alloc::vec::Vec;
+
 use countersign_crypto::UnixTime;
 
 use crate::reader::{DerError, Element, Walker, tag, tlv, unsigned};

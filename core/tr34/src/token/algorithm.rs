@@ -1,5 +1,7 @@
 //! The algorithms that are allowed, and their identifiers.
 
+use alloc::vec::Vec;
+
 use tr31::BlockCipher;
 
 use crate::Error;

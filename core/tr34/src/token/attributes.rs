@@ -1,5 +1,8 @@
 //! Signed attributes: read in received order, signed over the received bytes.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use countersign_crypto::UnixTime;
 use der::asn1::{GeneralizedTime, UtcTime};
 use der::{Decode, Encode};
@@ -230,7 +233,7 @@ fn once<T>(place: &mut Option<T>, value: T, name: &'static str) -> Result<(), Er
 pub(crate) fn octets<'a>(
     value: &Element<'a>,
     tag: u8,
-    lengths: std::ops::RangeInclusive<usize>,
+    lengths: core::ops::RangeInclusive<usize>,
 ) -> Result<&'a [u8], Error> {
     if value.tag != tag || !lengths.contains(&value.content.len()) {
         return Err(Error::Malformed);
@@ -282,7 +285,7 @@ impl Attributes<'_> {
 }
 
 fn encode_time(time: UnixTime) -> Result<Vec<u8>, Error> {
-    let duration = std::time::Duration::from_secs(time.as_secs());
+    let duration = core::time::Duration::from_secs(time.as_secs());
     let der = if time.as_secs() < GENERALIZED_FROM {
         UtcTime::from_unix_duration(duration).and_then(|time| time.to_der())
     } else {

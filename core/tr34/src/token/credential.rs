@@ -1,5 +1,7 @@
 //! `CT_KRD` and `CT_KDH`: a certificate, and the sender's with its revocation list. No signer.
 
+use alloc::vec::Vec;
+
 use super::algorithm::ID_DATA;
 use super::signed::{SignedData, Unsigned, content_info};
 use crate::Error;

@@ -1,5 +1,8 @@
 //! EnvelopedData: one recipient under RSAES-OAEP, the content in CBC mode.
 
+use alloc::vec;
+use alloc::vec::Vec;
+
 use countersign_crypto::{CryptoRng, Secret};
 use tr31::Ciphers;
 

@@ -1,5 +1,7 @@
 //! The key block inside the envelope: version, sender, key, header.
 
+use alloc::vec::Vec;
+
 use countersign_crypto::Secret;
 use zeroize::Zeroizing;
 

@@ -1,6 +1,8 @@
 //! `RT_KRD`, the receiver's random number: a bare attribute.
 
-use std::fmt;
+use alloc::vec;
+use alloc::vec::Vec;
+use core::fmt;
 
 use countersign_crypto::CryptoRng;
 

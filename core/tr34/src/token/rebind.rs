@@ -1,6 +1,8 @@
 //! `RBT_KDH` and `RBT_CA`: the new KDH's certificate for a receiver, under the old one's or the
 //! authority's signature.
 
+use alloc::vec::Vec;
+
 use super::algorithm::{ID_DATA, ID_SIGNED_DATA};
 use super::attributes::{Fresh, Wanted};
 use super::signed::{SignedData, Unsigned};

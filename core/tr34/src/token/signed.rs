@@ -1,5 +1,7 @@
 //! SignedData in its ContentInfo, with one signer or none.
 
+use alloc::vec::Vec;
+
 use super::TOKEN_MAX;
 use super::algorithm::{ID_DATA, ID_SIGNED_DATA, expect_sha256, sha256, signature, signature_name};
 use super::attributes::SignedAttributes;

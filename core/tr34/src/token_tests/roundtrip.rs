@@ -1,5 +1,7 @@
+use std::time::Duration;
+
 use countersign_crypto::{Secret, UnixTime};
-use tr31::Header;
+use tr31::{Header, OptionalBlock, OptionalId, Version};
 
 use super::fixture::{
     DAY, Holder, KRD_3072, KRD_4096, NOW, WORLD, aes_header, aes_key, asked, krd, policy, prepared,
@@ -79,6 +81,28 @@ fn what_fits_a_token_is_told() {
         let token = prepared(dialect, &freshness).sign(&WORLD.kdh.key).unwrap();
         let (_, observed) = KtKdh::parse(&token).unwrap().enveloped().unwrap();
         assert_eq!(observed.fits(), [name]);
+    }
+}
+
+#[test]
+fn an_initial_key_comes_with_its_serial_number() {
+    let ksn = OptionalBlock::new(OptionalId::KS, "FFFF9876543210E00000");
+    let mut header = Header::new(Version::B, *b"B1", b'T', b'X', b'N');
+    header.optional.push(ksn);
+    for (_, dialect) in Dialect::NAMED {
+        let terms = (ContentCipher::Tdes, &header, &tdes_key());
+        deliver(&receiver(policy(dialect)), &WORLD.krd, terms);
+    }
+}
+
+#[test]
+fn a_token_from_before_the_binding_is_old() {
+    let receiver = receiver(Policy { one_pass: true, ..Policy::STRICT });
+    let (state, _) = asked(&receiver);
+    for (age, taken) in [(Duration::from_mins(6), false), (Duration::from_mins(4), true)] {
+        let freshness = Freshness::OnePass(NOW.minus(age));
+        let token = prepared(Dialect::STRICT, &freshness).sign(&WORLD.kdh.key).unwrap();
+        assert_eq!(receiver.receive(&state, &token, NOW).is_ok(), taken, "{age:?}");
     }
 }
 

@@ -107,7 +107,9 @@ fn nothing_outlives_its_issuer() {
     let endless = Validity { not_before: NOW, not_after: UnixTime::from_millis(u64::MAX) };
     assert_eq!(root("R", key, endless), IssueError::Validity);
     assert_eq!(root("R", &[1, 2], years(1)), IssueError::Malformed);
-    assert_eq!(root("=,=", key, years(1)), IssueError::Malformed);
+    for name in ["=,=", "A,CN=B", "", "a\nb", &"x".repeat(65)] {
+        assert_eq!(root(name, key, years(1)), IssueError::Malformed, "{name}");
+    }
 }
 
 /// A holder whose signatures are wrong, as those of a faulty token.

@@ -143,12 +143,16 @@ impl Token {
         mechanism: MechanismType,
         name: &'static str,
     ) -> Result<(), HsmError> {
-        let list = |lease: &Lease<'_>| Ok(self.module.library().get_mechanism_list(lease.slot)?);
-        if self.run(list)?.contains(&mechanism) {
-            Ok(())
-        } else {
-            Err(HsmError::MechanismUnsupported(name))
-        }
+        // Asked one by one: the list logs an error for each mechanism that `cryptoki` cannot name.
+        Ok(self.run(|lease| {
+            match self.module.library().get_mechanism_info(lease.slot, mechanism) {
+                Ok(_) => Ok(()),
+                Err(Error::Pkcs11(RvError::MechanismInvalid, _)) => {
+                    Err(HsmError::MechanismUnsupported(name).into())
+                }
+                Err(error) => Err(error.into()),
+            }
+        })?)
     }
 
     pub(super) fn describe(&self) -> Result<Description, HsmError> {

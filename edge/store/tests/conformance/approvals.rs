@@ -1,4 +1,4 @@
-use countersign_store::{Approval, ApprovalState, IdKind, StoreError, Vote};
+use countersign_store::{Approval, ApprovalState, IdKind, MAX_SUBJECT_LEN, StoreError, Vote};
 use tokio::task::JoinSet;
 
 use crate::fixture::{Db, at, id};
@@ -48,7 +48,7 @@ pub(crate) async fn enough_distinct_operators(db: Db) {
     assert_eq!(twice, Err(StoreError::Conflict { constraint }));
     let nobody = vote(&db, &approval, "opr_nobody", Vote::Approve, 3).await;
     assert_eq!(nobody, Err(StoreError::NotFound { what: "referenced row" }));
-    let page = db.tx(|tx| tx.approvals_page(ApprovalState::Pending, None, 10)).await;
+    let page = db.tx(|tx| tx.approvals_page(Some(ApprovalState::Pending), None, 10)).await;
     assert_eq!(page.items.len(), 1);
     assert_eq!(vote(&db, &approval, cyd, Vote::Approve, 4).await, Ok(ApprovalState::Approved));
     assert_eq!(vote(&db, &approval, cyd, Vote::Reject, 5).await, refused("approval-settled"));
@@ -71,29 +71,49 @@ pub(crate) async fn objections_expiry_and_use(db: Db) {
 
     let good = request(&db, "good", 1, &asker).await;
     assert_eq!(vote(&db, &good, &bob, Vote::Approve, 99).await, Ok(ApprovalState::Approved));
-    let consume = |id: &str, subject: &'static str, millis| {
-        let (store, id) = (db.store.clone(), id.to_owned());
+    let consume = |id: &str, subject: &'static str, by: &str, millis| {
+        let (store, id, by) = (db.store.clone(), id.to_owned(), by.to_owned());
         async move {
-            let used = store
-                .run_tx("use", move |tx| tx.use_approval(&id, "key.inject", subject, at(millis)));
+            let used = store.run_tx("use", move |tx| {
+                tx.use_approval(&id, "key.inject", subject, &by, at(millis))
+            });
             used.await
         }
     };
-    assert_eq!(consume(&good, "rdr_2", 99).await, refused("approval-not-usable"));
-    assert_eq!(consume(&good, "rdr_1", 100).await, refused("approval-not-usable"));
-    assert_eq!(consume(&rejected, "rdr_1", 99).await, refused("approval-not-usable"));
-    assert_eq!(consume(&good, "rdr_1", 99).await, Ok(()));
-    assert_eq!(consume(&good, "rdr_1", 99).await, refused("approval-not-usable"));
+    assert_eq!(consume(&good, "rdr_2", &asker, 99).await, refused("approval-not-usable"));
+    assert_eq!(consume(&good, "rdr_1", &asker, 100).await, refused("approval-not-usable"));
+    assert_eq!(consume(&good, "rdr_1", &bob, 99).await, refused("approval-not-usable"));
+    assert_eq!(consume(&rejected, "rdr_1", &asker, 99).await, refused("approval-not-usable"));
+    let key = asker.clone();
+    let live = db.tx(move |tx| tx.live_approval("key.inject", "rdr_1", &key, at(99))).await;
+    assert_eq!(live.map(|approval| approval.id), Some(good.clone()));
+    assert_eq!(consume(&good, "rdr_1", &asker, 99).await, Ok(()));
+    assert_eq!(consume(&good, "rdr_1", &asker, 99).await, refused("approval-not-usable"));
+    let key = asker.clone();
+    let live = db.tx(move |tx| tx.live_approval("key.inject", "rdr_1", &key, at(99))).await;
+    assert_eq!(live, None, "neither the used nor the rejected nor the expired one");
 
     let open = request(&db, "open", 1, &asker).await;
-    assert_eq!(db.tx(|tx| tx.expire_approvals(at(99))).await, 0);
-    assert_eq!(db.tx(|tx| tx.expire_approvals(at(100))).await, 1);
+    let key = asker.clone();
+    assert_eq!(db.tx(move |tx| tx.count_live_approvals(&key)).await, 1);
+    assert_eq!(db.tx(|tx| tx.expire_approvals(at(99), 10)).await, []);
+    assert_eq!(db.tx(|tx| tx.expire_approvals(at(100), 0)).await, []);
+    let expired = db.tx(|tx| tx.expire_approvals(at(100), 10)).await;
+    assert_eq!(expired, [(open.clone(), "key.inject".to_owned())]);
+    assert_eq!(db.tx(move |tx| tx.count_live_approvals(&asker)).await, 0);
     let found = db.tx(move |tx| tx.approval_by_id(&open)).await.unwrap();
     assert_eq!(found.state, ApprovalState::Expired);
 
-    let none = Approval { needed: 0, id: "apr_none".to_owned(), ..found };
+    let none = Approval { needed: 0, id: "apr_none".to_owned(), ..found.clone() };
     let error = db.refused(move |tx| tx.insert_approval(&none)).await;
     assert_eq!(error, StoreError::Refused { check: "approval-needed" });
+    let subject = "x".repeat(MAX_SUBJECT_LEN);
+    let longest = Approval { subject, id: "apr_long".to_owned(), ..found };
+    let mut longer = longest.clone();
+    db.tx(move |tx| tx.insert_approval(&longest)).await;
+    longer.subject.push('x');
+    let error = db.refused(move |tx| tx.insert_approval(&longer)).await;
+    assert_eq!(error, StoreError::Refused { check: "approval-subject-length" });
 }
 
 pub(crate) async fn racing_votes_count_each_once(db: Db) {

@@ -8,6 +8,9 @@ mod audit;
 mod crash;
 mod devices;
 mod fixture;
+mod injection_parties;
+mod injections;
+mod keys;
 mod opening;
 mod operators;
 mod reads;
@@ -55,6 +58,11 @@ const EVERYWHERE: &[(&str, Case)] = cases![
     approvals::enough_distinct_operators,
     approvals::objections_expiry_and_use,
     approvals::racing_votes_count_each_once,
+    keys::components_are_one_per_number_and_operator_and_erased_together,
+    keys::racing_components_are_each_stored_once,
+    keys::keys_are_pending_then_active_then_erased,
+    keys::device_numbers_are_given_out_once,
+    keys::racing_allotments_never_repeat_a_number,
     devices::serial_and_number_are_mapped_both_ways,
     devices::certificates_are_intended_then_issued,
     devices::one_live_certificate_per_device,
@@ -78,7 +86,25 @@ const EVERYWHERE: &[(&str, Case)] = cases![
     records::a_reference_names_one_thing_per_reader,
     records::pages_of_a_record_walk_newest_first,
     records::the_history_of_certificates_is_kept,
+    injection_parties::one_authority_of_a_role_is_active,
+    injection_parties::racing_roll_overs_make_distinct_generations,
+    injection_parties::revoked_authorities_are_to_be_listed,
+    injection_parties::crl_numbers_rise_whoever_signs,
+    injection_parties::racing_crls_never_share_a_number,
+    injection_parties::a_storage_key_is_kept_once,
+    injection_parties::a_code_is_used_once,
+    injection_parties::a_terminal_has_one_live_rsa_certificate,
+    injection_parties::terminals_are_bound_and_unbound,
+    injection_parties::a_retiring_kdh_is_needed_while_terminals_are_bound_to_it,
+    injection_parties::a_campaign_follows_each_terminal,
     sams::drains_are_kept_by_module_until_they_are_removed,
+    injections::a_key_waits_is_issued_and_installed,
+    injections::a_nonce_makes_one_token_per_terminal,
+    injections::one_injection_waits_for_a_place,
+    injections::a_terminals_keys_are_the_last_of_each_place,
+    injections::pages_of_injections_walk_newest_first,
+    injections::a_run_is_reconciled_with_its_inventory,
+    injections::runs_are_named_once_and_bounded,
     audit::rows_are_found_again,
     audit::rows_cannot_be_changed,
     audit::rows_are_linked_and_verified,

@@ -14,6 +14,7 @@ use countersign_server::{
 use serde_json::Value;
 
 use super::SERVER_ID;
+pub(super) use crate::demo::blocking;
 use crate::device::provider_of;
 use crate::emulator::{SAM_SERIAL, start_sam};
 use crate::failure::Failure;
@@ -165,11 +166,4 @@ async fn start(
     let options =
         ServeOptions { https_port: 0, gateway_port: 0, sams: vec![sam], ..ServeOptions::default() };
     Ok(Server::start(&data, passphrase, &options).await?)
-}
-
-pub(super) async fn blocking<T: Send + 'static>(
-    work: impl FnOnce() -> Result<T, Failure> + Send + 'static,
-) -> Result<T, Failure> {
-    let worked = tokio::task::spawn_blocking(work).await;
-    worked.map_err(|error| Failure::environment("task", error.to_string()))?
 }

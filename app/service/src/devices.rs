@@ -43,17 +43,18 @@ pub struct KnownDevice {
     pub entry: DirectoryEntry,
 }
 
-/// What differs between kinds of devices when one is enrolled.
-pub(crate) struct DeviceSort {
-    pub(crate) kind: DeviceKind,
-    pub(crate) role: Role,
-    pub(crate) id: IdKind,
-    /// For people.
-    pub(crate) name: &'static str,
-    /// Who may enrol one.
-    pub(crate) enrols: Scope,
-    /// The audit's action.
-    pub(crate) enrol: &'static str,
+/// What differs between kinds of devices.
+struct DeviceSort {
+    kind: DeviceKind,
+    role: Role,
+    id: IdKind,
+    /// For people, and the first part of the audit's actions.
+    name: &'static str,
+    action: &'static str,
+    /// Who may enrol one with an operator's token.
+    enrols: Scope,
+    /// What one that is blocked is told when it enrols.
+    blocked: &'static str,
 }
 
 const READER: DeviceSort = DeviceSort {
@@ -61,9 +62,49 @@ const READER: DeviceSort = DeviceSort {
     role: Role::Reader,
     id: IdKind::Reader,
     name: "reader",
+    action: "reader",
     enrols: Scope::ReadersEnrol,
-    enrol: "reader.enrol",
+    blocked: "reader-blocked",
 };
+
+const SAM_HOST: DeviceSort = DeviceSort {
+    kind: DeviceKind::SamHost,
+    role: Role::SamHost,
+    id: IdKind::SamHost,
+    name: "SAM host",
+    action: "sam-host",
+    enrols: Scope::SamsManage,
+    blocked: "device-blocked",
+};
+
+const TERMINAL: DeviceSort = DeviceSort {
+    kind: DeviceKind::Terminal,
+    role: Role::Terminal,
+    id: IdKind::Terminal,
+    name: "terminal",
+    action: "terminal",
+    enrols: Scope::TerminalsManage,
+    blocked: "device-blocked",
+};
+
+impl DeviceSort {
+    fn of(kind: DeviceKind) -> Result<&'static Self, ServiceError> {
+        match kind {
+            DeviceKind::Reader => Ok(&READER),
+            DeviceKind::SamHost => Ok(&SAM_HOST),
+            DeviceKind::Terminal => Ok(&TERMINAL),
+            other => Err(ServiceError::Internal { detail: format!("no use cases for a {other}") }),
+        }
+    }
+
+    fn action(&self, verb: &str) -> String {
+        format!("{}.{verb}", self.action)
+    }
+
+    fn missing(&self) -> ServiceError {
+        ServiceError::NotFound { what: self.name }
+    }
+}
 
 /// What the first transaction of an enrolment decided.
 enum Decision {
@@ -74,8 +115,9 @@ enum Decision {
 }
 
 impl Service {
-    /// Enrols a reader from its PKCS#10 request: `prepare` → stored intent → sign → stored outcome.
-    /// With `encryption`, a request for the same reader's second key, where the suite has such.
+    /// Enrols a device from its PKCS#10 request: `prepare` → stored intent → sign → stored outcome.
+    /// With `encryption`, a request for the same device's second key, where the suite has such.
+    /// Terminals enrol by themselves: [`Self::enrol_terminal`].
     ///
     /// Repeating it with the same key returns the same certificate. A crash between the two
     /// transactions leaves an intent whose certificate nobody has seen; the next try revokes it.
@@ -83,29 +125,20 @@ impl Service {
     /// a new one: it opens nothing without the live signing certificate.
     ///
     /// # Errors
-    /// The requests' checks; `request-role`; `request-pair`; `reader-blocked`; `serial-taken` for
-    /// another key.
-    pub async fn enrol_reader(
+    /// The requests' checks; `request-role`; `request-pair`; `reader-blocked`, and `device-blocked`
+    /// for other kinds; `serial-taken` for another key; `enrolment-code` for a terminal.
+    pub async fn enrol_device(
         &self,
+        kind: DeviceKind,
         actor: &Actor,
         request: &[u8],
         encryption: Option<&[u8]>,
     ) -> Result<Enrolled, ServiceError> {
-        self.enrol_device(&READER, actor, request, encryption).await
-    }
-
-    /// Enrols a device of any kind.
-    pub(crate) async fn enrol_device(
-        &self,
-        sort: &'static DeviceSort,
-        actor: &Actor,
-        request: &[u8],
-        encryption: Option<&[u8]>,
-    ) -> Result<Enrolled, ServiceError> {
+        let sort = DeviceSort::of(kind)?;
         let mut subject = UNREAD_REQUEST.to_owned();
         let enrolled = self.enrol(sort, actor, request, encryption, &mut subject).await;
         if let Err(error) = &enrolled {
-            self.refused_operator(actor, sort.enrol, &subject, error).await;
+            self.refused_operator(actor, &sort.action("enrol"), &subject, error).await;
         }
         enrolled
     }
@@ -120,6 +153,10 @@ impl Service {
         subject: &mut String,
     ) -> Result<Enrolled, ServiceError> {
         actor.require(sort.enrols)?;
+        if sort.kind == DeviceKind::Terminal {
+            let detail = "a terminal enrols with its one-time code";
+            return Err(ServiceError::refused("enrolment-code", detail));
+        }
         let requested = self.parse(request)?;
         requested.identity().id().clone_into(subject);
         if requested.identity().role() != sort.role {
@@ -150,7 +187,7 @@ impl Service {
     }
 
     /// A request in this server's suite.
-    fn parse(&self, request: &[u8]) -> Result<Requested, ServiceError> {
+    pub(crate) fn parse(&self, request: &[u8]) -> Result<Requested, ServiceError> {
         let provider = &self.authority.provider;
         parse_request(provider, request).map_err(|error| match error {
             PkiError::WrongAlgorithm => {
@@ -170,7 +207,7 @@ impl Service {
         }
         let second = self.parse(second)?;
         if second.identity() != first.identity() {
-            return refused("the two requests are for different readers");
+            return refused("the two requests are for different devices");
         }
         if second.point() == first.point() {
             return refused("the encryption key must not be the signing key");
@@ -214,7 +251,7 @@ impl Service {
                         tx.insert_device(&fresh)?;
                         Err(fresh.clone())
                     }
-                    Some(record) => reenrol(tx, record, &intent)?,
+                    Some(record) => reenrol(tx, sort, record, &intent)?,
                 };
                 if let Some(second) = &second {
                     let device = found.as_ref().map_or_else(|device| device, |known| &known.device);
@@ -254,7 +291,7 @@ impl Service {
             created: true,
         };
         let (number, der) = (enrolled.number.clone(), enrolled.certificate.clone());
-        let entry = done(now, actor, sort.enrol, &enrolled.device.id);
+        let entry = done(now, actor, &sort.action("enrol"), &enrolled.device.id);
         self.store
             .run_tx("enrol_record", move |tx| {
                 tx.record_issued_certificate(&number, &der, now)?;
@@ -286,112 +323,123 @@ impl Service {
         Ok(certificate)
     }
 
-    /// Readers, oldest first.
+    /// Devices of a kind, oldest first.
     ///
     /// # Errors
     /// `page-limit`, `page-cursor`.
-    pub async fn readers(
+    pub async fn devices(
         &self,
+        kind: DeviceKind,
         cursor: Option<String>,
         limit: u32,
     ) -> Result<Page<DeviceRecord>, ServiceError> {
         self.store
-            .read("readers_page", move |tx| {
-                Ok(tx.devices_page(DeviceKind::Reader, cursor.as_deref(), limit)?)
-            })
+            .read("devices_page", move |tx| Ok(tx.devices_page(kind, cursor.as_deref(), limit)?))
             .await
     }
 
-    /// One reader by its serial number.
+    /// One device by its serial number.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`].
-    pub async fn reader_by_serial(&self, serial: &str) -> Result<DeviceRecord, ServiceError> {
-        let serial = serial.to_owned();
+    pub async fn device_by_serial(
+        &self,
+        kind: DeviceKind,
+        serial: &str,
+    ) -> Result<DeviceRecord, ServiceError> {
+        let (sort, serial) = (DeviceSort::of(kind)?, serial.to_owned());
         self.store
-            .read("reader_by_serial", move |tx| tx.device_by_serial(DeviceKind::Reader, &serial))
+            .read("device_by_serial", move |tx| tx.device_by_serial(kind, &serial))
             .await?
-            .ok_or(ServiceError::NotFound { what: "reader" })
+            .ok_or_else(|| sort.missing())
     }
 
-    /// One reader by its id.
+    /// One device by its id.
     ///
     /// # Errors
-    /// [`ServiceError::NotFound`].
-    pub async fn reader(&self, id: &str) -> Result<DeviceRecord, ServiceError> {
-        let id = id.to_owned();
+    /// [`ServiceError::NotFound`], also for the id of another kind.
+    pub async fn device(&self, kind: DeviceKind, id: &str) -> Result<DeviceRecord, ServiceError> {
+        let (sort, id) = (DeviceSort::of(kind)?, id.to_owned());
         self.store
-            .read("reader_by_id", move |tx| tx.device_by_id(&id))
+            .read("device_by_id", move |tx| tx.device_by_id(&id))
             .await?
-            .filter(|record| record.device.kind == DeviceKind::Reader)
-            .ok_or(ServiceError::NotFound { what: "reader" })
+            .filter(|record| record.device.kind == kind)
+            .ok_or_else(|| sort.missing())
     }
 
-    /// Blocks a reader: its next handshake is refused, and its running session's next read.
+    /// Blocks a device: its next handshake is refused, and what its running session wants next. No
+    /// server uses a blocked SAM host, from the next second on.
     ///
     /// # Errors
     /// `reason-length`; [`ServiceError::NotFound`].
-    pub async fn block_reader(
+    pub async fn block_device(
         &self,
+        kind: DeviceKind,
         actor: &Actor,
         id: &str,
         reason: &str,
     ) -> Result<DeviceRecord, ServiceError> {
         let reason = check_reason(reason)?;
         let block = move |tx: &mut Tx<'_>, id: &str, now| tx.block_device(id, &reason, now);
-        self.change_device(&READER, actor, id, "reader.block", block).await
+        self.change_device(kind, actor, id, "block", block).await
     }
 
-    /// Lets a blocked reader in again.
+    /// Lets a blocked device in again.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`].
-    pub async fn unblock_reader(
+    pub async fn unblock_device(
         &self,
+        kind: DeviceKind,
         actor: &Actor,
         id: &str,
     ) -> Result<DeviceRecord, ServiceError> {
         let unblock = |tx: &mut Tx<'_>, id: &str, now| tx.unblock_device(id, now);
-        self.change_device(&READER, actor, id, "reader.unblock", unblock).await
+        self.change_device(kind, actor, id, "unblock", unblock).await
     }
 
-    /// Revokes a reader's live certificate: it must enrol again. Sessions of that certificate that
-    /// are open may not begin another read.
+    /// Revokes a device's live certificate, of a terminal the RSA certificate too, which stands on
+    /// the next CRL: it must enrol again. Open sessions of that certificate may begin nothing more.
     ///
     /// # Errors
-    /// `reason-length`; [`ServiceError::NotFound`] if there is no such reader or it has no live
+    /// `reason-length`; [`ServiceError::NotFound`] if there is no such device or it has no live
     /// certificate.
-    pub async fn revoke_reader_certificate(
+    pub async fn revoke_device(
         &self,
+        kind: DeviceKind,
         actor: &Actor,
         id: &str,
         reason: &str,
     ) -> Result<DeviceRecord, ServiceError> {
-        let reason = check_reason(reason)?;
-        self.change_device(&READER, actor, id, "reader.revoke", revoke_live(reason)).await
+        let revoke = revoke_live(check_reason(reason)?);
+        let record = self.change_device(kind, actor, id, "revoke", revoke).await?;
+        if kind == DeviceKind::Terminal
+            && let Err(error) = self.refresh_krd_crls().await
+        {
+            tracing::warn!(%error, "the CRL will list a revoked terminal a little later");
+        }
+        Ok(record)
     }
 
-    pub(crate) async fn change_device(
+    async fn change_device(
         &self,
-        sort: &'static DeviceSort,
+        kind: DeviceKind,
         actor: &Actor,
         id: &str,
-        action: &str,
+        verb: &str,
         change: impl Fn(&mut Tx<'_>, &str, UnixTime) -> Result<(), StoreError> + Send + 'static,
     ) -> Result<DeviceRecord, ServiceError> {
+        let sort = DeviceSort::of(kind)?;
         let now = self.now();
-        let entry = done(now, actor, action, id);
+        let entry = done(now, actor, &sort.action(verb), id);
         let id = id.to_owned();
         self.store
             .run_tx("change_device", move |tx| {
-                let missing = ServiceError::NotFound { what: sort.name };
                 let found = tx.device_by_id(&id)?;
-                found
-                    .filter(|record| record.device.kind == sort.kind)
-                    .ok_or_else(|| missing.clone())?;
+                found.filter(|record| record.device.kind == kind).ok_or_else(|| sort.missing())?;
                 change(tx, &id, now)?;
                 tx.append_audit(&entry)?;
-                tx.device_by_id(&id)?.ok_or(missing)
+                tx.device_by_id(&id)?.ok_or_else(|| sort.missing())
             })
             .await
     }
@@ -438,14 +486,18 @@ impl Service {
     }
 }
 
-/// Revokes a device's live certificate.
-pub(crate) fn revoke_live(
+/// Revokes a device's live certificates.
+fn revoke_live(
     reason: String,
 ) -> impl Fn(&mut Tx<'_>, &str, UnixTime) -> Result<(), StoreError> + Send + 'static {
     move |tx, id, now| {
         let record = tx.device_by_id(id)?.ok_or(StoreError::NotFound { what: "device" })?;
-        let live = record.certificate.ok_or(StoreError::NotFound { what: "certificate" })?;
-        tx.revoke_certificate(&live.number, &reason, now)
+        let rsa = tx.revoke_krd(id, &reason, now)?;
+        match record.certificate {
+            Some(live) => tx.revoke_certificate(&live.number, &reason, now),
+            None if rsa => Ok(()),
+            None => Err(StoreError::NotFound { what: "certificate" }),
+        }
     }
 }
 
@@ -471,13 +523,15 @@ fn hex_number(text: &str) -> Option<CertificateNumber> {
 /// a live certificate, or with one that was never signed, gets a new one (`Err`).
 fn reenrol(
     tx: &mut Tx<'_>,
+    sort: &DeviceSort,
     record: DeviceRecord,
     intent: &CertificateIntent,
 ) -> Result<Result<Enrolled, Device>, ServiceError> {
     let blocked = record.blocked(intent.at).is_some();
     let DeviceRecord { device, certificate, .. } = record;
     if blocked {
-        return Err(ServiceError::refused("reader-blocked", "the reader is blocked"));
+        let detail = format!("the {} is blocked", sort.name);
+        return Err(ServiceError::refused(sort.blocked, detail));
     }
     let Some(live) = certificate else { return Ok(Err(device)) };
     match live.der {
@@ -501,8 +555,11 @@ fn reenrol(
             Ok(Err(device))
         }
         Some(_) => {
-            let detail = "a reader with this serial number is enrolled with another key; \
-                          revoke its certificate first";
+            let detail = format!(
+                "a {} with this serial number is enrolled with another key; revoke its \
+                 certificate first",
+                sort.name
+            );
             Err(ServiceError::refused("serial-taken", detail))
         }
     }

@@ -1,0 +1,158 @@
+//! Keys of injection in a PKCS#11 token, through the command.
+
+use std::fs;
+
+use libtest_mimic::{Failed, Trial};
+use serde_json::Value;
+
+use crate::host::{Database, Ended, Host};
+
+pub(crate) fn trials() -> Vec<Trial> {
+    #[cfg(feature = "pkcs11")]
+    return in_tokens::trials();
+    #[cfg(not(feature = "pkcs11"))]
+    vec![Trial::test("a_build_without_tokens_says_so", a_build_without_tokens_says_so)]
+}
+
+/// A server's directory whose keys are to live in this token.
+fn host_with(module: &str, token: &str, pin: &str) -> Result<Host, Failed> {
+    let host = Host::new()?;
+    host.init(&Database::Sqlite)?;
+    fs::write(host.path("pin"), pin)?;
+    let path = host.data().join("config.toml");
+    let pin_file = host.path("pin");
+    let keys = format!(
+        "vault = \"pkcs11\"\nmodule = \"{module}\"\ntoken = \"{token}\"\npin-file = \"{}\"\n",
+        pin_file.display()
+    );
+    let config = fs::read_to_string(&path)?;
+    let changed = config.replacen("vault = \"file\"\n", &keys, 1);
+    if changed == config {
+        return Err("the configuration names no vault to replace".into());
+    }
+    fs::write(path, changed)?;
+    Ok(host)
+}
+
+fn expect_refused(ended: &Ended, code: i32, check: &str) -> Result<(), Failed> {
+    let answer: Value = ended.json()?;
+    if ended.code == code && answer["error"]["check"] == check {
+        return Ok(());
+    }
+    Err(format!("wanted {check} ({code}): {} {answer}", ended.code).into())
+}
+
+#[cfg(not(feature = "pkcs11"))]
+fn a_build_without_tokens_says_so() -> Result<(), Failed> {
+    let host = host_with("module.so", "hsm", "1234")?;
+    let ended = host.run(&["--json", "rki", "init", "--data", "data"])?;
+    expect_refused(&ended, 1, "pkcs11-not-built")
+}
+
+#[cfg(feature = "pkcs11")]
+mod in_tokens {
+    use std::process::{Command, Stdio};
+
+    use testkit::parts::{Pkcs11Token, SoftHsm, require};
+
+    use super::*;
+    use crate::host::{Ports, Process, command};
+
+    const LABEL: &str = "countersign";
+    const INIT: [&str; 7] = ["--json", "rki", "init", "--data", "data", "--bits", "2048"];
+
+    pub(super) fn trials() -> Vec<Trial> {
+        let softhsm = require(SoftHsm::find());
+        vec![softhsm.trial("a_hierarchy_lives_in_a_token", |softhsm| {
+            a_hierarchy_lives_in_a_token(&softhsm.token(LABEL)?)
+        })]
+    }
+
+    fn run(host: &Host, token: &Pkcs11Token, words: &[&str]) -> Result<Ended, Failed> {
+        let (name, value) = token.environment();
+        host.run_with(words, &[(name, &value.to_string_lossy())])
+    }
+
+    fn a_hierarchy_lives_in_a_token(token: &Pkcs11Token) -> Result<(), Failed> {
+        let host = host_with(&token.module().to_string_lossy(), LABEL, token.pin())?;
+        let made = run(&host, token, &INIT)?.ok()?;
+        let described = made.json()?["vault"].to_string();
+        if !described.contains("SoftHSM") || !described.contains(LABEL) {
+            return Err(format!("it does not say where the keys are: {described}").into());
+        }
+        if !made.stderr.is_empty() {
+            return Err(format!("words beside the answer: {}", made.stderr).into());
+        }
+        if host.data().join("keys/vault").exists() {
+            return Err("there are keys in files".into());
+        }
+        keys_stay_inside(token)?;
+        failures_are_named(&host, token)?;
+        let again = run(&host, token, &INIT)?.ok()?;
+        if again.json()? != made.json()? {
+            return Err("a second init made something new".into());
+        }
+        openssl_accepts_what_the_token_signed(&host, token)
+    }
+
+    /// As a program of another maker sees the token: four key pairs and the storage key.
+    fn keys_stay_inside(token: &Pkcs11Token) -> Result<(), Failed> {
+        let (name, value) = token.environment();
+        let mut tool = Command::new("pkcs11-tool");
+        tool.arg("--module").arg(token.module()).env(name, value);
+        tool.args(["--token-label", LABEL, "--login", "--pin", token.pin(), "--list-objects"]);
+        let listing = String::from_utf8(tool.output()?.stdout)?;
+        let secret = |kind: &str| listing.matches(&format!("{kind} Key Object")).count();
+        let inside = "sensitive, always sensitive, never extractable, local";
+        let counts = (secret("Private"), secret("Secret"), listing.matches(inside).count());
+        if counts == (4, 1, 5) { Ok(()) } else { Err(format!("{counts:?}: {listing}").into()) }
+    }
+
+    fn failures_are_named(host: &Host, token: &Pkcs11Token) -> Result<(), Failed> {
+        let wrong = "000000000042";
+        fs::write(host.path("pin"), wrong)?;
+        let ended = run(host, token, &INIT)?;
+        expect_refused(&ended, 1, "pin-wrong")?;
+        if ended.stdout.contains(wrong) || ended.stderr.contains(wrong) {
+            return Err("the PIN was printed".into());
+        }
+        fs::write(host.path("pin"), token.pin())?;
+        let (files, away) = (token.files(), host.path("away"));
+        fs::rename(&files, &away)?;
+        fs::create_dir(&files)?;
+        let ended = run(host, token, &INIT)?;
+        fs::remove_dir(&files)?;
+        fs::rename(&away, &files)?;
+        expect_refused(&ended, 3, "token-absent")
+    }
+
+    fn openssl_accepts_what_the_token_signed(
+        host: &Host,
+        token: &Pkcs11Token,
+    ) -> Result<(), Failed> {
+        let ports = Ports::pick()?;
+        let (https, gateway) = (ports.https.to_string(), ports.gateway.to_string());
+        let (name, value) = token.environment();
+        let mut serve = command();
+        serve.args(["--json", "serve", "--data", "data", "--https-port", &https]);
+        serve.args(["--gateway-port", &gateway]).env(name, value).current_dir(host.path("."));
+        serve.stderr(Stdio::null());
+        let mut server = Process::start(serve)?;
+        server.first_json()?;
+        for what in ["root", "ca-kdh", "kdh", "crl-kdh"] {
+            let api = ports.api();
+            let client = ["--server", &api, "--ca", "ca.pem", "--token-file", "admin.token"];
+            let export = host.run(&[&["rki", "export", what][..], &client].concat())?.ok()?;
+            fs::write(host.path(&format!("{what}.pem")), export.stdout)?;
+        }
+        server.kill()?;
+        let mut openssl = Command::new("openssl");
+        openssl.args(["verify", "-crl_check", "-CAfile", "root.pem", "-untrusted", "ca-kdh.pem"]);
+        openssl.args(["-CRLfile", "crl-kdh.pem", "kdh.pem"]).current_dir(host.path("."));
+        let output = openssl.output()?;
+        if output.status.success() {
+            return Ok(());
+        }
+        Err(String::from_utf8_lossy(&output.stderr).into_owned().into())
+    }
+}
