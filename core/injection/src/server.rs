@@ -131,6 +131,9 @@ impl ServerFlow {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), FlowError> {
+        if self.is_over() {
+            return Err(FlowError::Dead);
+        }
         let message = TerminalMessage::decode(bytes)?;
         let given = match mem::replace(&mut self.state, State::Over) {
             State::Listening(given) => given,

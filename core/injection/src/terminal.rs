@@ -246,9 +246,11 @@ impl TerminalFlow {
     }
 
     fn take(&mut self, bytes: &[u8]) -> Result<(), FlowError> {
+        if matches!(self.state, State::Over) {
+            return Err(FlowError::Dead);
+        }
         let message = ServerMessage::decode(bytes)?;
         match (mem::replace(&mut self.state, State::Over), message) {
-            (State::Over, _) => return Err(FlowError::Dead),
             (State::Binding, ServerMessage::Bound(binding)) => {
                 self.do_first(State::CheckingBinding, TerminalEvent::CheckBinding(binding));
             }

@@ -3,7 +3,7 @@
 //! [`Receiver`] does no input or output. What it keeps is a [`State`] that its owner stores; each
 //! step returns the next one. Nothing changes with a token that is refused, but for this: once the
 //! bound KDH has answered a random number, that number is used up, whatever else is wrong with the
-//! answer ([`Refused::state`]).
+//! answer; and a list that revokes the bound KDH is remembered ([`Refused::state`]).
 
 mod bind;
 mod state;
@@ -94,7 +94,8 @@ pub struct Receiver<'a> {
 pub struct Refused {
     /// The check that failed.
     pub error: Error,
-    /// The state to store, where the random number is used up all the same.
+    /// The state to store all the same: the random number is used up, or a list was seen on which
+    /// the KDH is.
     pub state: Option<Box<State>>,
 }
 
@@ -214,10 +215,10 @@ impl Receiver<'_> {
         state: &'s State,
         token: &KtKdh<'_>,
         now: UnixTime,
-    ) -> Result<(&'s Certificate, State), Error> {
+    ) -> Result<(&'s Certificate, State), Refused> {
         self.check_dialect(&token.signed().observed)?;
         if matches!(token.freshness, Freshness::OnePass(_)) && !self.policy.one_pass {
-            return Err(Error::OnePass);
+            return Err(Error::OnePass.into());
         }
         let kdh = state.kdh.as_ref().ok_or(Error::NotBound)?;
         let crls = self.check_crl(state, token.signed().crl, kdh.identity(), now)?;

@@ -2,9 +2,10 @@
 //! as components, handed to one injection each, exported, retired.
 //!
 //! In the database a symmetric key is a TR-31 block of version D under the vault's storage key. Its
-//! header, which is under the block's MAC, has the key's policy and the id of the row it belongs to:
-//! blocks that were exchanged or altered in the database do not open.
+//! header, which is under the block's MAC, has the key's policy and the id of the row it belongs
+//! to: blocks that were exchanged or altered in the database do not open.
 
+mod components;
 mod exchange;
 mod issue;
 mod keks;

@@ -67,7 +67,7 @@ impl Default for RkiPolicy {
 /// What the service holds for key injection.
 #[derive(Default)]
 pub(crate) struct Rki {
-    vault: Option<(Arc<dyn Vault>, Arc<dyn Rsa>)>,
+    custody: Option<Custody>,
     storage_key: OnceCell<Arc<dyn CmacKey>>,
     /// Private keys that were opened, by label.
     keys: Mutex<HashMap<String, Arc<dyn RsaKey>>>,
@@ -83,6 +83,12 @@ pub(crate) struct Rki {
 pub(crate) fn not_initialised() -> ServiceError {
     let detail = "there is no injection hierarchy: run `countersign rki init` first";
     ServiceError::refused("rki-not-initialised", detail)
+}
+
+/// Where private keys live, and RSA for public ones.
+struct Custody {
+    vault: Arc<dyn Vault>,
+    rsa: Arc<dyn Rsa>,
 }
 
 /// How much blocking work runs at once.
@@ -108,7 +114,7 @@ impl Service {
     /// not available.
     #[must_use]
     pub fn with_vault(mut self, vault: Arc<dyn Vault>, rsa: Arc<dyn Rsa>) -> Self {
-        self.rki.vault = Some((vault, rsa));
+        self.rki.custody = Some(Custody { vault, rsa });
         self
     }
 
@@ -118,7 +124,7 @@ impl Service {
     /// # Errors
     /// [`ServiceError::Unavailable`] in a service without one.
     pub fn vault(&self) -> Result<&Arc<dyn Vault>, ServiceError> {
-        self.vault_and_rsa().map(|(vault, _rsa)| vault)
+        self.custody().map(|custody| &custody.vault)
     }
 
     /// RSA with public keys.
@@ -126,12 +132,12 @@ impl Service {
     /// # Errors
     /// As [`Self::vault`].
     pub fn rsa(&self) -> Result<&Arc<dyn Rsa>, ServiceError> {
-        self.vault_and_rsa().map(|(_vault, rsa)| rsa)
+        self.custody().map(|custody| &custody.rsa)
     }
 
-    fn vault_and_rsa(&self) -> Result<&(Arc<dyn Vault>, Arc<dyn Rsa>), ServiceError> {
+    fn custody(&self) -> Result<&Custody, ServiceError> {
         let absent = || ServiceError::Unavailable { detail: "this server has no vault".into() };
-        self.rki.vault.as_ref().ok_or_else(absent)
+        self.rki.custody.as_ref().ok_or_else(absent)
     }
 
     /// Works with the vault on a thread that may block.

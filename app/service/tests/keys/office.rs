@@ -327,7 +327,7 @@ pub(crate) fn kcv(algorithm: &str, key: &[u8]) -> String {
 /// Sets odd parity.
 pub(crate) fn odd(byte: u8) -> u8 {
     let upper = byte & 0xFE;
-    upper | u8::from(upper.count_ones() % 2 == 0)
+    upper | u8::from(upper.count_ones().is_multiple_of(2))
 }
 
 fn odd_if(algorithm: &str, byte: u8) -> u8 {

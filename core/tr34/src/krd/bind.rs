@@ -24,7 +24,8 @@ impl Receiver<'_> {
         let token = CtKdh::parse(ct_kdh)?;
         self.check_dialect(&token.observed)?;
         let kdh = self.new_kdh(token.certificate, now)?;
-        let crls = self.check_crl(state, token.crl, kdh.identity(), now)?;
+        let crls = self.check_crl(state, token.crl, kdh.identity(), now);
+        let crls = crls.map_err(|refused| refused.error)?;
         // Nothing that was signed before counts, also where an earlier state was lost.
         let since = Some(now.minus(CLOCK_SKEW_MAX));
         Ok(State {
@@ -120,12 +121,13 @@ impl Receiver<'_> {
         state: &State,
         signed: &SignedData<'_>,
         now: UnixTime,
-    ) -> Result<State, Error> {
+    ) -> Result<State, Refused> {
         let kdh = state.kdh.as_ref().ok_or(Error::NotBound)?;
         let crls = self.check_crl(state, signed.crl, kdh.identity(), now)?;
         self.check_signed_by_kdh(kdh, signed, now)?;
         let attributes = signed.signer()?.attributes.as_ref().ok_or(Error::Malformed)?;
-        answered(&State { crls, ..state.clone() }, &Nonce::new(attributes.nonce()?)?, now)
+        let nonce = Nonce::new(attributes.nonce()?)?;
+        Ok(answered(&State { crls, ..state.clone() }, &nonce, now)?)
     }
 
     pub(super) fn check_signed_by_kdh(
@@ -162,7 +164,8 @@ impl Receiver<'_> {
         if state.kdh.as_ref().is_some_and(|old| old.identity() == kdh.identity()) {
             return Err(Error::RebindSame);
         }
-        let crls = self.check_crl(state, inner.or(outer), kdh.identity(), now)?;
+        let crls = self.check_crl(state, inner.or(outer), kdh.identity(), now);
+        let crls = crls.map_err(|refused| refused.error)?;
         Ok(State { kdh: Some(kdh), crls, ..state.clone() })
     }
 
@@ -196,15 +199,15 @@ impl Receiver<'_> {
         crl: Option<&[u8]>,
         kdh: &IssuerAndSerial,
         now: UnixTime,
-    ) -> Result<Vec<CrlSeen>, Error> {
+    ) -> Result<Vec<CrlSeen>, Refused> {
         let Some(crl) = crl else {
             return if self.policy.without_crl {
                 Ok(state.crls.clone())
             } else {
-                Err(Error::CrlAbsent)
+                Err(Error::CrlAbsent.into())
             };
         };
-        let crl = Crl::parse(crl)?;
+        let crl = Crl::parse(crl).map_err(Error::from)?;
         let last = state.crls.iter().find(|seen| seen.issuer() == crl.issuer());
         let mut seen = Err(CrlError::Issuer);
         for ca in self.kdh_cas.iter().filter(|ca| ca.subject() == crl.issuer()) {
@@ -213,17 +216,21 @@ impl Receiver<'_> {
                 break;
             }
         }
-        let seen = seen?;
-        crl.admits(kdh)?;
+        let seen = seen.map_err(Error::from)?;
         let pinned =
             |known: &&CrlSeen| self.kdh_cas.iter().any(|ca| ca.subject() == known.issuer());
         let others = state.crls.iter().filter(|known| known.issuer() != seen.issuer());
         let mut crls: Vec<CrlSeen> = others.filter(pinned).cloned().collect();
         if crls.len() == CRLS_MAX {
-            return Err(Error::TooMany);
+            return Err(Error::TooMany.into());
         }
         crls.push(seen);
-        Ok(crls)
+        crl.admits(kdh).map(|()| crls.clone()).map_err(|error| {
+            // Kept, or whoever has the revoked key could come back with the list before.
+            let revoked = error == CrlError::Revoked;
+            let state = revoked.then(|| Box::new(State { crls, ..state.clone() }));
+            Refused { error: error.into(), state }
+        })
     }
 }
 

@@ -226,7 +226,16 @@ fn revocation_list() {
     altered[last] ^= 1;
     sound.unchanged(&with(Some(altered)), "crl-signature");
     let revoked = crl(&WORLD.ca_kdh, 8, NOW, &[&WORLD.kdh.certificate]);
-    sound.unchanged(&with(Some(revoked)), "certificate-revoked");
+    let (check, state) = sound.refusal(&with(Some(revoked)));
+    assert_eq!(check, "certificate-revoked");
+    // That list is remembered: the one before it does not bring the KDH back.
+    let knowing = state.unwrap();
+    assert_eq!(
+        (knowing.kdh(), knowing.outstanding()),
+        (sound.state.kdh(), sound.state.outstanding())
+    );
+    let refused = sound.receiver.receive(&knowing, &sound.token(), NOW).unwrap_err();
+    assert_eq!(refused.error.check(), "crl-older");
     // The list is not under the KDH's signature: an older one, still valid, could be put there.
     let older = crl(&WORLD.ca_kdh, 6, NOW.minus(DAY / 1000), &[]);
     sound.unchanged(&with(Some(older)), "crl-older");

@@ -68,8 +68,7 @@ pub(super) async fn taken_in(flow: &mut Flow, stage: &Stage) -> Result<Zone, Fai
     let checked = expect("one operator with both", &alone.as_deref(), &Some("component-operator"))
         .and_then(|()| expect("the key from two parts", &complete["state"], &json!("active")))
         .and_then(|()| expect("the key's check value", &key["kcv"], &json!(sender.kcv)));
-    let what = "a key comes as a TR-31 block; the key above it comes in two components that two \
-                operators enter";
+    let what = "a key comes in a TR-31 block; two operators enter the key above it in components";
     flow.step("E4", what, checked, started.elapsed());
     Ok(Zone { id: text(&key, "id"), kcv: sender.kcv })
 }
@@ -89,13 +88,9 @@ pub(super) async fn requested_and_installed(
     let failed = updated.failure.map(|failure| failure.to_string());
     let outstanding = pos.status()?.outstanding;
     let checked = expect("what went wrong", &failed, &None)
-        .and_then(|()| expect("a request that still waits", &outstanding, &false));
-    flow.step(
-        "E3",
-        "the terminal asks with a random number (RT_KRD), used up since",
-        checked,
-        took,
-    );
+        .and_then(|()| expect("a request after the key", &outstanding, &true));
+    let what = "the terminal asks with a random number (RT_KRD), then with another for more";
+    flow.step("E3", what, checked, took);
     let tries = record["attempts"].clone();
     let checked = expect("tokens that were signed", &tries, &json!(1));
     flow.step("E5", "the server signs one token for it (KT_KDH), with its CRL", checked, took);
@@ -158,7 +153,7 @@ pub(super) async fn updated(
 async fn assign(stage: &Stage, key: &str, slot: u8) -> Result<String, Failure> {
     let body = json!({ "keyId": key, "slot": slot, "terminals": [SERIAL] });
     let assigned = stage.office.agreed("/v1/injections", body).await?;
-    Ok(text(&assigned["injections"][0], "id"))
+    Ok(text(&assigned["items"][0], "id"))
 }
 
 async fn state(stage: &Stage, injection: &str) -> Result<Value, Failure> {

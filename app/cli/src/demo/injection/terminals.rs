@@ -1,8 +1,8 @@
-//! Enrolment, binding, and what becomes of a terminal whose KDH is revoked (E1, E2, E6).
+//! Enrolment, binding, and what becomes of a terminal whose KDH is revoked (E1, E2, E5, E8).
 
 use std::time::Instant;
 
-use countersign_device::Pos;
+use countersign_device::{Pos, PosError};
 use serde_json::{Value, json};
 
 use super::stage::Stage;
@@ -24,8 +24,7 @@ pub(super) async fn enrolled(
     let state = stage.terminal(serial).await?["state"].clone();
     let checked = expect("the terminal's state", &state, &json!("enrolled"))
         .and_then(|()| expect("another device's try", &again.as_deref(), &Some("enrolment-code")));
-    let what = "a terminal on the list enrols by its one-time code: key pair, PKCS#10 request, \
-                certificate of Sub_CA_KRD; another device cannot use the code again";
+    let what = "a terminal of the list enrols by its one-time code: its key pair is certified";
     flow.step("E1", what, checked, took);
     Ok(pos)
 }
@@ -47,8 +46,8 @@ pub(super) async fn bound(flow: &mut Flow, stage: &Stage, pos: &mut Pos) -> Resu
     Ok(())
 }
 
-/// E8 and E6: a KDH is replaced; one terminal is bound to the new one, signed for by the old one; a
-/// terminal that stayed behind refuses a token of the old one once that is revoked.
+/// E8 and E5: a KDH is replaced; one terminal is bound to the new one, signed for by the old one; a
+/// terminal that stayed behind gets nothing once the old one is revoked.
 pub(super) async fn rebound_and_revoked(
     flow: &mut Flow,
     stage: &Stage,
@@ -68,8 +67,7 @@ pub(super) async fn rebound_and_revoked(
         Some(failure) => Err(failure.to_string()),
         None => expect("its KDH", &pos.status()?.kdh, &Some(new)),
     };
-    let what =
-        "a new KDH is in use: the terminal is bound to it by a token that the old one signed";
+    let what = "another KDH is in use: the terminal is bound to it, by the old one's signature";
     flow.step("E8", what, checked, started.elapsed());
 
     let started = Instant::now();
@@ -79,13 +77,12 @@ pub(super) async fn rebound_and_revoked(
     let assigned = json!({ "keyId": master, "slot": MASTER_SLOT, "terminals": [OTHER_SERIAL] });
     stage.office.agreed("/v1/injections", assigned).await?;
     let refused = stage.update(&mut other).await;
+    let check = refused.failure.as_ref().map(PosError::check);
     let keys = other.keys()?.len();
-    let checked = match &refused.failure {
-        None => Err("the terminal took it".to_owned()),
-        Some(_) => expect("keys in the terminal", &keys, &0),
-    };
-    let what = "a terminal that is still bound to the revoked KDH takes no key from it";
-    flow.step("E6", what, checked, started.elapsed());
+    let checked = expect("the refusal", &check, &Some("kdh-revoked"))
+        .and_then(|()| expect("keys in the terminal", &keys, &0));
+    let what = "a KDH that is revoked signs nothing more: a terminal bound to it is refused";
+    flow.step("E5", what, checked, started.elapsed());
     Ok(())
 }
 

@@ -13,7 +13,7 @@ use tr34::{
     parse_request, prepare_root, request,
 };
 
-use super::{LABEL, Step};
+use super::Step;
 
 const RSA: tr34::aws_lc::AwsLc = tr34::aws_lc::AwsLc;
 const CIPHERS: tr31::aws_lc::AwsLc = tr31::aws_lc::AwsLc;
@@ -148,6 +148,6 @@ pub(super) fn after_restart(step: &Step) {
     let server_module = Pkcs11Config { module: step.files.clone(), ..step.config() };
     let theirs = step.open_with(server_module).unwrap().storage_key("storage").unwrap();
     let stolen = tr31::unwrap(&CIPHERS, Kbpk::Held(&*theirs), &block, Leniency::NONE);
-    assert_eq!(stolen.err().map(|error| error.check()), Some("mac"), "{LABEL}");
+    assert_eq!(stolen.err().map(|error| error.check()), Some("mac"));
     element.rsa_open("krd").unwrap();
 }
