@@ -202,7 +202,8 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// [`StoreError::Conflict`] `keys_name_key`, `keys_ksn_base_key`; [`StoreError::Refused`]
-    /// `text-too-long`, `block-too-long`; [`StoreError::NotFound`] for no such operator or key-encrypting key.
+    /// `text-too-long`, `block-too-long`; [`StoreError::NotFound`] for no such operator or
+    /// key-encrypting key.
     pub fn insert_key(&mut self, key: &Key) -> Result<(), StoreError> {
         check_block(key.block.as_deref().unwrap_or_default())?;
         check_texts([key.id.as_str(), &key.name, &key.usage, &key.algorithm, &key.mode])?;

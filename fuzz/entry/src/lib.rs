@@ -11,6 +11,7 @@
 mod channel;
 mod hierarchy;
 mod idcard;
+mod injection;
 mod pki;
 mod script;
 pub mod seeds;
@@ -22,6 +23,7 @@ pub use hierarchy::hierarchy;
 pub use idcard::{
     card, messages, reader_flow, record, sam_frames, sam_host, sam_remote, server_flow,
 };
+pub use injection::injection;
 pub use pki::{certificate, certificate_edits, request};
 pub use tokens::tokens;
 pub use tr31::key_block;
@@ -54,6 +56,7 @@ targets! {
     certificate_edits: 80,
     handshake: 24,
     hierarchy: 60,
+    injection: 1000,
     key_block: 400,
     messages: 1000,
     reader_channel: 20,

@@ -16,6 +16,7 @@ use countersign_idcard::{Configuration, ShortText};
 
 mod flows;
 mod hierarchy;
+mod injection;
 mod tokens;
 
 use flows::{reader_flow, server_flow};
@@ -44,6 +45,7 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "certificate_edits" => certificate_edits(),
         "handshake" => handshake(),
         "hierarchy" => hierarchy(),
+        "injection" => injection::injection(),
         "key_block" => key_block(),
         "messages" => messages(),
         "reader_channel" | "server_channel" => side(),

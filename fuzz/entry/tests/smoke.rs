@@ -103,6 +103,7 @@ smoke! {
     certificate_edits,
     handshake,
     hierarchy,
+    injection,
     key_block,
     messages,
     reader_channel,

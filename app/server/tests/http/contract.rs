@@ -71,6 +71,15 @@ pub(crate) const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("POST", "/v1/terminals/{id}/revoke", Some("terminals:manage")),
     ("POST", "/v1/terminals/{id}/unbind", Some("terminals:manage")),
     ("POST", "/v1/terminals/{id}/unblock", Some("terminals:manage")),
+    ("GET", "/v1/terminals/{id}/keys", Some("terminals:read")),
+    ("GET", "/v1/injections", Some("terminals:read")),
+    ("POST", "/v1/injections", Some("keys:manage")),
+    ("GET", "/v1/injections/{id}", Some("terminals:read")),
+    ("POST", "/v1/injections/{id}/cancel", Some("keys:manage")),
+    ("GET", "/v1/runs", Some("terminals:read")),
+    ("POST", "/v1/runs", Some("keys:manage")),
+    ("GET", "/v1/runs/{id}", Some("terminals:read")),
+    ("POST", "/v1/runs/{id}/close", Some("keys:manage")),
     ("GET", "/v1/reads", Some("reads:read")),
     ("GET", "/v1/reads/{id}", Some("reads:read")),
     ("GET", "/v1/sams", Some("sams:read")),
@@ -147,6 +156,8 @@ async fn every_documented_route_answers_with_a_documented_status() {
                 "/v1/terminals/",
                 "/v1/rki/",
                 "/v1/rebinds/",
+                "/v1/injections/",
+                "/v1/runs/",
             ]
             .iter()
             .any(|absent| path.starts_with(absent));

@@ -6,13 +6,12 @@ use std::sync::Arc;
 use countersign_crypto::Secret;
 use countersign_hsm::{Description, HsmError};
 use countersign_store::{
-    AuditEntry, HeldKek, IdKind, Kek, KekComponent, KekState, MAX_COMPONENTS, Page, Tx,
+    AuditEntry, IdKind, Kek, KekComponent, KekState, MAX_COMPONENTS, Page, Tx,
 };
-use data_encoding::HEXLOWER;
 use serde_json::json;
-use tr31::{BlockCipher, CmacKey, Header, Kbpk, Kcv, KeyFault, Tr31Error, Version, policy};
+use tr31::{BlockCipher, CmacKey, Header, Kbpk, Version};
 
-use super::{Strongbox, check_name, parse_kcv, refuse_taken};
+use super::{check_name, parse_kcv, refuse_taken};
 use crate::{Actor, Gated, Scope, Service, ServiceError, done};
 
 /// What the labels of key-encrypting keys in a vault begin with: an id, a dot and a random part.

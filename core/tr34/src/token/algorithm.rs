@@ -220,6 +220,25 @@ mod tests {
     }
 
     #[test]
+    fn absent_parameters_and_null_are_one() {
+        let of = |parameters: &[u8]| {
+            let der = tlv(tag::SEQUENCE, &[&tlv(tag::OID, &[SHA256]), parameters]);
+            expect_sha256(&sequence(&der))
+        };
+        of(&[]).unwrap();
+        of(NULL).unwrap();
+        assert_eq!(of(&[4, 0]).unwrap_err(), Error::Algorithm);
+        assert_eq!(of(&[5, 0, 5, 0]).unwrap_err(), Error::Trailing);
+        // As the public importer of AWS writes it: the one with NULL, the other without.
+        let hash = tlv(tag::SEQUENCE, &[&tlv(tag::OID, &[SHA256]), NULL]);
+        let mask = tlv(tag::SEQUENCE, &[&tlv(tag::OID, &[MGF1]), &sha256()]);
+        let label = tlv(tag::SEQUENCE, &[&tlv(tag::OID, &[P_SPECIFIED]), &[4, 0]]);
+        let parameters = tlv(tag::SEQUENCE, &[&hash, &mask, &label]);
+        let der = tlv(tag::SEQUENCE, &[&tlv(tag::OID, &[RSAES_OAEP]), &parameters]);
+        assert_eq!(oaep_form(&sequence(&der)).unwrap(), OaepForm::Untagged);
+    }
+
+    #[test]
     fn a_label_is_refused_and_an_absent_one_is_empty() {
         let hash = tlv(0xa0, &[&sha256()]);
         let mask = tlv(0xa1, &[&tlv(tag::SEQUENCE, &[&tlv(tag::OID, &[MGF1]), &sha256()])]);

@@ -250,7 +250,7 @@ pub(crate) async fn a_terminals_keys_are_the_last_of_each_place(db: Db) {
     assert_eq!(ids(keys().await), [old.id.clone(), new.id.clone()], "what failed was tried again");
     issue(&db, &new, 2, 3).await.unwrap();
     install(&new).await;
-    assert_eq!(ids(keys().await), [new.id.clone()]);
+    assert_eq!(ids(keys().await), std::slice::from_ref(&new.id));
     let (gone, _) = assign(&db, assignment(4, &pos, "one", 0)).await;
     end(&gone, InjectionState::Cancelled).await;
     let (other, _) = assign(&db, assignment(5, &pos, "one", 4)).await;

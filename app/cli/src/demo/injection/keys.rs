@@ -1,6 +1,6 @@
 //! Where keys come from, how they get into the terminal, how they are replaced (E3–E8).
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use countersign_crypto::Secret;
 use countersign_device::{KeyState, Pos, SlotKey};
@@ -189,11 +189,10 @@ impl Sender {
     fn new() -> Result<Self, Failure> {
         let mut rng = (ambient().rng)();
         let mut random = |length| {
-            let filled = Secret::try_filled(length, |bytes| {
+            Secret::try_filled(length, |bytes| {
                 rng.fill_bytes(bytes);
                 Ok::<_, Failure>(())
-            });
-            filled
+            })
         };
         let components = [random(32)?, random(32)?];
         let key = random(16)?;

@@ -1,6 +1,6 @@
 //! Enrolment, binding, and what becomes of a terminal whose KDH is revoked (E1, E2, E5, E8).
 
-use std::time::Instant;
+use tokio::time::Instant;
 
 use countersign_device::{Pos, PosError};
 use serde_json::{Value, json};
