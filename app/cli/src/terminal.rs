@@ -200,7 +200,7 @@ impl Allow {
                 }
             }
         }
-        let text = done.iter().map(|one| allowed_line(one)).collect::<Vec<_>>().join("\n");
+        let text = done.iter().map(allowed_line).collect::<Vec<_>>().join("\n");
         Ok(Output::new(json!({ "items": done, "next": null }), text))
     }
 }
@@ -266,7 +266,8 @@ fn line(terminal: &Value) -> String {
 fn whole(terminal: &Value) -> String {
     let krd = &terminal["krdCertificate"];
     format!(
-        "{}\n  channel certificate  {}\n  KRD certificate      {}  until {}\n  bound to             {}",
+        "{}\n  channel certificate  {}\n  KRD certificate      {}  until {}\n  \
+         bound to             {}",
         line(terminal),
         shown(terminal, "certificateNumber"),
         shown(krd, "serial"),

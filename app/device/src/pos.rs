@@ -276,3 +276,6 @@ fn stored_block(
     tr31::wrap(&aws_lc::AwsLc, Kbpk::Held(storage), &header, key, padding, Leniency::NONE)
         .map_err(|error| PosError::Own(error.to_string()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -115,7 +115,8 @@ enum Decision {
 }
 
 impl Service {
-    /// Enrols a device from its PKCS#10 request: `prepare` → stored intent → sign → stored outcome.
+    /// Enrols a device from its PKCS#10 request: `prepare` → stored intent → sign → stored
+    /// outcome.
     /// With `encryption`, a request for the same device's second key, where the suite has such.
     /// Terminals enrol by themselves: [`Self::enrol_terminal`].
     ///

@@ -40,7 +40,7 @@ pub use authority::Authority;
 pub use devices::{Enrolled, KnownDevice};
 pub use error::ServiceError;
 pub use injections::{
-    ASSIGN_MAX, AssignKey, AssignTo, Assigned, InjectionSession, Reconciled, RunReport,
+    ASSIGN_MAX, AssignKey, AssignTo, Assigned, INJECTIONS, InjectionSession, Reconciled, RunReport,
     TOKENS_PER_WINDOW, TOKENS_WINDOW,
 };
 pub use keys::{

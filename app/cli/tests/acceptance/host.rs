@@ -115,11 +115,25 @@ impl Drop for Process {
 /// A machine.
 pub(crate) struct Host {
     dir: tempfile::TempDir,
+    env: Vec<(&'static str, PathBuf)>,
 }
 
 impl Host {
     pub(crate) fn new() -> Result<Self, Failed> {
-        Ok(Self { dir: tempfile::tempdir()? })
+        Ok(Self { dir: tempfile::tempdir()?, env: Vec::new() })
+    }
+
+    /// The same machine with an environment variable for all that runs on it.
+    #[cfg(feature = "pkcs11")]
+    pub(crate) fn with_env(mut self, (name, value): (&'static str, PathBuf)) -> Self {
+        self.env.push((name, value));
+        self
+    }
+
+    fn command(&self) -> Command {
+        let mut command = command();
+        command.envs(self.env.iter().cloned()).current_dir(self.dir.path());
+        command
     }
 
     pub(crate) fn path(&self, name: &str) -> PathBuf {
@@ -133,8 +147,8 @@ impl Host {
 
     /// The same with these environment variables.
     pub(crate) fn run_with(&self, words: &[&str], env: &[(&str, &str)]) -> Result<Ended, Failed> {
-        let mut command = command();
-        command.args(words).envs(env.iter().copied()).current_dir(self.dir.path());
+        let mut command = self.command();
+        command.args(words).envs(env.iter().copied());
         let output = command.output()?;
         Ok(Ended {
             code: output.status.code().unwrap_or(-1),
@@ -144,8 +158,8 @@ impl Host {
     }
 
     pub(crate) fn spawn(&self, words: &[&str]) -> Result<Process, Failed> {
-        let mut command = command();
-        command.args(words).current_dir(self.dir.path()).stderr(Stdio::null());
+        let mut command = self.command();
+        command.args(words).stderr(Stdio::null());
         Process::start(command)
     }
 
@@ -207,10 +221,10 @@ impl Host {
         change: impl FnOnce(&mut Command),
     ) -> Result<Process, Failed> {
         let (https, gateway) = (ports.https.to_string(), ports.gateway.to_string());
-        let mut command = command();
+        let mut command = self.command();
         command.args(["--json", "serve", "--data", data, "--sam", sam]);
         command.args(["--https-port", &https, "--gateway-port", &gateway]);
-        change(command.current_dir(self.dir.path()));
+        change(&mut command);
         let mut server = Process::start(command)?;
         server.first_json()?;
         Ok(server)

@@ -16,6 +16,7 @@ mod sam_hosts;
 mod sams;
 mod setup;
 mod several;
+mod shop;
 mod stops;
 mod suites;
 mod tokens;
@@ -110,6 +111,10 @@ fn main() {
     let name = "two_servers_share_a_sam_host::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         sams::two_servers_share_a_sam_host(&Database::Postgres(postgres.fresh_database()?))
+    }));
+    let name = "two_servers_share_a_hierarchy::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        rki::two_servers_share_a_hierarchy(&Database::Postgres(postgres.fresh_database()?))
     }));
     let name = "two_servers_behave_as_one::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {

@@ -212,6 +212,43 @@ pub(crate) fn a_roll_over_takes_two_and_survives_a_kill(database: &Database) -> 
     site.verify_audit()
 }
 
+/// Two servers on one database and one vault: what one does, the other does with.
+pub(crate) fn two_servers_share_a_hierarchy(database: &Database) -> Result<(), Failed> {
+    let mut site = Site::new(database)?;
+    let other = Ports::pick()?;
+    let (first_server, second) = (site.server.take(), site.host.serve(&other)?);
+    let crl = |ports: &Ports| {
+        let api = ports.api();
+        let words = site.client(&["rki", "crl", "ca-kdh"], &api, "admin.token");
+        site.host.run(&words)?.ok()?.json()
+    };
+    assert_eq!(crl(&site.ports)?, crl(&other)?, "one CRL, whoever is asked");
+    let allowed = site.done(&["terminal", "allow", "--serial", "POS-1"])?;
+    let body = site.enrolment("POS-1", allowed["enrolmentCode"].as_str().unwrap_or_default())?;
+    // Enrolled at one, repeated at the other; the code is used once.
+    let first = site.enrol(&body)?.map_err(Failed::from)?;
+    let again: Value = site.host.api(&other)?.post("/v1/terminals/enrolments", &body)?;
+    assert_eq!(first, again);
+    let roll = ["rki", "roll", "ca-kdh"];
+    let approval = site.agreed(&roll)?;
+    let rolled = site.done(&[&roll[..], &["--approval", &approval]].concat())?;
+    let there: Value = site.host.api(&other)?.get("/v1/rki")?;
+    let active = |status: &Value, role: &str| {
+        let mut all = status["authorities"].as_array().into_iter().flatten();
+        let found = all.find(|one| one["role"] == role && one["state"] == "active");
+        found.map(|one| one["serial"].clone())
+    };
+    for role in ROLES {
+        assert!(active(&there, role).is_some(), "{role}");
+    }
+    assert_eq!(active(&there, "ca-kdh"), active(&rolled, "ca-kdh"));
+    assert_eq!(crl(&site.ports)?, crl(&other)?);
+    first_server.ok_or("no server")?.kill()?;
+    assert_eq!(crl(&other)?["listed"], 0, "the new CA's key is there for both");
+    site.server = Some(second);
+    site.verify_audit()
+}
+
 /// Another implementation's word on the hierarchy, with the CRLs.
 fn openssl_verifies_the_hierarchy() -> Result<(), Failed> {
     let site = Site::new(&Database::Sqlite)?;

@@ -53,19 +53,29 @@ fn a_build_without_tokens_says_so() -> Result<(), Failed> {
 mod in_tokens {
     use std::process::{Command, Stdio};
 
-    use testkit::parts::{Pkcs11Token, SoftHsm, require};
+    use serde_json::json;
+    use testkit::parts::{Kryoptic, Pkcs11Token, SoftHsm, require};
 
     use super::*;
-    use crate::host::{Ports, Process, command};
+    use crate::host::{Ports, Process, command, exists};
+    use crate::shop::Shop;
 
     const LABEL: &str = "countersign";
+    /// Of the terminal's token.
+    const CHIP: &str = "POS 1";
     const INIT: [&str; 7] = ["--json", "rki", "init", "--data", "data", "--bits", "2048"];
 
     pub(super) fn trials() -> Vec<Trial> {
         let softhsm = require(SoftHsm::find());
-        vec![softhsm.trial("a_hierarchy_lives_in_a_token", |softhsm| {
+        let both = SoftHsm::find().and_then(|softhsm| Ok((softhsm, Kryoptic::find()?)));
+        let both = require(both);
+        let single = softhsm.trial("a_hierarchy_lives_in_a_token", |softhsm| {
             a_hierarchy_lives_in_a_token(&softhsm.token(LABEL)?)
-        })]
+        });
+        let pair = both.trial("keys_come_from_a_token_into_a_token", |(softhsm, kryoptic)| {
+            keys_come_from_a_token_into_a_token(softhsm, &kryoptic.token(CHIP)?)
+        });
+        vec![single, pair]
     }
 
     fn run(host: &Host, token: &Pkcs11Token, words: &[&str]) -> Result<Ended, Failed> {
@@ -86,7 +96,7 @@ mod in_tokens {
         if host.data().join("keys/vault").exists() {
             return Err("there are keys in files".into());
         }
-        keys_stay_inside(token)?;
+        keys_stay_inside(token, (4, 1, 5))?;
         failures_are_named(&host, token)?;
         let again = run(&host, token, &INIT)?.ok()?;
         if again.json()? != made.json()? {
@@ -95,17 +105,19 @@ mod in_tokens {
         openssl_accepts_what_the_token_signed(&host, token)
     }
 
-    /// As a program of another maker sees the token: four key pairs and the storage key.
-    fn keys_stay_inside(token: &Pkcs11Token) -> Result<(), Failed> {
+    /// As a program of another maker sees the token: so many private keys and secret keys, and so
+    /// many that were made inside and never leave it.
+    fn keys_stay_inside(token: &Pkcs11Token, wanted: (usize, usize, usize)) -> Result<(), Failed> {
         let (name, value) = token.environment();
         let mut tool = Command::new("pkcs11-tool");
         tool.arg("--module").arg(token.module()).env(name, value);
-        tool.args(["--token-label", LABEL, "--login", "--pin", token.pin(), "--list-objects"]);
+        let label = token.label();
+        tool.args(["--token-label", label, "--login", "--pin", token.pin(), "--list-objects"]);
         let listing = String::from_utf8(tool.output()?.stdout)?;
         let secret = |kind: &str| listing.matches(&format!("{kind} Key Object")).count();
         let inside = "sensitive, always sensitive, never extractable, local";
         let counts = (secret("Private"), secret("Secret"), listing.matches(inside).count());
-        if counts == (4, 1, 5) { Ok(()) } else { Err(format!("{counts:?}: {listing}").into()) }
+        if counts == wanted { Ok(()) } else { Err(format!("{counts:?}: {listing}").into()) }
     }
 
     fn failures_are_named(host: &Host, token: &Pkcs11Token) -> Result<(), Failed> {
@@ -154,5 +166,70 @@ mod in_tokens {
             return Ok(());
         }
         Err(String::from_utf8_lossy(&output.stderr).into_owned().into())
+    }
+    /// The whole way (E1–E8): the server's keys live in one maker's token, the terminal's in
+    /// another's. A token that cannot open what is sent to it is found out before it enrols.
+    fn keys_come_from_a_token_into_a_token(
+        softhsm: &SoftHsm,
+        chip: &Pkcs11Token,
+    ) -> Result<(), Failed> {
+        let token = softhsm.token(LABEL)?;
+        let host = host_with(&token.module().to_string_lossy(), LABEL, token.pin())?;
+        let host = host.with_env(token.environment()).with_env(chip.environment());
+        let mut shop = Shop::on(host, &["--bits", "2048"])?;
+        shop.tmk()?;
+        let code = shop.code("POS-1")?;
+        refused_without_sha256(&shop, &softhsm.token("dull")?, &code)?;
+
+        fs::write(shop.host.path("chip-pin"), chip.pin())?;
+        let module = chip.module().to_string_lossy();
+        let element = ["--pkcs11-module", &module, "--token", CHIP, "--pin-file", "chip-pin"];
+        shop.try_enroll_with("POS-1", "POS-1", &code, &element, &[])?.ok()?;
+        let status = shop.host.run(&["--json", "device", "pos", "status", "--device", "POS-1"])?;
+        let described = status.ok()?.json()?["element"].to_string();
+        assert!(described.contains(CHIP), "where its keys are: {described}");
+        let injection = shop.assign("tmk", "0", "POS-1")?;
+        let told = shop.updated("POS-1")?;
+        assert_eq!(
+            (&told["bound"], told["keys"].as_array().map(Vec::len)),
+            (&json!(true), Some(1))
+        );
+        let first = shop.held("POS-1")?;
+        let installed = ("installed".to_owned(), first[0].2.clone(), Value::Null);
+        assert_eq!(shop.injection(&injection)?, installed, "the check value is the same");
+
+        // In the field (E8); a wrong PIN or an absent token costs nothing but the try.
+        let injection = shop.assign("tmk", "0", "POS-1")?;
+        fs::write(shop.host.path("chip-pin"), "000000000042")?;
+        shop.refused("POS-1", 1, "pin-wrong")?;
+        fs::write(shop.host.path("chip-pin"), chip.pin())?;
+        assert_eq!(shop.held("POS-1")?, first);
+        shop.updated("POS-1")?;
+        let held = shop.held("POS-1")?;
+        assert_eq!(shop.injection(&injection)?.1, held[0].2);
+        assert_eq!((held[1].1.as_str(), &held[1].2), ("previous", &first[0].2));
+
+        keys_stay_inside(&token, (4, 1, 5))?;
+        keys_stay_inside(chip, (1, 1, 2))?;
+        for files in [shop.host.data().join("keys/vault"), shop.host.path("POS-1/element")] {
+            assert!(!exists(&files), "there are keys in files: {}", files.display());
+        }
+        shop.audit_holds()
+    }
+
+    /// SoftHSM2's OAEP has SHA-1 only: nothing is enrolled, the code is not used up, and the token
+    /// is as it was.
+    fn refused_without_sha256(shop: &Shop, dull: &Pkcs11Token, code: &str) -> Result<(), Failed> {
+        let (name, value) = dull.environment();
+        let value = value.to_string_lossy();
+        let module = dull.module().to_string_lossy();
+        fs::write(shop.host.path("dull-pin"), dull.pin())?;
+        let element = ["--pkcs11-module", &module, "--token", "dull", "--pin-file", "dull-pin"];
+        let ended = shop.try_enroll_with("POS-1", "POS-1", code, &element, &[(name, &value)])?;
+        expect_refused(&ended, 1, "oaep-sha256-unsupported")?;
+        let terminal = shop.done(&["terminal", "show", "POS-1"])?;
+        assert_eq!(terminal["state"], "allowed", "{terminal}");
+        shop.refused("POS-1", 1, "device-not-enrolled")?;
+        keys_stay_inside(dull, (0, 0, 0))
     }
 }

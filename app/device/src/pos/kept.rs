@@ -11,6 +11,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use countersign_crypto::UnixTime;
+use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 use tr31::CmacKey;
 
@@ -30,14 +31,14 @@ pub(super) struct Hex(pub(super) Vec<u8>);
 
 impl Serialize for Hex {
     fn serialize<S: serde::Serializer>(&self, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(&hex::encode(&self.0))
+        to.serialize_str(&HEXLOWER.encode(&self.0))
     }
 }
 
 impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
-        hex::decode(text).map(Self).map_err(serde::de::Error::custom)
+        HEXLOWER.decode(text.as_bytes()).map(Self).map_err(serde::de::Error::custom)
     }
 }
 
@@ -130,7 +131,7 @@ impl StateFiles {
         let state = |detail| PosError::State { path: path.clone(), detail };
         let text = std::str::from_utf8(&bytes).map_err(|_| state("it is not text"))?;
         let (mac, json) = text.split_once('\n').ok_or(state("it is cut short"))?;
-        let mac = hex::decode(mac).map_err(|_| state("it has no check value"))?;
+        let mac = HEXLOWER.decode(mac.as_bytes()).map_err(|_| state("it has no check value"))?;
         if !own_mac(key, json)?.ct_eq(&mac) {
             return Err(state("it was altered, or belongs to another secure element"));
         }
@@ -140,7 +141,7 @@ impl StateFiles {
     /// Replaces the state at once: a crash leaves the old one or the new one.
     pub(super) fn store(&self, key: &dyn CmacKey, kept: &Kept) -> Result<(), PosError> {
         let json = serde_json::to_string(kept).expect("text, numbers and maps");
-        let mac = hex::encode(own_mac(key, &json)?.expose());
+        let mac = HEXLOWER.encode(own_mac(key, &json)?.expose());
         self.replace(STATE, format!("{mac}\n{json}").as_bytes())
     }
 

@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use countersign_service::{LEASE_WAIT_SECONDS, Service};
+use countersign_service::{INJECTIONS, LEASE_WAIT_SECONDS, Service};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics::{gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -108,6 +108,7 @@ fn describe() {
     describe_counter!(DATAGRAMS_DROPPED, "Datagrams that the device gateway dropped, by reason");
     describe_counter!(PACKETS_RESENT, "Packets that were asked for again, by transport");
     describe_counter!(READS, "Reads by outcome");
+    describe_counter!(INJECTIONS, "Keys that terminals reported, by outcome");
     describe_counter!(CHECKPOINTS_LOST, "Audit checkpoints not written outside the store");
     counter!(CHECKPOINTS_LOST).absolute(0); // shows before the first one is lost
     describe_histogram!(READ_SECONDS, Unit::Seconds, "Time from a read's begin to its end");

@@ -1,5 +1,5 @@
-//! `/v1/rki` and `/v1/rebinds`: the hierarchy of key injection, and campaigns that bind terminals to
-//! another KDH (E2).
+//! `/v1/rki` and `/v1/rebinds`: the hierarchy of key injection, and campaigns that bind terminals
+//! to another KDH (E2).
 
 use axum::Json;
 use axum::extract::State;

@@ -10,4 +10,5 @@ mod hosts;
 mod limits;
 mod sessions;
 mod stage;
+mod terminals;
 mod upkeep;

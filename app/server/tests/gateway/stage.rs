@@ -103,7 +103,7 @@ impl Stage {
         Enrolled { id: enrolled.device.id, config }
     }
 
-    fn config(
+    pub(crate) fn config(
         &self,
         serial: &str,
         key: Arc<dyn SecureElement>,

@@ -18,6 +18,9 @@ pub use session::InjectionSession;
 
 use crate::{Service, ServiceError};
 
+/// The metric of injections by `outcome`: `installed`, `failed` (by the terminal's word or a wrong
+/// check value).
+pub const INJECTIONS: &str = "countersign_injections_total";
 /// Tokens that are made for one terminal in [`TOKENS_WINDOW`]. One that asks for more is told to
 /// come back later: each costs an RSA signature.
 pub const TOKENS_PER_WINDOW: u64 = 240;

@@ -7,12 +7,15 @@ use countersign_store::{AuditEntry, AuditOutcome, IdKind, Injection, InjectionSt
 use data_encoding::HEXUPPER;
 use serde_json::json;
 
+use super::INJECTIONS;
 use super::session::{TOKEN_REFUSED, name};
 use crate::{Actor, KnownDevice, Service, ServiceError, done};
 
 /// What came of a check value.
 enum Compared {
-    Confirmed,
+    Installed,
+    /// It was so before: the answer was lost.
+    Again,
     Wrong,
 }
 
@@ -43,7 +46,8 @@ impl Service {
                     return Err(ServiceError::refused("injection-closed", detail));
                 }
                 if !told.is_empty() && expected.ct_eq(&told) && injection.slot == slot {
-                    if !tx.confirm_injection(&id, now)? {
+                    let again = tx.confirm_injection(&id, now)?;
+                    if !again {
                         let detail = json!({
                             "key": injection.key_id,
                             "slot": slot,
@@ -52,7 +56,7 @@ impl Service {
                         let entry = done(now, &actor, "injection.install", &id);
                         tx.append_audit(&AuditEntry { detail: detail.to_string(), ..entry })?;
                     }
-                    return Ok(Compared::Confirmed);
+                    return Ok(if again { Compared::Again } else { Compared::Installed });
                 }
                 let check = if injection.slot == slot { "kcv-mismatch" } else { "slot-mismatch" };
                 if issued {
@@ -69,10 +73,15 @@ impl Service {
                 Ok(Compared::Wrong)
             })
             .await?;
-        Ok(match compared {
-            Compared::Confirmed => ServerMessage::Confirmed(installed.injection.clone()),
-            Compared::Wrong => refusal(TOKEN_REFUSED, false, &incident),
-        })
+        match compared {
+            Compared::Installed => count("installed"),
+            Compared::Again => {}
+            Compared::Wrong => {
+                count("failed");
+                return Ok(refusal(TOKEN_REFUSED, false, &incident));
+            }
+        }
+        Ok(ServerMessage::Confirmed(installed.injection.clone()))
     }
 
     /// Puts a refusal on record, under an incident that the terminal shows to people: the exact
@@ -89,6 +98,7 @@ impl Service {
             Refusing::Key => {
                 let id = refused.injection.as_str().to_owned();
                 self.store_refused_key(terminal, id, check, incident.clone()).await?;
+                count("failed");
             }
             Refusing::Binding | Refusing::Rebinding | Refusing::Unbinding => {
                 let rebind = match refused.what {
@@ -151,6 +161,10 @@ impl Service {
             })
             .await
     }
+}
+
+fn count(outcome: &'static str) {
+    metrics::counter!(INJECTIONS, "outcome" => outcome).increment(1);
 }
 
 /// An injection of this terminal's; another's does not exist for it.

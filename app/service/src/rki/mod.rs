@@ -201,7 +201,8 @@ impl Service {
         Ok(key)
     }
 
-    /// An RSA key of the vault by its label, opened once. With `bits` it is made if it is not there.
+    /// An RSA key of the vault by its label, opened once. With `bits` it is made if it is not
+    /// there.
     pub(crate) async fn rsa_key(
         &self,
         label: &str,

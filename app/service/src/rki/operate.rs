@@ -1,5 +1,7 @@
 //! What operators do with the hierarchy: make it, look at it, roll over, revoke a KDH.
 
+use std::time::Duration;
+
 use countersign_store::{
     AuditEntry, AuthorityRole, AuthorityState, KeyAuthority, StoreError, StoredCrl,
 };
@@ -10,6 +12,9 @@ use super::making::{ROLES, check_bits};
 use super::not_initialised;
 use crate::devices::check_reason;
 use crate::{Actor, Gated, Scope, Service, ServiceError, done};
+
+/// From when on an intent whose key nobody has made counts as left behind by a crash.
+const LEFT_BEHIND_AFTER: Duration = Duration::from_secs(10);
 
 /// A member of the hierarchy and what depends on it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -228,7 +233,9 @@ impl Service {
             return Ok(()); // `rki init` finishes what it has begun
         }
         for role in ROLES {
-            if let Some(half) = self.authority_in(role, AuthorityState::Intended).await? {
+            if let Some(half) = self.authority_in(role, AuthorityState::Intended).await?
+                && self.is_ours_to_finish(&half).await?
+            {
                 self.finish_authority(&system, &half).await?;
             }
         }
@@ -249,6 +256,15 @@ impl Service {
             self.fresh_crl(&issuer.id, Renew::InGoodTime).await?;
         }
         Ok(())
+    }
+
+    /// Whether what was intended is to be finished here: its key is in this vault already, or
+    /// nobody has made it in the time that making takes.
+    async fn is_ours_to_finish(&self, half: &KeyAuthority) -> Result<bool, ServiceError> {
+        let label = half.label.clone();
+        let held =
+            self.in_vault(move |vault| Ok(vault.labels()?.iter().any(|held| held.label == label)));
+        Ok(held.await? || self.now().since(half.intended_at) >= LEFT_BEHIND_AFTER)
     }
 
     /// Retires KDHs to which no terminal is bound, and then CAs of which nothing is left.
