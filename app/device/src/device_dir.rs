@@ -32,7 +32,10 @@ const FILE_MAX: u64 = 64 * 1024;
 #[derive(Debug, Error)]
 pub enum DeviceDirError {
     /// Not there, or not one of ours.
-    #[error("{0} is not a Countersign device directory: run `countersign device enroll` first")]
+    #[error(
+        "{0} is not a Countersign device directory: run `countersign device enroll` first, for a \
+         terminal `countersign device pos enroll`"
+    )]
     NotOurs(PathBuf),
     /// It holds another device.
     #[error("{dir} belongs to the device {found}, not {wanted}")]
@@ -69,7 +72,10 @@ pub enum DeviceDirError {
         wanted: DeviceKind,
     },
     /// Enrolment has not finished.
-    #[error("{0} has no certificate yet: run `countersign device enroll` again")]
+    #[error(
+        "{0} has no certificate yet: run `countersign device enroll` again, for a terminal \
+         `countersign device pos enroll`"
+    )]
     NotEnrolled(PathBuf),
     /// A file does not parse.
     #[error("{path}: {detail}")]

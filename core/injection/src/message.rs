@@ -115,7 +115,7 @@ pub enum Refusing {
     Binding = 1,
     /// `KT_KDH`, a key.
     Key = 2,
-    /// `RBT_KDH`, another KDH.
+    /// `RBT_KDH` or `RBT_CA`, another KDH.
     Rebinding = 3,
     /// `UBT_KDH`, the end of the binding.
     Unbinding = 4,
@@ -157,7 +157,7 @@ pub enum TerminalMessage {
 /// A KDH to be bound to (E2).
 #[derive(Debug, Clone, PartialEq, Eq, TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]
 pub struct Binding {
-    /// `CT_KDH` or `RBT_KDH`, with revocation lists.
+    /// `CT_KDH`, `RBT_KDH` or `RBT_CA`, with revocation lists.
     pub token: Token,
     /// The certificate of its `CA_KDH`: the terminal may know an older one only, and takes this one
     /// if it descends from the root that it was given at its enrolment.
@@ -228,6 +228,10 @@ pub enum ServerMessage {
     /// No.
     #[tls_codec(discriminant = 0x88)]
     Refused(Refusal),
+    /// `RBT_CA`: another KDH, signed by the terminal's `Sub_CA_KRD`, where the one that the terminal
+    /// is bound to can sign no more.
+    #[tls_codec(discriminant = 0x89)]
+    RebindByCa(Binding),
 }
 
 impl TerminalMessage {
@@ -284,6 +288,7 @@ impl ServerMessage {
             Self::Confirmed(_) => "confirmed",
             Self::Noted(_) => "noted",
             Self::Refused(_) => "refused",
+            Self::RebindByCa(_) => "rebind by the CA",
         }
     }
 

@@ -17,7 +17,7 @@ pub enum ServerEvent {
     /// `CT_KRD`: bind it, with [`ServerMessage::Bound`].
     Bind(Token),
     /// Give it what waits, with any of [`ServerMessage::KeyToken`], [`ServerMessage::Rebind`],
-    /// [`ServerMessage::Unbind`], [`ServerMessage::Nothing`].
+    /// [`ServerMessage::RebindByCa`], [`ServerMessage::Unbind`], [`ServerMessage::Nothing`].
     Asked(TokenRequest),
     /// Compare the check value and confirm, with [`ServerMessage::Confirmed`].
     Installed(Installed),
@@ -189,7 +189,9 @@ impl ServerFlow {
                 let given = Given::Key { injection: injection.clone(), slot: *slot };
                 State::Listening(Some(given))
             }
-            (Question::Token, ServerMessage::Rebind(_)) => State::Listening(Some(Given::Rebinding)),
+            (Question::Token, ServerMessage::Rebind(_) | ServerMessage::RebindByCa(_)) => {
+                State::Listening(Some(Given::Rebinding))
+            }
             (Question::Token, ServerMessage::Unbind(_)) => State::Listening(Some(Given::Unbinding)),
             (Question::Key(injection), ServerMessage::Confirmed(confirmed))
                 if injection == *confirmed =>

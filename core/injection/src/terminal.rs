@@ -36,6 +36,8 @@ pub enum TerminalEvent {
     Install(KeyToken),
     /// Check this `RBT_KDH` and store the new binding: [`TerminalWork::Bound`] or refused.
     Rebind(Binding),
+    /// Check this `RBT_CA` and store the new binding: [`TerminalWork::Bound`] or refused.
+    RebindByCa(Binding),
     /// Check this `UBT_KDH` and erase the binding: [`TerminalWork::Unbound`] or refused.
     Unbind(Token),
     /// Use the key from now on: [`TerminalWork::Kept`].
@@ -260,6 +262,9 @@ impl TerminalFlow {
             }
             (State::Asked, ServerMessage::Rebind(binding)) => {
                 self.do_first(State::Rebinding, TerminalEvent::Rebind(binding));
+            }
+            (State::Asked, ServerMessage::RebindByCa(binding)) => {
+                self.do_first(State::Rebinding, TerminalEvent::RebindByCa(binding));
             }
             (State::Asked, ServerMessage::Unbind(token)) => {
                 self.do_first(State::Unbinding, TerminalEvent::Unbind(token));

@@ -372,16 +372,9 @@ fn check_values(
     header: &Header,
     key: &Secret,
 ) -> Result<(), Tr31Error> {
-    let given = |id| header.block(id).and_then(|block| Kcv::from_optional(&block.data));
-    if let (Some(given), Some(cipher)) =
-        (given(OptionalId::KC), policy::cipher_of(header.algorithm))
-    {
-        let computed = kcv::kcv_by(ciphers, cipher, key, given.method())?;
-        if !computed.starts_with(&given) {
-            return Err(Tr31Error::Kcv);
-        }
-    }
-    if let Some(given) = given(OptionalId::KP) {
+    kcv::check_kc(ciphers, header, key)?;
+    let given = header.block(OptionalId::KP).and_then(|block| Kcv::from_optional(&block.data));
+    if let Some(given) = given {
         let cipher = header.version.cipher();
         let computed = match (kbpk, given.method()) {
             (Kbpk::Clear(kbpk), method) => kcv::kcv_by(ciphers, cipher, kbpk, method)?,

@@ -6,7 +6,7 @@ use core::fmt;
 use countersign_crypto::Secret;
 use subtle::ConstantTimeEq;
 
-use crate::{BlockCipher, Ciphers, Kbpk, Tr31Error, policy};
+use crate::{BlockCipher, Ciphers, Header, Kbpk, OptionalId, Tr31Error, policy};
 
 /// Bytes of a legacy check value.
 pub const LEGACY_LEN: usize = 3;
@@ -162,6 +162,19 @@ pub fn kcv_by(
         }
     }
     .ok_or(Tr31Error::KcvMethod)
+}
+
+/// Whether the header's block KC, where there is one, is the check value of `key`.
+///
+/// # Errors
+/// [`Tr31Error::Kcv`] if it is another key's; [`Tr31Error::KcvMethod`]; [`Tr31Error::Cipher`].
+pub fn check_kc(ciphers: &dyn Ciphers, header: &Header, key: &Secret) -> Result<(), Tr31Error> {
+    let given = header.block(OptionalId::KC).and_then(|block| Kcv::from_optional(&block.data));
+    let (Some(given), Some(cipher)) = (given, policy::cipher_of(header.algorithm)) else {
+        return Ok(());
+    };
+    let computed = kcv_by(ciphers, cipher, key, given.method())?;
+    if computed.starts_with(&given) { Ok(()) } else { Err(Tr31Error::Kcv) }
 }
 
 /// The check value of a block protection key: legacy for a TDES key in the clear, else by CMAC.

@@ -191,14 +191,14 @@ pub(crate) fn wrapping(
 }
 
 /// The security strength of a key in bits (NIST SP 800-57 part 1, table 2): two-key TDES 80,
-/// three-key 112; AES its length; HMAC its length; RSA by its modulus and EC by its private scalar,
+/// three-key 112, TDES with equal neighbours 56 as single DES; AES its length; HMAC its length; RSA by its modulus and EC by its private scalar,
 /// from a PKCS#1, SEC 1 or PKCS#8 encoding. None where it cannot be told.
 #[must_use]
 pub fn strength_bits(algorithm: u8, key: &[u8]) -> Option<u32> {
     match algorithm {
         b'T' | b'D' => {
-            let twice = key.len() == 24 && same_des_key(&key[..8], &key[16..]).into();
-            block_cipher_strength(BlockCipher::Tdes, if twice { 16 } else { key.len() })
+            block_cipher_strength(BlockCipher::Tdes, key.len())?;
+            block_cipher_strength(BlockCipher::Tdes, distinct_des_len(key))
         }
         b'A' => block_cipher_strength(BlockCipher::Aes, key.len()),
         b'H' => u32::try_from(key.len()).ok()?.checked_mul(8),
@@ -291,6 +291,22 @@ fn des(key: &[u8], parity: Parity, tolerance: &mut Tolerance) -> Result<(), KeyF
     tolerance
         .require(even == 0, Leniency::DES_PARITY, Tr31Error::Key(KeyFault::Parity))
         .map_err(fault(KeyFault::Parity))
+}
+
+/// The bytes of a DES or TDES key that count: equal neighbours cancel each other out and leave
+/// single DES, and a third part equal to the first is two-key TDES.
+fn distinct_des_len(key: &[u8]) -> usize {
+    let same = |one: usize, other: usize| {
+        let part = |number: usize| key.get(number * 8..number * 8 + 8);
+        part(one).zip(part(other)).map_or(Choice::from(0), |(one, other)| same_des_key(one, other))
+    };
+    if (same(0, 1) | same(1, 2)).into() {
+        8
+    } else if same(0, 2).into() {
+        16
+    } else {
+        key.len()
+    }
 }
 
 /// Equality of two single DES keys, parity aside.

@@ -8,7 +8,7 @@ use alloc::vec::Vec;
 use core::fmt;
 
 use countersign_crypto::{CryptoRng, Secret, UnixTime};
-use tr31::{Ciphers, Header, policy};
+use tr31::{Ciphers, Header, kcv, policy};
 
 use crate::token::{Attributes, ContentCipher, CtKdh, CtKrd, Freshness, Nonce, Signing};
 use crate::token::{ID_DATA, ID_ENVELOPED_DATA, ID_SIGNED_DATA, KeyBlock, Sealing, rebind_content};
@@ -90,6 +90,7 @@ impl Sender<'_> {
         let KeyOrder { krd, freshness, cipher, header, key } = *order;
         policy::check_header(header)?;
         policy::check_key(header, key)?;
+        kcv::check_kc(self.ciphers, header, key)?;
         let krd = krd.certificate();
         if !self.weaker_wrapping {
             let rsa = policy::rsa_strength_bits(self.rsa.bits(krd.public_key())?);

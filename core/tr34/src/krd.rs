@@ -225,7 +225,7 @@ impl Receiver<'_> {
         self.check_signed_by_kdh(kdh, token.signed(), now)?;
         let next = State { crls, ..state.clone() };
         let next = match &token.freshness {
-            Freshness::TwoPass(nonce) => answered(&next, nonce, now)?,
+            Freshness::TwoPass(nonce) => self.answered(&next, nonce, now)?,
             Freshness::OnePass(at) => {
                 let key_signed = Some(check_later(*at, state.key_signed, now)?);
                 State { key_signed, ..next }
@@ -263,6 +263,7 @@ impl Receiver<'_> {
         let header = Header::parse(&block.header, departures)?;
         policy::check_header(&header)?;
         policy::check_key(&header, &block.key)?;
+        kcv::check_kc(self.ciphers, &header, &block.key)?;
         if !self.policy.weaker_wrapping {
             let rsa = self.rsa.bits(self.certificate.public_key()).map_err(|_| Error::Key)?;
             let algorithm =
@@ -289,18 +290,20 @@ impl Receiver<'_> {
     fn check_recipient(&self, krd: &IssuerAndSerial) -> Result<(), Error> {
         if krd == self.certificate.identity() { Ok(()) } else { Err(Error::Recipient) }
     }
-}
 
-/// The state after the outstanding request was answered with this random number.
-fn answered(state: &State, nonce: &Nonce, now: UnixTime) -> Result<State, Error> {
-    let outstanding = state.outstanding.as_ref().ok_or(Error::NonceAbsent)?;
-    if outstanding.nonce != *nonce {
-        return Err(Error::NonceMismatch);
+    /// The state after the outstanding request was answered with this random number.
+    fn answered(&self, state: &State, nonce: &Nonce, now: UnixTime) -> Result<State, Error> {
+        let outstanding = state.outstanding.as_ref().ok_or(Error::NonceAbsent)?;
+        if outstanding.nonce != *nonce {
+            return Err(Error::NonceMismatch);
+        }
+        // One that ends later than a request of now was made under a clock that was set back since.
+        let latest = now.plus(self.policy.nonce_lifetime).plus(CLOCK_SKEW_MAX);
+        if now > outstanding.expires || outstanding.expires > latest {
+            return Err(Error::NonceExpired);
+        }
+        Ok(State { outstanding: None, ..state.clone() })
     }
-    if now > outstanding.expires {
-        return Err(Error::NonceExpired);
-    }
-    Ok(State { outstanding: None, ..state.clone() })
 }
 
 /// A signing time that is later than the last one, and not in the future.

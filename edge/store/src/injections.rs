@@ -48,6 +48,8 @@ pub enum TokenKind {
     Key,
     /// `RBT_KDH`.
     Rebind,
+    /// `RBT_CA`.
+    RebindByCa,
     /// `UBT_KDH`.
     Unbind,
 }
@@ -59,6 +61,7 @@ impl TokenKind {
         match self {
             Self::Key => "key",
             Self::Rebind => "rebind",
+            Self::RebindByCa => "rebind-ca",
             Self::Unbind => "unbind",
         }
     }
@@ -131,9 +134,9 @@ pub struct TokenIntent {
     pub nonce: Vec<u8>,
     /// What kind.
     pub kind: TokenKind,
-    /// Which KDH signs.
+    /// Which KDH signs; for `RBT_CA`, to which the terminal is bound.
     pub kdh_id: String,
-    /// When.
+    /// When; for `RBT_CA`, the signing time in it.
     pub at: UnixTime,
 }
 
@@ -280,10 +283,11 @@ impl Tx<'_> {
         self.query(&sql, &[device_id.into()])?.iter().map(injection).collect()
     }
 
-    /// Stores the intent to make a token, so that a nonce makes one only.
+    /// Stores the intent to make a token, so that a nonce makes one only, and no two `RBT_CA` for
+    /// a terminal have one signing time.
     ///
     /// # Errors
-    /// [`StoreError::Refused`] `nonce-length`, `nonce-reused`.
+    /// [`StoreError::Refused`] `nonce-length`, `nonce-reused`, `signing-time-taken`.
     pub fn intend_token(
         &mut self,
         intent: &TokenIntent,
@@ -291,6 +295,11 @@ impl Tx<'_> {
     ) -> Result<(), StoreError> {
         if !NONCE_LEN.contains(&intent.nonce.len()) {
             return Err(StoreError::Refused { check: "nonce-length" });
+        }
+        if intent.kind == TokenKind::RebindByCa
+            && self.signing_time(&intent.device_id)?.is_some_and(|last| intent.at <= last)
+        {
+            return Err(StoreError::Refused { check: "signing-time-taken" });
         }
         let made = self.query(
             "INSERT INTO injection_tokens (device_id, nonce, kind, kdh_id, injection_id, at)
@@ -306,6 +315,17 @@ impl Tx<'_> {
             ],
         )?;
         if made.is_empty() { Err(StoreError::Refused { check: "nonce-reused" }) } else { Ok(()) }
+    }
+
+    /// The latest signing time of an `RBT_CA` for a terminal: the next one's must be later.
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn signing_time(&mut self, device_id: &str) -> Result<Option<UnixTime>, StoreError> {
+        let sql = "SELECT max(at) FROM injection_tokens WHERE device_id = ?1 AND kind = ?2";
+        let kind = TokenKind::RebindByCa.name();
+        let row = self.query_one(sql, &[device_id.into(), kind.into()])?;
+        row.map_or(Ok(None), |row| row.opt_time(0))
     }
 
     /// Stores the intent to make a key token, and what the terminal must report of it.

@@ -95,7 +95,9 @@ fn answer(event: ServerEvent) -> Option<ServerMessage> {
 
 fn work(event: TerminalEvent) -> Option<TerminalWork> {
     Some(match event {
-        TerminalEvent::CheckBinding(_) | TerminalEvent::Rebind(_) => TerminalWork::Bound([2; 32]),
+        TerminalEvent::CheckBinding(_)
+        | TerminalEvent::Rebind(_)
+        | TerminalEvent::RebindByCa(_) => TerminalWork::Bound([2; 32]),
         TerminalEvent::MakeRequest => TerminalWork::Requested {
             request: Bounded::new(&[0x30, 0x00]).expect("short"),
             crl_seen: Bounded::new(&[]).expect("short"),

@@ -12,6 +12,7 @@ mod read;
 mod reads;
 mod risk;
 mod rki;
+mod rollover;
 mod sam_hosts;
 mod sams;
 mod setup;
@@ -80,7 +81,11 @@ fn main() {
     trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
     trials.extend(tokens::trials());
 
-    let both: [(&str, Check); 8] = [
+    let both: [(&str, Check); 9] = [
+        (
+            "terminals_outlive_a_roll_over_of_each_ca",
+            rollover::terminals_outlive_a_roll_over_of_each_ca,
+        ),
         ("a_killed_rki_init_is_gone_on_with", rki::a_killed_rki_init_is_gone_on_with),
         (
             "a_roll_over_takes_two_and_survives_a_kill",

@@ -206,7 +206,8 @@ pub(super) async fn cancel(
 }
 
 /// The keys of a terminal, by place: what was installed last, and what waits or failed since.
-#[utoipa::path(get, path = "/terminals/{id}/keys", tag = "terminals", operation_id = "terminal_keys",
+#[utoipa::path(get, path = "/terminals/{id}/keys", tag = "terminals",
+    operation_id = "terminal_keys",
     params(("id" = String, Path, description = "`trm_…`")),
     security(("token" = ["terminals:read"])),
     responses((status = 200, description = "The keys", body = List<Injection>)))]

@@ -30,6 +30,7 @@ struct Request {
     kdh: Arc<OlderKdh>,
     krd: Certificate,
     ca_krd: Certificate,
+    ca_krd_id: String,
     nonce: Nonce,
 }
 
@@ -78,9 +79,9 @@ impl Service {
             kdh = self.rebound_before(terminal, &due, asked.bound).await?;
             due = None;
         }
-        if kdh.state == AuthorityState::Revoked {
-            let detail = "the KDH that the terminal is bound to is revoked";
-            return Err(ServiceError::refused("kdh-revoked", detail));
+        let signing = kdh.signing_key(self.now());
+        if due.is_none() {
+            signing.as_ref().map_err(Clone::clone)?;
         }
         check_crl_seen(&kdh.crl, asked.crl_seen.as_slice())?;
         let nonce = RtKrd::parse(asked.request.as_slice()).map_err(token_error)?.nonce;

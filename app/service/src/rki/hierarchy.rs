@@ -46,7 +46,7 @@ impl Hierarchy {
     }
 }
 
-/// A KDH by its id, in use or not, with what goes with it: to bind terminals away from it.
+/// A KDH by its id, in use or not, with what goes with it: for the terminals that are bound to it.
 pub struct OlderKdh {
     /// `rka_…`.
     pub id: String,
@@ -54,12 +54,36 @@ pub struct OlderKdh {
     pub state: AuthorityState,
     /// Its certificate.
     pub kdh: Certificate,
-    /// Its key.
-    pub key: Arc<dyn RsaKey>,
+    /// Its key, if the vault still has it.
+    pub key: Option<Arc<dyn RsaKey>>,
     /// The CA_KDH that certified it.
     pub ca_kdh: Certificate,
     /// The CRL of that CA_KDH, DER, valid now.
     pub crl: Vec<u8>,
+}
+
+impl OlderKdh {
+    /// Its key, where terminals take what that signs.
+    ///
+    /// # Errors
+    /// `kdh-revoked`, `kdh-expired`, `kdh-key-lost`: terminals that are bound to it wait for a
+    /// campaign, in which Sub_CA_KRD binds them to another.
+    pub fn signing_key(&self, now: UnixTime) -> Result<Arc<dyn RsaKey>, ServiceError> {
+        let silent = |check, what: &str| {
+            let detail = format!(
+                "the KDH {} {what}: bind its terminals to another with `countersign rki rebind`",
+                self.id
+            );
+            ServiceError::refused(check, detail)
+        };
+        if self.state == AuthorityState::Revoked {
+            return Err(silent("kdh-revoked", "is revoked"));
+        }
+        if self.kdh.not_after() <= now {
+            return Err(silent("kdh-expired", "has expired"));
+        }
+        self.key.clone().ok_or_else(|| silent("kdh-key-lost", "has lost its key"))
+    }
 }
 
 impl From<CertificateError> for ServiceError {
@@ -154,10 +178,10 @@ impl Service {
         })
     }
 
-    /// A KDH of any generation, to bind terminals away from it.
+    /// A KDH of any generation.
     ///
     /// # Errors
-    /// [`ServiceError::NotFound`]; the vault's if its key is gone.
+    /// [`ServiceError::NotFound`]; the vault's. A vault that does not have its key is none.
     pub async fn kdh_by_id(&self, id: &str) -> Result<Arc<OlderKdh>, ServiceError> {
         let kdh = self.authority_by_id(id).await?;
         let missing = ServiceError::NotFound { what: "KDH" };
@@ -167,9 +191,15 @@ impl Service {
         let issuer = issuer_id.as_deref().ok_or(missing)?;
         let ca_kdh = self.authority_by_id(issuer).await?;
         let crl = self.fresh_crl(issuer, Renew::IfDue).await?;
-        let key = self.rsa_key(&kdh.label, None).await?;
         let certificate = stored_certificate(Some(der))?;
-        check_key(&certificate, &*key)?;
+        let key = match self.rsa_key(&kdh.label, None).await {
+            Ok(key) => Some(key),
+            Err(ServiceError::Refused { check: "label-unknown", .. }) => None,
+            Err(error) => return Err(error),
+        };
+        if let Some(key) = &key {
+            check_key(&certificate, &**key)?;
+        }
         Ok(Arc::new(OlderKdh {
             id: kdh.id,
             state: kdh.state,
@@ -190,6 +220,12 @@ impl Service {
             return Err(ServiceError::refused("ca-krd-retired", detail));
         }
         stored_certificate(ca.der.as_deref())
+    }
+
+    /// The key of such a Sub_CA_KRD.
+    pub(crate) async fn ca_krd_key(&self, id: &str) -> Result<Arc<dyn RsaKey>, ServiceError> {
+        let ca = self.authority_by_id(id).await?;
+        self.rsa_key(&ca.label, None).await
     }
 }
 

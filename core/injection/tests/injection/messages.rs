@@ -48,6 +48,10 @@ fn to_terminal() -> Vec<ServerMessage> {
             token: token(5, 1000),
             ca_kdh: Bounded::new(&[]).unwrap(),
         }),
+        ServerMessage::RebindByCa(Binding {
+            token: token(8, 1000),
+            ca_kdh: Bounded::new(&[7; 600]).unwrap(),
+        }),
         ServerMessage::Unbind(token(6, 1000)),
         ServerMessage::Nothing,
         ServerMessage::Confirmed(name("inj_1")),
@@ -73,7 +77,7 @@ fn every_message_comes_back_and_has_a_type_of_its_own() {
         types.push(bytes[0]);
     }
     types.dedup();
-    let expected = [1, 2, 3, 4, 5, 0x81, 0x82, 0x83, 0x84, 0x85, 0x86, 0x87, 0x88];
+    let expected = [1, 2, 3, 4, 5, 0x81, 0x82, 0x83, 0x89, 0x84, 0x85, 0x86, 0x87, 0x88];
     assert_eq!(types, expected, "stable codes");
 }
 

@@ -95,7 +95,9 @@ impl Terminal {
                 request: Bounded::new(&[0x47; 40]).unwrap(),
                 crl_seen: Bounded::new(&[1]).unwrap(),
             },
-            TerminalEvent::CheckBinding(binding) | TerminalEvent::Rebind(binding) => refused
+            TerminalEvent::CheckBinding(binding)
+            | TerminalEvent::Rebind(binding)
+            | TerminalEvent::RebindByCa(binding) => refused
                 .unwrap_or_else(|| {
                     let kdh = [binding.token.as_slice()[0]; 32];
                     self.bound = Some(kdh);

@@ -144,6 +144,14 @@ fn strengths_are_those_of_nist() {
     assert_eq!(strength(b'T', &TDES), Some(80));
     assert_eq!(strength(b'T', &[TWO, ONE, TWO].concat()), Some(80));
     assert_eq!(strength(b'T', super::kbpk().expose()), Some(112));
+    // Encrypting and decrypting with one key cancel out: single DES is left, parity aside.
+    let mut even = ONE;
+    even[7] ^= 1;
+    for parts in [&[ONE, ONE][..], &[ONE, even, TWO], &[TWO, ONE, ONE], &[ONE, ONE, ONE]] {
+        assert_eq!(strength(b'T', &parts.concat()), Some(56), "{parts:?}");
+    }
+    assert_eq!(strength(b'T', &ONE), Some(56));
+    assert_eq!(strength(b'T', &[ONE, ONE, TWO, TWO].concat()), None);
     assert_eq!(strength(b'A', &[0; 32]), Some(256));
     assert_eq!(strength(b'A', &[0; 17]), None);
     assert_eq!(strength(b'H', &[0; 20]), Some(160));

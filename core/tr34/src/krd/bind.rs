@@ -5,8 +5,7 @@ use alloc::vec::Vec;
 
 use countersign_crypto::UnixTime;
 
-use super::state::CRLS_MAX;
-use super::{CLOCK_SKEW_MAX, Receiver, Refused, State, answered, check_later};
+use super::{CLOCK_SKEW_MAX, Receiver, Refused, State, check_later};
 use crate::token::{CtKdh, Nonce, Rebind, SignedData, Unbind};
 use crate::{Certificate, CertificateError, Crl, CrlError, CrlSeen, Error, IssuerAndSerial, Kdh};
 
@@ -127,7 +126,7 @@ impl Receiver<'_> {
         self.check_signed_by_kdh(kdh, signed, now)?;
         let attributes = signed.signer()?.attributes.as_ref().ok_or(Error::Malformed)?;
         let nonce = Nonce::new(attributes.nonce()?)?;
-        Ok(answered(&State { crls, ..state.clone() }, &nonce, now)?)
+        Ok(self.answered(&State { crls, ..state.clone() }, &nonce, now)?)
     }
 
     pub(super) fn check_signed_by_kdh(
@@ -217,14 +216,8 @@ impl Receiver<'_> {
             }
         }
         let seen = seen.map_err(Error::from)?;
-        let pinned =
-            |known: &&CrlSeen| self.kdh_cas.iter().any(|ca| ca.subject() == known.issuer());
-        let others = state.crls.iter().filter(|known| known.issuer() != seen.issuer());
-        let mut crls: Vec<CrlSeen> = others.filter(pinned).cloned().collect();
-        if crls.len() == CRLS_MAX {
-            return Err(Error::TooMany.into());
-        }
-        crls.push(seen);
+        let pinned = |issuer: &[u8]| self.kdh_cas.iter().any(|ca| ca.subject() == issuer);
+        let crls = state.with_seen(seen, pinned)?;
         crl.admits(kdh).map(|()| crls.clone()).map_err(|error| {
             // Kept, or whoever has the revoked key could come back with the list before.
             let revoked = error == CrlError::Revoked;

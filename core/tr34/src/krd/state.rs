@@ -65,6 +65,25 @@ impl State {
         &self.crls
     }
 
+    /// The lists that were seen, with this one in the place of an earlier one. An authority that is
+    /// not pinned may be pinned again, so its list is forgotten only for want of room.
+    pub(super) fn with_seen(
+        &self,
+        seen: CrlSeen,
+        pinned: impl Fn(&[u8]) -> bool,
+    ) -> Result<Vec<CrlSeen>, Error> {
+        let others = self.crls.iter().filter(|known| known.issuer() != seen.issuer());
+        let mut crls: Vec<CrlSeen> = others.cloned().collect();
+        if crls.len() >= CRLS_MAX {
+            crls.retain(|known| pinned(known.issuer()));
+        }
+        if crls.len() >= CRLS_MAX {
+            return Err(Error::TooMany);
+        }
+        crls.push(seen);
+        Ok(crls)
+    }
+
     /// For storage. Nothing in it is secret, but it must not be altered: seal it.
     #[must_use]
     pub fn to_bytes(&self) -> Vec<u8> {
@@ -181,6 +200,30 @@ mod tests {
             let shorter = &bytes[..bytes.len() - 1];
             assert_eq!(State::from_bytes(shorter, Leniency::STRICT), Err(Error::State));
         }
+    }
+
+    /// What was seen of the authority with this name.
+    fn seen(name: u8, number: u8) -> CrlSeen {
+        let mut bytes = vec![0; 29];
+        (bytes[0], bytes[20]) = (1, number);
+        bytes.extend(tlv(tag::SEQUENCE, &[&[tag::NULL, 0].repeat(usize::from(name))]));
+        CrlSeen::from_bytes(&bytes).unwrap()
+    }
+
+    #[test]
+    fn lists_of_authorities_that_are_not_pinned_make_room_last() {
+        let mut state = State::default();
+        for name in 0..8 {
+            state.crls = state.with_seen(seen(name, 1), |_| false).unwrap();
+        }
+        assert_eq!(state.crls.len(), CRLS_MAX, "there was room");
+        let newer = state.with_seen(seen(3, 2), |_| false).unwrap();
+        assert_eq!(newer.len(), CRLS_MAX);
+        assert!(newer.contains(&seen(3, 2)) && !newer.contains(&seen(3, 1)));
+        let (first, ninth) = (seen(0, 1), seen(8, 1));
+        let made = state.with_seen(ninth.clone(), |issuer| issuer == first.issuer()).unwrap();
+        assert_eq!(made, [first, ninth.clone()]);
+        assert_eq!(state.with_seen(ninth, |_| true), Err(Error::TooMany));
     }
 
     proptest! {

@@ -175,14 +175,18 @@ fn rebinding_refuses_who_is_revoked_or_unknown_or_the_same() {
     let rebound = rebind(Some(&list)).unwrap();
     assert_eq!(rebound.kdh(), Some(&LATER.1.certificate));
     assert_eq!(rebound.crls().len(), 2);
-    // Once the old authority is unpinned its list is forgotten.
+    // The old authority is unpinned; its list is remembered, or a detour would bring back an older.
     let only = Receiver { kdh_cas: slice::from_ref(&cas[1]), ..both };
     let (request, asked) = only.request(&rebound, &mut rng(9), NOW).unwrap();
     let back = RtKrd::parse(&request).unwrap().nonce;
     let later =
         Sender { certificate: &LATER.1.certificate, crl: Some(&list), ..sender(Dialect::STRICT) };
     let token = later.unbind(own(), &back).unwrap().sign(&LATER.1.key).unwrap();
-    assert_eq!(only.unbind(&asked, &token, NOW).unwrap().crls().len(), 1);
+    let unbound = only.unbind(&asked, &token, NOW).unwrap();
+    assert_eq!(unbound.crls().len(), 2);
+    let older = crl(&WORLD.ca_kdh, 6, NOW, &[]);
+    let credential = CtKdh::encode(WORLD.kdh.certificate.raw(), Some(&older), &Dialect::STRICT);
+    assert_eq!(both.bind(&unbound, &credential, NOW).unwrap_err().check(), "crl-older");
 }
 
 #[test]
@@ -266,4 +270,95 @@ fn a_foreign_terminal_is_no_kdh_where_its_issuer_alone_decides() {
     let token = CtKdh::encode(&certificate, Some(&CRL), &Dialect::STRICT);
     let refused = receiver.bind(&State::default(), &token, NOW).unwrap_err();
     assert_eq!(refused.check(), "certificate-role");
+}
+
+#[test]
+fn unbinding_and_rebinding_check_all_that_a_key_token_is_checked_for() {
+    let receiver = receiver(Policy::STRICT);
+    let (state, freshness) = asked(&receiver);
+    let new = kdh(&WORLD.next_kdh, &WORLD.ca_kdh);
+    let refusals = |sender: &Sender<'_>, krd: &IssuerAndSerial, key: &dyn RsaKey, now| {
+        let ubt = sender.unbind(krd, nonce(&freshness)).unwrap();
+        let rbt = sender.rebind(krd, nonce(&freshness), &new, None).unwrap();
+        // As another would sign it who says to be the KDH.
+        let signed = |token: crate::kdh::PreparedToken| {
+            token.signing.token(&key.sign(token.signing.message()).unwrap())
+        };
+        let refused = [
+            receiver.unbind(&state, &signed(ubt), now).unwrap_err(),
+            receiver.rebind(&state, &signed(rbt), now).unwrap_err(),
+        ];
+        assert_eq!(refused[0], refused[1]);
+        let state = refused[0].state.as_deref().cloned();
+        (refused[0].error.check(), state)
+    };
+    let (strict, key) = (sender(Dialect::STRICT), &WORLD.kdh.key);
+    let without = Sender { crl: None, ..strict };
+    assert_eq!(refusals(&without, own(), key, NOW), ("crl-absent", None));
+    let older = crl(&WORLD.ca_kdh, 6, NOW, &[]);
+    let older = Sender { crl: Some(&older), ..strict };
+    assert_eq!(refusals(&older, own(), key, NOW), ("crl-older", None));
+    let revoked = crl(&WORLD.ca_kdh, 8, NOW, &[&WORLD.kdh.certificate]);
+    let revoked = Sender { crl: Some(&revoked), ..strict };
+    let (check, remembered) = refusals(&revoked, own(), key, NOW);
+    assert_eq!(check, "certificate-revoked");
+    assert_ne!(remembered.unwrap().crls(), state.crls());
+    assert_eq!(refusals(&strict, own(), &WORLD.next_kdh.key, NOW), ("token-signature", None));
+    let late = NOW.plus(receiver.policy.nonce_lifetime + DAY / 1000);
+    assert_eq!(refusals(&strict, own(), key, late), ("nonce-expired", None));
+    let signature = Dialect::ERRATA_2019.signature;
+    let other = Sender { dialect: Dialect { signature, ..Dialect::STRICT }, ..strict };
+    assert_eq!(refusals(&other, own(), key, NOW), ("dialect-signature", None));
+    let (check, spent) = refusals(&strict, WORLD.other_krd.certificate.identity(), key, NOW);
+    assert_eq!(check, "token-recipient");
+    let spent = spent.unwrap();
+    assert_eq!((spent.kdh(), spent.outstanding()), (state.kdh(), None));
+}
+
+#[test]
+fn the_authoritys_tokens_are_its_own_and_in_time() {
+    let allowed = Policy { ca_unbind: true, ..Policy::STRICT };
+    let receiver = receiver(allowed);
+    let (state, _) = asked(&receiver);
+    let new = kdh(&WORLD.next_kdh, &WORLD.ca_kdh);
+    let old = WORLD.kdh.certificate.identity();
+    let refusal = |token: Vec<u8>, now| {
+        let unbound = receiver.unbind_by_ca(&state, &token, now).map_err(|error| error.check());
+        let rebound = receiver.rebind_by_ca(&state, &token, now).map_err(|error| error.check());
+        match (unbound, rebound) {
+            (Err("token-content-type"), Err(check)) | (Err(check), Err("token-content-type")) => {
+                check
+            }
+            (unbound, rebound) => panic!("{unbound:?} {rebound:?}"),
+        }
+    };
+    let both = |authority: Authority<'_>, at| {
+        let ubt = authority.unbind(own(), old);
+        [ubt, authority.rebind(own(), old, &new, Some(&CRL), at).unwrap()]
+    };
+    let strict = authority(Dialect::STRICT);
+    // The KDHs' authority, and a stranger who says to be the right one.
+    let kdhs = Authority { certificate: &WORLD.ca_kdh.certificate, ..strict };
+    for token in both(kdhs, NOW) {
+        assert_eq!(refusal(token.sign(&WORLD.ca_kdh.key).unwrap(), NOW), "token-signer-ca");
+    }
+    for token in both(strict, NOW) {
+        let signature = WORLD.kdh.key.sign(token.signing.message()).unwrap();
+        assert_eq!(refusal(token.signing.token(&signature), NOW), "token-signature");
+    }
+    let late = NOW.plus(DAY * 365 * 11);
+    for token in both(strict, late) {
+        let token = token.sign(&WORLD.ca_krd.key).unwrap();
+        assert_eq!(refusal(token, late), "certificate-expired");
+    }
+    // They carry no list outside: nothing would say of whom it is.
+    for mut token in both(strict, NOW) {
+        token.signing.crl = Some(CRL.clone());
+        assert_eq!(refusal(token.sign(&WORLD.ca_krd.key).unwrap(), NOW), "token-crls");
+    }
+    let errata = authority(Dialect::ERRATA_2019);
+    for token in both(errata, NOW) {
+        let check = refusal(token.sign(&WORLD.ca_krd.key).unwrap(), NOW);
+        assert!(check.starts_with("dialect-"), "{check}");
+    }
 }

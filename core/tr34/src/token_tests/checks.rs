@@ -1,5 +1,7 @@
 //! One refusal for each check of the receiver: a sound token with one fault, signed as it is.
 
+use std::time::Duration;
+
 use countersign_crypto::{Secret, UnixTime};
 use tr31::{BlockCipher, Ciphers};
 
@@ -9,7 +11,7 @@ use super::fixture::{
 };
 use crate::dialect::OaepForm;
 use crate::kdh::KeyOrder;
-use crate::krd::{Policy, Receiver, State};
+use crate::krd::{CLOCK_SKEW_MAX, Policy, Receiver, State};
 use crate::reader::{tag, tlv};
 use crate::token::algorithm::{ID_DATA, ID_ENVELOPED_DATA, oaep, sha256};
 use crate::token::attributes::{
@@ -363,6 +365,13 @@ fn random_number() {
     sound.receiver.receive(&sound.state, &token, NOW.plus(lifetime)).unwrap();
     let after = UnixTime::from_millis(NOW.plus(lifetime).as_millis() + 1);
     assert_eq!(refusal(&sound.state, after), "nonce-expired");
+    // A clock that is set back does not lengthen the life of a request, but for what clocks differ.
+    let list = Some(crl(&WORLD.ca_kdh, 7, NOW.minus(DAY / 48), &[]));
+    let token = signed(&Signing { crl: list, ..sound.signing() }, &WORLD.kdh.key);
+    let at = |now: UnixTime| sound.receiver.receive(&sound.state, &token, now);
+    at(NOW.minus(CLOCK_SKEW_MAX)).unwrap();
+    let refused = at(NOW.minus(CLOCK_SKEW_MAX + Duration::from_secs(1))).unwrap_err();
+    assert_eq!((refused.error.check(), refused.state), ("nonce-expired", None));
     let used = sound.receiver.receive(&sound.state, &token, NOW).unwrap().install().state;
     assert_eq!(refusal(&used, NOW), "nonce-absent");
 }
@@ -416,14 +425,26 @@ fn envelope() {
     let des: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 3, 6];
     let replaced_cipher = replaced(&content, des_ede3, des);
     sound.spent(&sound.with_content(replaced_cipher), "token-algorithm");
-    let sha1 = replaced(&content, &oaep(OaepForm::Tagged)[2..13], &oaep(OaepForm::Tagged)[2..13]);
-    assert_eq!(sha1, content);
+    // RSA with PKCS#1 padding, another mask, another hash outside and inside the mask, a label.
+    let parameters = oaep(OaepForm::Tagged);
+    let rsaes_oaep: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 7];
     let mgf: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 8];
-    let other: &[u8] = &[0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 1, 1, 9];
-    let at = content.windows(9).position(|octets| octets == mgf).unwrap();
-    let mut masked = content.clone();
-    masked[at..at + 9].copy_from_slice(other);
-    sound.spent(&sound.with_content(masked), "token-algorithm");
+    let hash: &[u8] = &[0x60, 0x86, 0x48, 1, 0x65, 3, 4, 2, 1];
+    let ends = |octets: &[u8]| -> Vec<usize> {
+        let starts = 0..=parameters.len() - octets.len();
+        starts
+            .filter(|at| parameters[*at..].starts_with(octets))
+            .map(|at| at + octets.len() - 1)
+            .collect()
+    };
+    let changed = [ends(rsaes_oaep), ends(mgf), ends(hash)].concat();
+    assert_eq!(changed.len(), 4, "both hashes");
+    for last in changed {
+        let mut other = parameters.clone();
+        other[last] ^= 3;
+        let content = replaced(&content, &parameters, &other);
+        sound.spent(&sound.with_content(content), "token-algorithm");
+    }
 
     let mut inside =
         crate::reader::Walker::single(&content, tag::SEQUENCE).unwrap().inside().unwrap();
@@ -527,6 +548,12 @@ fn fitness_of_header_and_key() {
     ] {
         sound.spent(&sealed(header, &good), check);
     }
+    // A check value in the header is that of the key, or the token is not sound.
+    let kcv = tr31::kcv::kcv(&CIPHERS, b'T', &good).unwrap();
+    let header = |kcv: &str| format!("B0028K0TB00S0100KC0C00{kcv}");
+    let right = header(&kcv.to_string());
+    sound.receiver.receive(&sound.state, &sealed(right.as_bytes(), &good), NOW).unwrap();
+    sound.spent(&sealed(header("000000").as_bytes(), &good), "kcv");
     let header = b"B0016K0TB00S0000";
     let changed = |change: fn(&mut [u8])| {
         let mut bytes = tdes_key().expose().to_vec();
@@ -550,14 +577,30 @@ fn fitness_of_header_and_key() {
 #[test]
 fn strength_of_the_wrapping() {
     let sound = Sound::new();
-    // A content key of three parts that are two: 80 bits under a key of 112.
-    let mut twice = tdes_key().expose().to_vec();
-    twice.copy_within(0..8, 16);
-    let text = block(&WORLD.kdh, &tdes_key(), b"B0016K0TB00S0000", &STRICT);
-    let count = u8::try_from(8 - text.len() % 8).unwrap();
-    let padded = [&text[..], &vec![count; usize::from(count)]].concat();
-    let weak = sealed_under(&Secret::new(twice), &padded);
-    sound.spent(&sound.with_content(weak), "wrapping-key-weaker");
+    // A content key of three parts that are two: 80 bits under a key of 112. With equal
+    // neighbours it is single DES, too weak for a key of two parts as well.
+    let padded = |key: &Secret| {
+        let text = block(&WORLD.kdh, key, b"B0016K0TB00S0000", &STRICT);
+        let count = u8::try_from(8 - text.len() % 8).unwrap();
+        [&text[..], &vec![count; usize::from(count)]].concat()
+    };
+    let two_parts = Secret::copied_from(&tdes_key().expose()[..16]);
+    for (from, to, key, taken) in [
+        (0, 16, &tdes_key(), false),
+        (0, 16, &two_parts, true),
+        (0, 8, &two_parts, false),
+        (8, 16, &two_parts, false),
+    ] {
+        let mut content_key = tdes_key().expose().to_vec();
+        content_key.copy_within(from..from + 8, to);
+        let weak = sealed_under(&Secret::new(content_key), &padded(key));
+        let token = sound.with_content(weak);
+        if taken {
+            sound.receiver.receive(&sound.state, &token, NOW).unwrap();
+        } else {
+            sound.spent(&token, "wrapping-key-weaker");
+        }
+    }
     // AES-128 under TDES.
     let header = b"D0016K0AB00S0000";
     let text = block(&WORLD.kdh, &Secret::copied_from(&[7; 16]), header, &STRICT);

@@ -183,6 +183,9 @@ fn a_sender_makes_no_token_for_an_unfit_key_or_with_a_weak_wrapping() {
     assert_eq!(refusal(&WORLD.krd, tdes, &aes_header(), &tdes_key()), weak, "AES-192");
     let equal = Secret::copied_from(&[0x31; 16]);
     assert_eq!(refusal(&WORLD.krd, tdes, &tdes_header(), &equal), Err("des-equal-halves"));
+    let mut other = tdes_header();
+    other.optional.push(OptionalBlock::new(OptionalId::KC, "00000000"));
+    assert_eq!(refusal(&WORLD.krd, tdes, &other, &tdes_key()), Err("kcv"), "another key's");
     let wrong = Header { usage: *b"M7", ..tdes_header() };
     assert_eq!(refusal(&WORLD.krd, tdes, &wrong, &tdes_key()), Err("usage-algorithm"));
 }

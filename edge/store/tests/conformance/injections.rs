@@ -165,6 +165,23 @@ pub(crate) async fn a_nonce_makes_one_token_per_terminal(db: Db) {
         db.tx(move |tx| tx.tokens_since(&pos, at(millis)))
     };
     assert_eq!((since(0).await, since(10).await, since(30).await), (3, 2, 0));
+    // No two of the authority's have one signing time; another terminal's do not matter.
+    let by_ca = |terminal: &str, nonce: u8, millis: u64| {
+        let kind = TokenKind::RebindByCa;
+        let rebind = TokenIntent { kind, ..intent(terminal, nonce, millis) };
+        db.store.run_tx("intend", move |tx| tx.intend_token(&rebind, None))
+    };
+    let latest = || {
+        let pos = pos.clone();
+        db.tx(move |tx| tx.signing_time(&pos))
+    };
+    assert_eq!(latest().await, None);
+    assert_eq!(by_ca(&pos, 20, 5_000).await, Ok(()));
+    assert_eq!(by_ca(&pos, 21, 5_000).await, refused("signing-time-taken"));
+    assert_eq!(by_ca(&pos, 21, 4_999).await, refused("signing-time-taken"));
+    assert_eq!(by_ca(&other, 21, 4_999).await, Ok(()));
+    assert_eq!(by_ca(&pos, 21, 5_001).await, Ok(()));
+    assert_eq!(latest().await, Some(at(5_001)));
     // A token for another terminal's injection is none.
     let (wrong, key) = (intent(&other, 8, 40), carries(&one));
     let crossed = db.refused(move |tx| tx.issue_injection(&wrong, &key)).await;

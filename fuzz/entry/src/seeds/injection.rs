@@ -38,8 +38,9 @@ pub(super) fn injection() -> Named {
         |slot| ServerMessage::KeyToken(KeyToken { injection: id(), slot, token: token() }).encode();
     let confirmed = ServerMessage::Confirmed(id()).encode();
     let noted = ServerMessage::Noted(Incident::clipped("inc_1")).encode();
-    let (rebind, unbind) =
-        (ServerMessage::Rebind(binding).encode(), ServerMessage::Unbind(token()).encode());
+    let rebind = ServerMessage::Rebind(binding.clone()).encode();
+    let by_ca = ServerMessage::RebindByCa(binding).encode();
+    let unbind = ServerMessage::Unbind(token()).encode();
     let nothing = ServerMessage::Nothing.encode();
     let closed = refusal("injection-closed", false, "").encode();
     let later = refusal("unavailable", true, "").encode();
@@ -53,7 +54,7 @@ pub(super) fn injection() -> Named {
             script(&[confirmed.clone(), bound.clone(), key(1), confirmed.clone(), nothing]),
         ),
         ("terminal-refuses", script(&[confirmed.clone(), bound.clone(), key(2), noted])),
-        ("terminal-discards", script(&[closed, bound.clone(), rebind, unbind])),
+        ("terminal-discards", script(&[closed, bound.clone(), rebind, by_ca, unbind])),
         ("terminal-waits", script(&[confirmed, bound, later])),
     ]
 }
