@@ -3,6 +3,9 @@
 //! On a real reader the key lives in its security chip. Here it is a file that only its owner may
 //! read: a software stand-in for the chip, good for emulation and tests.
 
+mod error;
+mod settings;
+
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -11,12 +14,13 @@ use std::sync::Arc;
 
 use countersign_channel::{Credential, EncryptionCredential, IdKind, Mode, Policy, ReaderConfig};
 use countersign_crypto::{
-    CryptoError, CryptoRng, DecryptionKey, Provider, Secret, SecureElement, Suite, UnixTime, aws_lc,
+    CryptoError, CryptoRng, DecryptionKey, Provider, Secret, SecureElement, UnixTime, aws_lc,
 };
-use countersign_pki::{CertificateNumber, Identity, PkiError, Role, TrustStore, certified_point};
+use countersign_pki::{CertificateNumber, Identity, Role, TrustStore, certified_point};
 use pem::Pem;
-use serde::{Deserialize, Serialize};
-use thiserror::Error;
+
+pub use self::error::DeviceDirError;
+pub use self::settings::{DeviceKind, Settings};
 
 const MARKER: &str = "COUNTERSIGN-DEVICE";
 const FORMAT: &str = "countersign device directory, format 1\n";
@@ -27,172 +31,6 @@ const ENCRYPTION_KEY: &str = "encryption.p8";
 const ENCRYPTION_CERTIFICATE: &str = "encryption-certificate.pem";
 const SETTINGS: &str = "device.toml";
 const FILE_MAX: u64 = 64 * 1024;
-
-/// Why a device directory is of no use.
-#[derive(Debug, Error)]
-pub enum DeviceDirError {
-    /// Not there, or not one of ours.
-    #[error(
-        "{0} is not a Countersign device directory: run `countersign device enroll` first, for a \
-         terminal `countersign device pos enroll`"
-    )]
-    NotOurs(PathBuf),
-    /// It holds another device.
-    #[error("{dir} belongs to the device {found}, not {wanted}")]
-    OtherDevice {
-        /// The directory.
-        dir: PathBuf,
-        /// Whose it is.
-        found: String,
-        /// Who was asked for.
-        wanted: String,
-    },
-    /// Its key is of another suite.
-    #[error(
-        "the key in {dir} is of the suite {}, not {}: use another --device directory",
-        short(*found),
-        short(*wanted)
-    )]
-    OtherSuite {
-        /// The directory.
-        dir: PathBuf,
-        /// The key's suite.
-        found: Suite,
-        /// What was asked for.
-        wanted: Suite,
-    },
-    /// It is a device of another kind.
-    #[error("{dir} belongs to a {}, not a {}", found.role().as_str(), wanted.role().as_str())]
-    OtherKind {
-        /// The directory.
-        dir: PathBuf,
-        /// What it is.
-        found: DeviceKind,
-        /// What was asked for.
-        wanted: DeviceKind,
-    },
-    /// Enrolment has not finished.
-    #[error(
-        "{0} has no certificate yet: run `countersign device enroll` again, for a terminal \
-         `countersign device pos enroll`"
-    )]
-    NotEnrolled(PathBuf),
-    /// A file does not parse.
-    #[error("{path}: {detail}")]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong.
-        detail: String,
-    },
-    /// A certificate does not verify.
-    #[error("the device's certificates: {0}")]
-    Pki(#[from] PkiError),
-    /// The system refused.
-    #[error("{path}: {source}")]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// What the system said.
-        source: io::Error,
-    },
-}
-
-impl DeviceDirError {
-    /// Stable name of the failed check.
-    #[must_use]
-    pub const fn check(&self) -> &'static str {
-        match self {
-            Self::NotOurs(_) => "device-not-ours",
-            Self::OtherDevice { .. } => "device-other",
-            Self::OtherSuite { .. } => "device-suite",
-            Self::OtherKind { .. } => "device-kind",
-            Self::NotEnrolled(_) => "device-not-enrolled",
-            Self::Damaged { .. } => "device-damaged",
-            Self::Pki(error) => error.check(),
-            Self::Io { .. } => "io",
-        }
-    }
-}
-
-/// What a device knows beside its key and certificates.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Settings {
-    /// Serial number.
-    pub serial: String,
-    /// The suite of its keys. A directory of before there was a second suite names none.
-    #[serde(default = "first_suite", with = "suite_name")]
-    pub suite: Suite,
-    /// The server it was enrolled with; empty until then.
-    #[serde(default)]
-    pub server_id: String,
-    /// What it is. A directory of before there was a second kind names none.
-    #[serde(default)]
-    pub kind: DeviceKind,
-    /// Of a SAM host: the servers that it serves, by the ids in their certificates. The one that
-    /// enrolled it is put here; an operator may add others.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub servers: Vec<String>,
-}
-
-/// What a device is; its certificate has the role of the same name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum DeviceKind {
-    /// An ID-card reader without a SAM.
-    #[default]
-    Reader,
-    /// A host of SAM modules (C12).
-    SamHost,
-    /// A POS terminal (E).
-    Terminal,
-}
-
-impl DeviceKind {
-    /// The role in its certificate.
-    #[must_use]
-    pub const fn role(self) -> Role {
-        match self {
-            Self::Reader => Role::Reader,
-            Self::SamHost => Role::SamHost,
-            Self::Terminal => Role::Terminal,
-        }
-    }
-
-    /// Where it is enrolled.
-    pub(crate) const fn path(self) -> &'static str {
-        match self {
-            Self::Reader => "/v1/readers",
-            Self::SamHost => "/v1/sam-hosts",
-            Self::Terminal => "/v1/terminals/enrolments",
-        }
-    }
-}
-
-const fn first_suite() -> Suite {
-    Suite::X25519_P256_AES128GCM_SHA256
-}
-
-fn short(suite: Suite) -> &'static str {
-    suite.name().unwrap_or("unknown")
-}
-
-/// A suite by its short name.
-mod suite_name {
-    use countersign_crypto::Suite;
-    use serde::de::Error;
-    use serde::{Deserialize, Deserializer, Serializer};
-
-    #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
-    pub(super) fn serialize<S: Serializer>(suite: &Suite, to: S) -> Result<S::Ok, S::Error> {
-        to.serialize_str(super::short(*suite))
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Suite, D::Error> {
-        String::deserialize(from)?.parse().map_err(D::Error::custom)
-    }
-}
 
 /// The certificates a device is given at enrolment, PEM.
 pub(crate) struct Certificates<'a> {

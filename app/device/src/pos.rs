@@ -237,10 +237,19 @@ impl Pos {
         Ok((opened.header, kcv.as_bytes().to_vec()))
     }
 
-    /// Stores what has changed, at once.
+    /// Stores what has changed, at once. What could not be stored did not happen: nothing is
+    /// reported that a crash would lose.
     fn save(&mut self) -> Result<(), PosError> {
         self.kept.receiver.0 = self.receiver.to_bytes();
-        self.files.store(&*self.storage, &self.kept)
+        let stored = self.files.store(&*self.storage, &self.kept);
+        if stored.is_err()
+            && let Some(kept) = self.files.load(&*self.storage)?
+        {
+            let receiver = krd::State::from_bytes(&kept.receiver.0, tr34::Leniency::STRICT);
+            self.receiver = receiver.map_err(own)?;
+            self.kept = kept;
+        }
+        stored
     }
 }
 
@@ -271,7 +280,9 @@ fn stored_block(
     rng: &mut dyn CryptoRng,
 ) -> Result<String, PosError> {
     let mut header = Header { version: tr31::Version::D, ..header.clone() };
-    header.optional.retain(|block| block.id != tr31::OptionalId::PB); // another version's filling
+    // Another version's filling, and the check value of another protection key.
+    let others = [tr31::OptionalId::PB, tr31::OptionalId::KP];
+    header.optional.retain(|block| !others.contains(&block.id));
     let padding = tr31::Padding::Random(rng);
     tr31::wrap(&aws_lc::AwsLc, Kbpk::Held(storage), &header, key, padding, Leniency::NONE)
         .map_err(|error| PosError::Own(error.to_string()))

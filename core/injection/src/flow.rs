@@ -2,7 +2,7 @@ use core::time::Duration;
 
 use thiserror::Error;
 
-use crate::message::MessageError;
+use crate::message::{MessageError, SLOTS};
 
 /// How long a side waits for the other's next message.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -25,8 +25,8 @@ pub enum FlowError {
     /// The peer answered for another injection or slot.
     #[error("the answer is for another injection")]
     OtherInjection,
-    /// The peer asks for more tokens than a contact may.
-    #[error("more than {TOKENS_PER_CONTACT_MAX} tokens in one contact")]
+    /// The peer asks for more tokens than a contact may, or reports more keys than it has slots.
+    #[error("more than {TOKENS_PER_CONTACT_MAX} tokens or {SLOTS} reports in one contact")]
     TooMany,
     /// The peer said nothing for [`PATIENCE`].
     #[error("no answer in time")]

@@ -6,8 +6,8 @@ use core::mem;
 use countersign_crypto::UnixTime;
 
 use crate::message::{
-    Incident, InjectionId, Installed, KeyToken, Refusal, Refusing, ServerMessage, TerminalMessage,
-    Token, TokenRefused, TokenRequest,
+    Incident, InjectionId, Installed, KeyToken, Refusal, Refusing, SLOTS, ServerMessage,
+    TerminalMessage, Token, TokenRefused, TokenRequest,
 };
 use crate::{FlowError, PATIENCE, TOKENS_PER_CONTACT_MAX};
 
@@ -63,6 +63,8 @@ enum State {
 pub struct ServerFlow {
     state: State,
     tokens: u32,
+    /// Keys that were reported again. No more can wait than there are slots.
+    reports: u8,
     due: Option<UnixTime>,
     transmit: Option<Vec<u8>>,
     event: Option<ServerEvent>,
@@ -73,7 +75,8 @@ impl ServerFlow {
     #[must_use]
     pub fn new(now: UnixTime) -> Self {
         let state = State::Listening(None);
-        Self { state, tokens: 0, due: Some(now.plus(PATIENCE)), transmit: None, event: None }
+        let due = Some(now.plus(PATIENCE));
+        Self { state, tokens: 0, reports: 0, due, transmit: None, event: None }
     }
 
     /// The next message to send.
@@ -154,6 +157,10 @@ impl ServerFlow {
             }
             // Without a token before it, it is reported again: its confirmation was lost.
             (None, TerminalMessage::Installed(installed)) => {
+                if self.reports == SLOTS {
+                    return Err(FlowError::TooMany);
+                }
+                self.reports += 1;
                 (Question::Key(installed.injection.clone()), ServerEvent::Installed(installed))
             }
             (Some(Given::Key { injection, slot }), TerminalMessage::Installed(installed)) => {

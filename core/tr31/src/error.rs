@@ -120,6 +120,9 @@ pub enum Tr31Error {
     /// The block protection key is unfit.
     #[error("the key block protection key is unfit: {0}")]
     Kbpk(KeyFault),
+    /// A component where a whole key belongs.
+    #[error("the key is a component of one")]
+    Component,
     /// The wrapping key is weaker than the wrapped.
     #[error("the wrapping key is weaker than the wrapped")]
     WeakerWrappingKey,
@@ -195,6 +198,7 @@ impl Tr31Error {
             Self::Kbpk(KeyFault::Parity) => "kbpk-des-parity",
             Self::Kbpk(KeyFault::Weak) => "kbpk-des-weak-key",
             Self::Kbpk(KeyFault::EqualHalves) => "kbpk-des-equal-halves",
+            Self::Component => "key-component",
             Self::WeakerWrappingKey => "wrapping-key-weaker",
             Self::Kcv => "kcv",
             Self::KbpkKcv => "kbpk-kcv",

@@ -125,6 +125,15 @@ pub(crate) fn combination(header: &Header, tolerance: &mut Tolerance) -> Result<
     Ok(())
 }
 
+/// Whether the header is a whole key's (X9.143 6.3.4). A component may travel in a key block, but in
+/// use it would be a key that one custodian knows.
+///
+/// # Errors
+/// [`Tr31Error::Component`].
+pub const fn check_whole(header: &Header) -> Result<(), Tr31Error> {
+    if header.key_version[0] == b'c' { Err(Tr31Error::Component) } else { Ok(()) }
+}
+
 /// Whether the key is fit for what the header says: length, and for DES parity, weak keys and
 /// equal halves. Strict.
 ///

@@ -235,6 +235,11 @@ impl Crl {
         self.serials.is_empty()
     }
 
+    /// The serial numbers on it, rising: the content octets of each.
+    pub fn serials(&self) -> impl Iterator<Item = &[u8]> {
+        self.serials.iter().map(Vec::as_slice)
+    }
+
     /// True if the certificate is of this list's CA and on the list. The CA's other certificates,
     /// and those of other CAs, are not: [`Self::admits`] tells them apart.
     #[must_use]

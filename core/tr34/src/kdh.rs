@@ -89,6 +89,7 @@ impl Sender<'_> {
     ) -> Result<PreparedToken, Error> {
         let KeyOrder { krd, freshness, cipher, header, key } = *order;
         policy::check_header(header)?;
+        policy::check_whole(header)?;
         policy::check_key(header, key)?;
         kcv::check_kc(self.ciphers, header, key)?;
         let krd = krd.certificate();

@@ -262,6 +262,7 @@ impl Receiver<'_> {
         let departures = self.policy.header | tr31::Leniency::OPTIONAL_BLOCK_PADDING;
         let header = Header::parse(&block.header, departures)?;
         policy::check_header(&header)?;
+        policy::check_whole(&header)?;
         policy::check_key(&header, &block.key)?;
         kcv::check_kc(self.ciphers, &header, &block.key)?;
         if !self.policy.weaker_wrapping {

@@ -1,4 +1,5 @@
 use thiserror::Error;
+use tr31::Tr31Error;
 
 use crate::StorageError;
 
@@ -37,6 +38,9 @@ pub enum HsmError {
     /// An imported key of no length that its cipher knows.
     #[error("an AES key has 16, 24 or 32 bytes, a TDES key 16 or 24")]
     KeyLength,
+    /// An imported key that is not fit to protect key blocks. Once it is held nobody can tell.
+    #[error(transparent)]
+    KeyUnfit(Tr31Error),
     /// More random bytes than one call gives, or none.
     #[error("one call gives 1 to 1024 random bytes")]
     RandomLength,
@@ -112,6 +116,7 @@ impl HsmError {
             Self::WrongKind { .. } => "key-kind",
             Self::KeySize(_) => "key-size",
             Self::KeyLength => "key-length",
+            Self::KeyUnfit(error) => error.check(),
             Self::RandomLength => "random-length",
             Self::NotBuilt => "pkcs11-not-built",
             Self::Module(_) => "pkcs11-module",

@@ -144,6 +144,7 @@ impl Vault for FileVault {
         key: Secret,
     ) -> Result<Arc<dyn CmacKey>, HsmError> {
         check_cmac_len(cipher, key.len())?;
+        tr31::policy::check_kbpk(cipher, &key).map_err(HsmError::KeyUnfit)?;
         self.check_free(label)?;
         self.create(label, KeyKind::Cmac(cipher), &key)?;
         Ok(Arc::new(SoftwareCmac { cipher, key }))

@@ -154,7 +154,8 @@ pub trait Vault: Send + Sync {
     /// or 32 bytes, TDES keys 16 or 24.
     ///
     /// # Errors
-    /// [`HsmError::LabelTaken`]; [`HsmError::KeyLength`]; [`HsmError::MechanismUnsupported`] for
+    /// [`HsmError::LabelTaken`]; [`HsmError::KeyLength`]; [`HsmError::KeyUnfit`] for a TDES key
+    /// without odd parity, with equal parts or a weak one; [`HsmError::MechanismUnsupported`] for
     /// TDES in a token.
     fn cmac_import(
         &self,

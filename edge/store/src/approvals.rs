@@ -256,7 +256,8 @@ impl Tx<'_> {
     }
 
     /// Uses an approval up, in the transaction of what it allows: exactly once, for exactly this
-    /// action and subject, and by the operator who asked for it.
+    /// action and subject, and by the operator who asked for it. Who was disabled since counts no
+    /// more, neither the one who asked nor those who agreed.
     ///
     /// # Errors
     /// [`StoreError::Refused`] `approval-not-usable` in every other case.
@@ -271,7 +272,11 @@ impl Tx<'_> {
         let changed = self.execute(
             "UPDATE approvals SET state = 'used'
              WHERE id = ?1 AND action = ?2 AND subject = ?3 AND requested_by = ?4
-               AND state = 'approved' AND expires_at > ?5",
+               AND state = 'approved' AND expires_at > ?5
+               AND EXISTS (SELECT 1 FROM operators o WHERE o.id = ?4 AND o.disabled_at IS NULL)
+               AND needed <= (SELECT count(*) FROM approval_votes v
+                   JOIN operators o ON o.id = v.operator_id
+                   WHERE v.approval_id = ?1 AND v.vote = 'approve' AND o.disabled_at IS NULL)",
             &[id.into(), action.into(), subject.into(), by.into(), now.into()],
         )?;
         if changed == 1 {

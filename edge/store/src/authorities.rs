@@ -101,7 +101,8 @@ pub struct HierarchyPulse {
     pub root: Option<String>,
     /// The number of that CA_KDH's newest CRL; 0 if there is none.
     pub crl: u64,
-    /// How many certificates that CA_KDH's CRL has to list now.
+    /// How many KDHs of that CA_KDH were ever revoked: it only rises, so that one more shows, also
+    /// when another has expired.
     pub revoked: u32,
 }
 
@@ -335,7 +336,7 @@ impl Tx<'_> {
     ///
     /// # Errors
     /// What the database answers.
-    pub fn hierarchy_pulse(&mut self, now: UnixTime) -> Result<HierarchyPulse, StoreError> {
+    pub fn hierarchy_pulse(&mut self) -> Result<HierarchyPulse, StoreError> {
         const ACTIVE: &str = "(SELECT id FROM rki_authorities WHERE state = 'active' AND role =";
         const ISSUER: &str =
             "(SELECT issuer_id FROM rki_authorities WHERE state = 'active' AND role = 'kdh')";
@@ -344,9 +345,9 @@ impl Tx<'_> {
                  (SELECT COALESCE(max(number), 0) FROM rki_crls
                   WHERE der IS NOT NULL AND issuer_id = {ISSUER}),
                  (SELECT count(*) FROM rki_authorities
-                  WHERE state = 'revoked' AND not_after > ?1 AND issuer_id = {ISSUER})"
+                  WHERE state = 'revoked' AND issuer_id = {ISSUER})"
         );
-        let row = self.query_one(&sql, &[now.into()])?;
+        let row = self.query_one(&sql, &[])?;
         let row = row.ok_or_else(|| StoreError::corrupt("a row of scalars is missing"))?;
         let id = |column| Ok::<_, StoreError>(row.opt_text(column)?.map(str::to_owned));
         Ok(HierarchyPulse {

@@ -414,6 +414,29 @@ impl Tx<'_> {
         }
     }
 
+    /// Cancels what waits for a terminal that has enrolled with another RSA key than before: what
+    /// others agreed to was for the terminal that it was. Nothing if it has the key it always had.
+    /// The injections' ids.
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn cancel_for_other_key(
+        &mut self,
+        device_id: &str,
+        public_key: &[u8; 32],
+        now: UnixTime,
+    ) -> Result<Vec<String>, StoreError> {
+        let rows = self.query(
+            "UPDATE injections SET state = 'cancelled', ended_at = ?3
+             WHERE device_id = ?1 AND state IN ('assigned', 'issued') AND EXISTS (
+                 SELECT 1 FROM krd_certificates k WHERE k.device_id = ?1 AND k.der IS NOT NULL
+                   AND k.public_key <> ?2)
+             RETURNING id",
+            &[device_id.into(), public_key.into(), now.into()],
+        )?;
+        rows.iter().map(|row| Ok(row.text(0)?.to_owned())).collect()
+    }
+
     /// Injections, newest first, before `cursor`; `limit` in 1..=[`crate::MAX_PAGE`].
     ///
     /// # Errors

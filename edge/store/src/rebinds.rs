@@ -238,6 +238,50 @@ impl Tx<'_> {
         self.query_one(&sql, &[device_id.into()])?.map(|row| member(&row)).transpose()
     }
 
+    /// The KDHs that ended campaigns offered a terminal by a token while it was bound as it is: it
+    /// may have followed one, and its word of it was lost. Newest first.
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn rebinds_offered(&mut self, device_id: &str) -> Result<Vec<RebindTerminal>, StoreError> {
+        // The time of `RBT_CA` is in whole seconds, rounded down.
+        let sql = format!(
+            "SELECT {MEMBER_COLUMNS} FROM {MEMBER_JOIN}
+             JOIN terminals t ON t.device_id = m.device_id AND t.bound_kdh = m.from_kdh
+             WHERE m.device_id = ?1 AND m.state <> 'done' AND r.state <> 'open'
+               AND EXISTS (SELECT 1 FROM injection_tokens k WHERE k.device_id = m.device_id
+                   AND k.kind IN ('rebind', 'rebind-ca') AND k.at > r.created_at - 1000)
+             ORDER BY r.id DESC LIMIT 16"
+        );
+        self.query(&sql, &[device_id.into()])?.iter().map(member).collect()
+    }
+
+    /// A terminal has followed an ended campaign to this KDH. What the open campaign wants of it
+    /// stands, at the word of that KDH.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] for no such terminal or KDH.
+    pub fn follow_rebind(
+        &mut self,
+        device_id: &str,
+        kdh: &str,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        self.change_one(
+            "terminal",
+            "UPDATE terminals SET bound_kdh = ?2, bound_at = ?3, unbound_at = NULL
+             WHERE device_id = ?1",
+            &[device_id.into(), kdh.into(), now.into()],
+        )?;
+        self.execute(
+            "UPDATE rebind_terminals SET from_kdh = ?2, at = ?3
+             WHERE device_id = ?1 AND state <> 'done'
+               AND rebind_id IN (SELECT id FROM rebinds WHERE state = 'open' AND to_kdh <> ?2)",
+            &[device_id.into(), kdh.into(), now.into()],
+        )?;
+        Ok(())
+    }
+
     /// Notes how the rebinding of a terminal went: done, or the check that failed.
     ///
     /// # Errors

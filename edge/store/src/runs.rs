@@ -296,14 +296,20 @@ impl Tx<'_> {
     }
 
     /// Terminals outside a run's inventory that asked for keys with nothing assigned while it was
-    /// open, or that were assigned one of its keys in that time.
+    /// open, or that were assigned one of its keys in that time. Of a closed run, an injection's
+    /// state is that of when it was closed.
     ///
     /// # Errors
     /// What the database answers.
     pub fn run_unexpected(&mut self, run: &InjectionRun) -> Result<Vec<Unexpected>, StoreError> {
         let rows = self.query(
             "SELECT d.serial, d.id, s.first_at, (
-                 SELECT i.state FROM injections i
+                 SELECT CASE WHEN i.ended_at <= COALESCE(?3, i.ended_at) THEN i.state
+                     WHEN EXISTS (SELECT 1 FROM injection_tokens k
+                         WHERE k.device_id = i.device_id AND k.injection_id = i.id
+                           AND k.at <= COALESCE(?3, k.at)) THEN 'issued'
+                     ELSE 'assigned' END
+                 FROM injections i
                  JOIN injection_run_keys k ON k.run_id = ?1 AND k.key_id = i.key_id
                  WHERE i.device_id = d.id AND i.assigned_at >= ?2
                    AND i.assigned_at <= COALESCE(?3, i.assigned_at)

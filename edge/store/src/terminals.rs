@@ -6,7 +6,9 @@ use countersign_crypto::UnixTime;
 use crate::devices::{RECORD_WIDTH, record, select_with};
 use crate::page::{check_cursor, fetch_limit};
 use crate::value::check_texts;
-use crate::{CertificateState, DeviceKind, DeviceRecord, Page, Row, StoreError, Tx, Value};
+use crate::{
+    AuthorityState, CertificateState, DeviceKind, DeviceRecord, Page, Row, StoreError, Tx, Value,
+};
 
 /// Where a terminal stands: it follows from what is stored of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -331,6 +333,40 @@ impl Tx<'_> {
             &[device_id.into(), kdh.into(), now.into()],
         )?;
         self.settle_rebind(device_id, now)
+    }
+
+    /// Whether a terminal may be given a key that this KDH signs for, in the transaction that
+    /// decides on it: what an operator has ended meanwhile counts.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`] `device-blocked`; `krd-revoked` without a live RSA certificate;
+    /// `kdh-revoked`. [`StoreError::NotFound`] for no such terminal or KDH.
+    pub fn check_served(
+        &mut self,
+        device_id: &str,
+        kdh: &str,
+        now: UnixTime,
+    ) -> Result<(), StoreError> {
+        let refused = |check| Err(StoreError::Refused { check });
+        let terminal = self.terminal_by_id(device_id)?;
+        let terminal = terminal.ok_or(StoreError::NotFound { what: "terminal" })?;
+        if terminal.device.blocked(now).is_some() {
+            return refused("device-blocked");
+        }
+        if terminal.krd.is_none_or(|live| live.state != CertificateState::Issued) {
+            return refused("krd-revoked");
+        }
+        let kdh = self.authority_by_id(kdh)?.ok_or(StoreError::NotFound { what: "KDH" })?;
+        if kdh.state == AuthorityState::Revoked { refused("kdh-revoked") } else { Ok(()) }
+    }
+
+    /// A terminal refused the KDH that it was to be bound to: it is bound to none.
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn binding_refused(&mut self, device_id: &str) -> Result<(), StoreError> {
+        let sql = "UPDATE terminals SET bound_kdh = NULL, bound_at = NULL WHERE device_id = ?1";
+        self.execute(sql, &[device_id.into()]).map(|_| ())
     }
 
     /// Notes that a bound terminal is to be unbound at its next contact.

@@ -26,9 +26,9 @@ pub(super) fn octets(name: &str, word: &str) -> Result<Zeroizing<Vec<u8>>, Failu
         return Ok(Zeroizing::new(pem.into_contents()));
     }
     // DER begins with a SEQUENCE, which is the digit 0 in text.
-    let digits: Zeroizing<Vec<u8>> = Zeroizing::new(
-        content.iter().copied().filter(|octet| !octet.is_ascii_whitespace()).collect(),
-    );
+    // At its final size at once, here and in what reads: growing would leave copies of a key behind.
+    let mut digits = Zeroizing::new(Vec::with_capacity(content.len()));
+    digits.extend(content.iter().filter(|octet| !octet.is_ascii_whitespace()));
     if !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit) {
         let decoded = HEXUPPER_PERMISSIVE.decode(&digits).map_err(|_| bad("half a hex digit"))?;
         return Ok(Zeroizing::new(decoded));
@@ -73,7 +73,7 @@ fn content(word: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
 }
 
 fn limited(source: impl Read, name: &str) -> Result<Zeroizing<Vec<u8>>, Failure> {
-    let mut content = Zeroizing::new(Vec::new());
+    let mut content = Zeroizing::new(Vec::with_capacity(FILE_MAX as usize + 1));
     let read = source.take(FILE_MAX + 1).read_to_end(&mut content);
     read.map_err(|error| Failure::environment("file", format!("{name}: {error}")))?;
     if content.len() as u64 > FILE_MAX { Err(too_long(name)) } else { Ok(content) }

@@ -180,7 +180,8 @@ pub(super) fn shown_header(bytes: &[u8]) -> Value {
             "keyVersion": text(&header.key_version),
             "exportability": text(&[header.exportability]),
         }),
-        Err(error) => json!({ "text": text(bytes), "check": error.check() }),
+        // Nobody vouches for it: control characters do not reach a terminal.
+        Err(error) => json!({ "text": bytes.escape_ascii().to_string(), "check": error.check() }),
     }
 }
 
@@ -208,5 +209,17 @@ fn shown_crl(der: &[u8]) -> Value {
             "entries": crl.len(),
         }),
         Err(error) => json!({ "check": error.check() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn control_characters_of_a_header_are_not_printed() {
+        let shown = shown_header(b"B0016K0T\x1b[2J0000");
+        assert_eq!(shown, json!({ "text": "B0016K0T\\x1b[2J0000", "check": "character" }));
+        assert_eq!(shown_header(b"B0016K0TB00S0000")["text"], "B0016K0TB00S0000");
     }
 }

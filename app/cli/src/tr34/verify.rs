@@ -191,7 +191,7 @@ impl Verify {
             Token::Unbind(token) if token.kdh.is_some() => {
                 self.by_ca(&mut members, token.signed(), |receiver, state, now| {
                     receiver.unbind_by_ca(state, &octets, now)
-                })?
+                })?;
             }
             Token::Unbind(token) => {
                 let nonce = answered(token.signed())?;
@@ -205,7 +205,7 @@ impl Verify {
             Token::Rebind(token) if token.old_kdh.is_some() => {
                 self.by_ca(&mut members, token.signed(), |receiver, state, now| {
                     receiver.rebind_by_ca(state, &octets, now)
-                })?
+                })?;
             }
             Token::Rebind(token) => {
                 let nonce = answered(token.signed())?;

@@ -7,7 +7,7 @@ use libtest_mimic::Failed;
 use serde_json::{Value, json};
 
 use crate::Alone;
-use crate::host::Database;
+use crate::host::{Database, Ports};
 use crate::shop::Shop;
 
 pub(crate) const TRIALS: [(&str, Alone); 2] = [
@@ -147,6 +147,59 @@ pub(crate) fn a_killed_update_leaves_a_usable_key(database: &Database) -> Result
         assert!(shop.held("POS-1")?.iter().all(|(_, state, _)| state != "pending"), "{kill}");
     }
     assert!(interrupted > 0, "no update was interrupted");
+    shop.audit_holds()
+}
+
+/// Many servers, one truth: a terminal goes from one to the other between any two words.
+pub(crate) fn a_terminal_alternates_between_two_servers(database: &Database) -> Result<(), Failed> {
+    let mut shop = Shop::new(database)?;
+    let other = Ports::pick()?;
+    let second = shop.host.serve(&other)?;
+    shop.tmk()?;
+    let code = shop.code("POS-1")?;
+    shop.try_enroll("POS-1", "POS-1", &code)?.ok()?;
+    let gateways = [shop.ports.gateway(), other.gateway()];
+    let update = |shop: &Shop, at: usize| {
+        shop.host.run(&shop.update_words("POS-1", &gateways[at % 2]))?.ok()?.json()
+    };
+    let agreed = |shop: &Shop, id: &str| -> Result<(), Failed> {
+        let (state, kcv, _) = shop.injection(id)?;
+        let held = shop.held("POS-1")?;
+        assert_eq!(state, "installed");
+        assert_eq!(held[0], (0, "active".to_owned(), kcv), "both sides agree");
+        assert!(held.iter().all(|(_, state, _)| state != "pending"));
+        Ok(())
+    };
+    for at in 0..4 {
+        let id = shop.assign("tmk", "0", "POS-1")?;
+        let told = update(&shop, at)?;
+        assert_eq!(told["bound"], at == 0, "{told}");
+        assert_eq!(told["keys"].as_array().map(Vec::len), Some(1), "{told}");
+        agreed(&shop, &id)?;
+    }
+    // An update that breaks off at one server is gone on with at the other.
+    for at in 0..8 {
+        let id = shop.assign("tmk", "0", "POS-1")?;
+        let started = shop.host.spawn(&shop.update_words("POS-1", &gateways[at % 2]))?;
+        std::thread::sleep(Duration::from_millis(12 + 5 * at as u64));
+        started.kill()?;
+        update(&shop, at + 1)?;
+        agreed(&shop, &id)?;
+    }
+    // What one decides, the other follows: a block, a KDH that is rolled, its campaign.
+    shop.done(&["terminal", "block", "POS-1", "--reason", "stolen"])?;
+    let refused = shop.host.run(&shop.update_words("POS-1", &gateways[1]))?;
+    assert_eq!(refused.json()?["error"]["check"], "reader-blocked");
+    shop.done(&["terminal", "unblock", "POS-1"])?;
+    for at in 0..2 {
+        shop.gated(&["rki", "roll", "kdh"])?;
+        shop.gated(&["rki", "rebind", "begin"])?;
+        let id = shop.assign("tmk", "0", "POS-1")?;
+        assert_eq!(update(&shop, at + 1)?["bound"], true);
+        agreed(&shop, &id)?;
+        assert_eq!(update(&shop, at)?["bound"], false, "the first server knows it, too");
+    }
+    second.kill()?;
     shop.audit_holds()
 }
 

@@ -135,6 +135,21 @@ impl House {
         Ok(wrapped["block"].as_str().ok_or("no block")?.to_owned())
     }
 
+    /// The checks that were refused of such an action, oldest first, as the audit has them.
+    fn refused_of(&self, action: &str) -> Result<Vec<String>, Failed> {
+        let passphrase = fs::read(self.host.data().join("passphrase"))?;
+        let passphrase = Secret::copied_from(passphrase.trim_ascii_end());
+        let data = countersign_server::DataDir::open(&self.host.data())?;
+        let rows = tokio::runtime::Runtime::new()?.block_on(async {
+            let open = countersign_server::open_service_with_vault(&data, &passphrase, None);
+            let service = open.await?;
+            let page = service.audit_page(None, 100).await?;
+            Ok::<_, Failed>(page.items)
+        })?;
+        let of_action = rows.into_iter().rev().filter(|row| row.entry.action == action);
+        Ok(of_action.filter_map(|row| row.entry.check).collect())
+    }
+
     fn verify_audit(mut self) -> Result<(), Failed> {
         self.server.take().ok_or("no server")?.kill()?;
         let verified = self.host.run(&["--json", "audit", "verify", "--data", "data"])?.ok()?;
@@ -191,6 +206,16 @@ fn keys_under_it(house: &House) -> Result<(), Failed> {
         Ok::<_, Failed>(["key", "import", "pin", "--kek", "zone", "--block", "@block"])
     };
     let scope = ["--scope", "shared"];
+    let even = {
+        let kbpk = whole();
+        let words = ["tr31", "wrap", "--json", "--version", "D", "--kbpk", &kbpk];
+        let header = ["--usage", "P0", "--algorithm", "T", "--mode", "E", "--exportability", "N"];
+        let key = ["--key", "5CB50B454F8389ADCE573BE50861F2BF", "--lenient", "des-parity"];
+        let wrapped = house.host.run(&[&words[..], &header, &key].concat())?.ok()?.json()?;
+        wrapped["block"].as_str().ok_or("no block")?.to_owned()
+    };
+    let unknown = ["--opt", "ZZ=0123456789ABC", "--lenient", "unknown-optional-block"];
+    let mut checks = Vec::new();
     for (bad, check) in [
         (house.wrap(KEY, KEY, &[])?, "mac"),
         (block.replacen("P0AE00N", "P0AE00E", 1), "mac"),
@@ -199,9 +224,14 @@ fn keys_under_it(house: &House) -> Result<(), Failed> {
             house.wrap(&whole(), &KEY.repeat(2), &["--lenient", "weaker-wrapping-key"])?,
             "wrapping-key-weaker",
         ),
+        (house.wrap(&whole(), KEY, &unknown)?, "unknown-optional-block"),
+        (even, "des-parity"),
     ] {
         house.refused("ann", &[&import(&bad)?[..], &scope].concat(), check)?;
+        checks.push(check);
     }
+    assert_eq!(house.refused_of("key.import")?, checks, "each in the audit");
+    assert_eq!(house.done("ann", &["key", "list"])?["items"], serde_json::json!([]), "no key");
     let key = house.gated(&[&import(&block)?[..], &scope].concat())?;
     assert_eq!(
         (&key["usage"], &key["exportability"], &key["state"]),

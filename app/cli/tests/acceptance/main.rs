@@ -1,5 +1,6 @@
 //! The command as its users run it: real processes, real sockets, a real pty, real databases.
 
+mod altered;
 mod audit;
 mod cache;
 mod certificates;
@@ -77,11 +78,13 @@ fn main() {
         .chain(tr34::TRIALS)
         .chain(keys::TRIALS)
         .chain(rki::TRIALS)
-        .chain(inject::TRIALS);
+        .chain(inject::TRIALS)
+        .chain(altered::TRIALS);
     trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
     trials.extend(tokens::trials());
 
-    let both: [(&str, Check); 9] = [
+    let both: [(&str, Check); 10] = [
+        ("a_revoked_kdhs_terminals_come_back", rollover::a_revoked_kdhs_terminals_come_back),
         (
             "terminals_outlive_a_roll_over_of_each_ca",
             rollover::terminals_outlive_a_roll_over_of_each_ca,
@@ -120,6 +123,11 @@ fn main() {
     let name = "two_servers_share_a_hierarchy::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         rki::two_servers_share_a_hierarchy(&Database::Postgres(postgres.fresh_database()?))
+    }));
+    let name = "a_terminal_alternates_between_two_servers::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        let database = Database::Postgres(postgres.fresh_database()?);
+        inject::a_terminal_alternates_between_two_servers(&database)
     }));
     let name = "two_servers_behave_as_one::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {

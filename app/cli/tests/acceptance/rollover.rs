@@ -47,7 +47,8 @@ pub(crate) fn terminals_outlive_a_roll_over_of_each_ca(database: &Database) -> R
     shop.tmk()?;
     shop.enroll("POS-1")?;
     key_comes(&shop, "POS-1", true)?;
-    shop.enroll("POS-2")?; // not bound yet
+    let code = shop.code("POS-2")?;
+    shop.try_enroll("POS-2", "POS-2", &code)?.ok()?; // not bound yet
 
     shop.gated(&["rki", "roll", "ca-kdh"])?;
     assert_eq!(states(&shop, "ca-kdh")?, ["active", "retiring"]);
@@ -75,6 +76,8 @@ pub(crate) fn terminals_outlive_a_roll_over_of_each_ca(database: &Database) -> R
     assert_eq!(states(&shop, "ca-krd")?, ["active", "retiring"]);
     let (before, kept) = (krd(&shop, "POS-1")?, shop.held("POS-1")?);
     key_comes(&shop, "POS-2", false)?;
+    shop.try_enroll("POS-2", "POS-2", &code)?.ok()?; // its answer had been lost, and comes again
+    key_comes(&shop, "POS-2", false)?;
     shop.enroll("POS-4")?;
     key_comes(&shop, "POS-4", true)?;
     let code = shop.done(&["terminal", "code", "POS-1"])?;
@@ -84,5 +87,38 @@ pub(crate) fn terminals_outlive_a_roll_over_of_each_ca(database: &Database) -> R
     assert_eq!(shop.held("POS-1")?, kept, "its keys stay");
     key_comes(&shop, "POS-1", false)?;
     assert_eq!(states(&shop, "ca-krd")?, ["active", "retiring"], "others are still under it");
+    shop.audit_holds()
+}
+
+/// A KDH is revoked: its terminals get nothing until a campaign binds them to another, at the word
+/// of the CA that certified them.
+pub(crate) fn a_revoked_kdhs_terminals_come_back(database: &Database) -> Result<(), Failed> {
+    let mut shop = Shop::new(database)?;
+    shop.tmk()?;
+    shop.enroll("POS-1")?;
+    key_comes(&shop, "POS-1", true)?;
+    let kept = shop.held("POS-1")?;
+    let revoked = members(&shop, "kdh")?.swap_remove(0).0;
+    shop.gated(&["rki", "revoke", &revoked, "--reason", "token lost"])?;
+    let injection = shop.assign("tmk", "0", "POS-1")?;
+    shop.refused("POS-1", 1, "kdh-revoked")?;
+    let early = shop.run("ann", &["rki", "rebind", "begin"])?;
+    assert_eq!(early.json()?["error"]["check"], "rki-no-kdh", "nothing to bind to");
+
+    shop.gated(&["rki", "roll", "kdh"])?;
+    assert_eq!(states(&shop, "kdh")?, ["active", "revoked"]);
+    shop.refused("POS-1", 1, "kdh-revoked")?;
+    assert_eq!(shop.held("POS-1")?, kept, "the keys in use stay");
+    assert_eq!(shop.injection(&injection)?.0, "assigned", "and what waits, waits");
+    let begun = shop.gated(&["rki", "rebind", "begin"])?;
+    assert_eq!((&begun["state"], &begun["open"]), (&json!("open"), &json!(1)), "{begun}");
+    let told = shop.updated("POS-1")?;
+    assert_eq!((&told["bound"], told["keys"].as_array().map(Vec::len)), (&json!(true), Some(1)));
+    assert_eq!(shop.injection(&injection)?.0, "installed");
+    let newest = members(&shop, "kdh")?.swap_remove(0).0;
+    assert_eq!(terminal(&shop, "POS-1")?["boundKdh"], json!(newest));
+    let campaign = shop.done(&["rki", "rebind", "list"])?["items"][0].clone();
+    assert_eq!((&campaign["state"], &campaign["done"]), (&json!("done"), &json!(1)), "{campaign}");
+    key_comes(&shop, "POS-1", false)?;
     shop.audit_holds()
 }

@@ -1,5 +1,8 @@
 use std::os::unix::fs::{PermissionsExt, symlink};
 
+use countersign_crypto::Suite;
+
+use super::settings::{first_suite, short};
 use super::*;
 
 fn make(path: &Path, seed: u64) -> Result<DeviceDir, DeviceDirError> {

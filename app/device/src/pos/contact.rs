@@ -182,6 +182,7 @@ impl<T: Transport> Contact<'_, T> {
         let work = match event {
             TerminalEvent::CheckBinding(binding) => pos.bind(&binding, now)?,
             TerminalEvent::Rebind(binding) => pos.rebind(&binding, now)?,
+            TerminalEvent::RebindByCa(binding) => pos.rebind_by_ca(&binding, now)?,
             TerminalEvent::Unbind(token) => pos.unbind(token.as_slice(), now)?,
             TerminalEvent::MakeRequest => pos.request(now, rng)?,
             TerminalEvent::Install(key) => install(pos, &key, now, rng)?,

@@ -87,9 +87,11 @@ impl Pos {
         let files = StateFiles::new(path);
         let lock = files.lock()?;
         let vault = element.open(path)?;
-        files.store_element(element)?;
-        let key = krd_key(&*vault, *bits)?;
         let storage = vault.storage_key(STORAGE_LABEL)?;
+        // In another element than the terminal's it does not open: the terminal stays as it was.
+        let before = files.load(&*storage)?;
+        let key = krd_key(&*vault, *bits)?;
+        files.store_element(element)?; // it can do what a terminal's has to
 
         let identity = Identity::new(kind.role(), serial).map_err(EnrollError::from)?;
         let own_key = dir.key(provider)?;
@@ -105,7 +107,6 @@ impl Pos {
         let body = Body { serial, code, request: request_pem(own), krd_request: request_pem(krd) };
         let answer: Answer = api.post(kind.path(), &body)?;
 
-        let before = files.load(&*storage)?;
         let kept = pinned(&answer, before, (serial, key.public_key()), now)?;
         files.store(&*storage, &kept)?;
         let certificates = Certificates {

@@ -88,12 +88,23 @@ impl House {
 
     /// `KT_KDH` for slot 3, in answer to this `RT_KRD`.
     fn key(&self, pos: &Pos, rt_krd: &[u8], injection: &str, fill: u8) -> KeyToken {
+        let header = Header::new(tr31::Version::D, *b"K0", b'A', b'D', b'N');
+        self.key_of(pos, rt_krd, (injection, fill), &header)
+    }
+
+    fn key_of(
+        &self,
+        pos: &Pos,
+        rt_krd: &[u8],
+        (injection, fill): (&str, u8),
+        header: &Header,
+    ) -> KeyToken {
         let krd = Krd::verify(&AwsLc, pos.certificate.clone(), &self.ca_krd, NOW).unwrap();
         let order = KeyOrder {
             krd: &krd,
             freshness: &Freshness::TwoPass(RtKrd::parse(rt_krd).unwrap().nonce),
             cipher: ContentCipher::Aes128,
-            header: &Header::new(tr31::Version::D, *b"K0", b'A', b'D', b'N'),
+            header,
             key: &Secret::copied_from(&[fill; 16]),
         };
         let token = self.sender().key_token(&mut seeded(3), &order).unwrap();
@@ -207,6 +218,22 @@ fn a_request_runs_out_and_a_refused_token_leaves_all_as_it_was() {
     assert!(matches!(pos.install(&key, NOW, &mut seeded(24)).unwrap(), TerminalWork::Installed(_)));
 }
 
+/// The check value of a protection key says nothing where the key is under another one.
+#[test]
+fn a_key_from_a_foreign_block_is_stored_without_that_blocks_check_value() {
+    let house = House::new();
+    let dir = tempfile::tempdir().unwrap();
+    let mut pos = enrolled(&house, &dir.path().join("pos"));
+    pos.bind(&house.binding(), NOW).unwrap();
+    let request = asked(&mut pos, 30);
+    let mut header = Header::new(tr31::Version::D, *b"K0", b'A', b'D', b'N');
+    header.optional.push(tr31::OptionalBlock::new(tr31::OptionalId::KP, "010011223344"));
+    let key = house.key_of(&pos, &request, ("inj_1", 0x11), &header);
+    let work = pos.install(&key, NOW, &mut seeded(31)).unwrap();
+    assert!(matches!(work, TerminalWork::Installed(_)), "{work:?}");
+    assert_eq!(states(&pos), [(KeyState::Pending, "inj_1".to_owned())]);
+}
+
 #[test]
 fn only_a_ca_kdh_of_the_pinned_root_is_taken() {
     let (house, elsewhere) = (House::new(), House::new());
@@ -229,4 +256,52 @@ fn only_a_ca_kdh_of_the_pinned_root_is_taken() {
     }
     pos.bind(&house.binding(), NOW).unwrap();
     assert!(Pos::open(&path).is_err(), "one program at a time");
+}
+
+/// Whoever enrols again and names another element by mistake still has the terminal that was there.
+#[test]
+fn enrolling_with_another_element_changes_nothing() {
+    let house = House::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pos");
+    drop(enrolled(&house, &path));
+    // The element that it has is a token, which a file vault stands for.
+    let files = StateFiles::new(&path);
+    let (pin_file, token) = ("pin".into(), "POS 1".to_owned());
+    let token = Element::Pkcs11 { module: "module.so".into(), token, pin_file };
+    files.store_element(&token).unwrap();
+    std::fs::rename(path.join("element"), path.join("token")).unwrap();
+    let before = std::fs::read(path.join("terminal-state")).unwrap();
+
+    let ca = pem::encode(&pem::Pem::new("CERTIFICATE", house.root.raw()));
+    let api = crate::Api::new("https://localhost:1", &ca, "").unwrap();
+    let (serial, code) = ("POS-1".to_owned(), "AAAA".to_owned());
+    let enrolment = Enrolment { serial, code, element: Element::File, bits: 2048 };
+    let provider = suites::provider();
+    let again = Pos::enroll(&path, &enrolment, &api, &provider, NOW, &mut seeded(30));
+    assert_eq!(again.err().unwrap().check(), "terminal-state");
+    assert_eq!(files.element().unwrap(), token, "it is not forgotten");
+    assert_eq!(std::fs::read(path.join("terminal-state")).unwrap(), before);
+}
+
+/// What could not be stored did not happen: the terminal does not report it later.
+#[test]
+fn a_key_that_was_not_stored_is_not_reported() {
+    let house = House::new();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("pos");
+    let mut pos = enrolled(&house, &path);
+    pos.bind(&house.binding(), NOW).unwrap();
+    let request = asked(&mut pos, 40);
+    let key = house.key(&pos, &request, "inj_1", 0x11);
+    let in_the_way = path.join("terminal-state.new");
+    std::fs::create_dir(&in_the_way).unwrap();
+    let stored = pos.install(&key, NOW, &mut seeded(41));
+    assert!(matches!(stored, Err(PosError::Io { .. })), "the disk is full, or the like");
+    assert!(pos.standing().unwrap().pending.is_empty(), "nothing waits");
+    assert_eq!(states(&pos), []);
+    std::fs::remove_dir(&in_the_way).unwrap();
+    // The request is still outstanding, as on the disk.
+    assert!(matches!(pos.install(&key, NOW, &mut seeded(42)).unwrap(), TerminalWork::Installed(_)));
+    assert_eq!(states(&pos), [(KeyState::Pending, "inj_1".to_owned())]);
 }

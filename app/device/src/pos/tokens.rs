@@ -75,6 +75,21 @@ impl Pos {
         self.bound(&cas, bound, now)
     }
 
+    /// Takes another KDH at the word of the `Sub_CA_KRD` that certified it: the one it is bound to
+    /// can sign no more.
+    pub(super) fn rebind_by_ca(
+        &mut self,
+        binding: &Binding,
+        now: UnixTime,
+    ) -> Result<TerminalWork, PosError> {
+        let cas = match self.cas(binding, now) {
+            Ok(cas) => cas,
+            Err(check) => return Ok(refused(check)),
+        };
+        let bound = self.receiver(&cas).rebind_by_ca(&self.receiver, binding.token.as_slice(), now);
+        self.bound(&cas, bound.map_err(Refused::from), now)
+    }
+
     /// Stores the new binding, and of the pinned CAs the one that it comes from.
     fn bound(
         &mut self,

@@ -14,7 +14,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::approvals::{Approval, Approved, gated};
 use super::auth::{Granted, TerminalsManage, TerminalsRead};
-use super::body::{Body, NoBody};
+use super::body::{Body, NoBody, SecretBody};
 use super::json::{List, certificate_pem, request_der, timestamp};
 use super::problem::Problem;
 use super::query::{Id, Params, Peer, SerialQuery};
@@ -374,7 +374,7 @@ pub(super) struct Enrolment {
 pub(super) async fn enrol(
     State(api): State<Api>,
     peer: Peer,
-    Body(Enrol { serial, code, request, krd_request }): Body<Enrol>,
+    SecretBody(Enrol { serial, code, request, krd_request }): SecretBody<Enrol>,
 ) -> Result<Response, Problem> {
     let (channel, krd) = (request_der(&request)?, request_der(&krd_request)?);
     let asked = TerminalRequest { serial, code: code.0, channel, krd };
@@ -385,7 +385,7 @@ pub(super) async fn enrol(
     let enrolment = Json(Enrolment {
         certificate: certificate_pem(&enrolled.certificate),
         krd_certificate: certificate_pem(&enrolled.krd),
-        ca_krd: certificate_pem(hierarchy.ca_krd.raw()),
+        ca_krd: certificate_pem(enrolled.ca_krd.raw()),
         ca_kdh: certificate_pem(hierarchy.ca_kdh.raw()),
         rki_root: certificate_pem(hierarchy.root.raw()),
         device_issuer: certificate_pem(&authority.device_issuer),

@@ -57,6 +57,9 @@ async fn a_terminal_is_allowed_enrols_and_is_blocked() {
     assert_eq!(allowed.header("location"), format!("/v1/terminals/{id}"));
     let code = allowed.json()["enrolmentCode"].as_str().unwrap().to_owned();
     world.post("/v1/terminals", &body).await.assert_check(409, "terminal-serial-taken");
+    let rows = world.service.audit_page(None, 1).await.unwrap().items;
+    assert_eq!(rows[0].entry.action, "terminal.allow");
+    assert_eq!(rows[0].entry.check.as_deref(), Some("terminal-serial-taken"), "it is audited");
     let shown = world.get(&format!("/v1/terminals/{id}")).await;
     assert_eq!(shown.json()["state"], "allowed");
     assert!(!shown.text.contains(&code), "the code is shown once");

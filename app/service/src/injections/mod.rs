@@ -2,6 +2,7 @@
 //! an inventory.
 
 mod assign;
+mod rebinding;
 mod report;
 mod runs;
 mod session;

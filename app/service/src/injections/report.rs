@@ -120,8 +120,12 @@ impl Service {
                     incident: Some(incident.clone()),
                     ..done(now, &actor, action, &terminal.id)
                 };
+                let binding = refused.what == Refusing::Binding;
                 self.store
                     .run_tx("note_refusal", move |tx| {
+                        if binding {
+                            tx.binding_refused(&entry.subject)?;
+                        }
                         tx.append_audit(&entry)?;
                         Ok::<_, ServiceError>(())
                     })

@@ -110,7 +110,12 @@ impl Service {
                 reason: error.to_string(),
             })
             .await;
-        let later = error.check() == "terminal-throttled";
+        let later = match error.check() {
+            "injection-closed" | "not-found" => false,
+            // It may count as installed already: the terminal keeps it, and reports it again (E7).
+            _ if action == "injection.confirm" => true,
+            check => check == "terminal-throttled",
+        };
         refusal(error.check(), later, &incident)
     }
 

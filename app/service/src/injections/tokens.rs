@@ -7,31 +7,31 @@ use countersign_injection::message::{
     Binding, Fingerprint, KeyToken, ServerMessage, TOKEN_LEN_MAX, Token, TokenRequest,
 };
 use countersign_store::{
-    Assignment, AuditEntry, AuditOutcome, AuthorityState, CertificateState, IdKind, Injection,
-    InjectionFilter, InjectionState, KeyIntent, TerminalRecord, TokenIntent, TokenKind,
+    Assignment, AuditEntry, AuditOutcome, CertificateState, IdKind, Injection, InjectionFilter,
+    InjectionState, KeyIntent, TerminalRecord, TokenIntent, TokenKind,
 };
 use data_encoding::HEXLOWER;
 use serde_json::json;
 use tr34::kdh::{KeyOrder, Sender};
 use tr34::token::{ContentCipher, CtKrd, Freshness, Nonce, RtKrd};
-use tr34::{Certificate, Crl, CrlNumber, Dialect, Kdh, Krd, Rsa};
+use tr34::{Certificate, Crl, CrlNumber, Dialect, Krd, Rsa};
 
 use super::assign::store_assignment;
 use super::report::shown;
 use super::session::name;
 use super::{TOKENS_PER_WINDOW, TOKENS_WINDOW};
-use crate::{Actor, KeyToSend, KnownDevice, Ksn, OlderKdh, Rebind, Service, ServiceError, done};
+use crate::{Actor, KeyToSend, KnownDevice, Ksn, OlderKdh, Service, ServiceError, done};
 
 /// Injections that fail before a token is made, one after the other, in one request.
 const UNFIT_MAX: usize = 32;
 
 /// What a request came to, once it was looked into.
-struct Request {
-    kdh: Arc<OlderKdh>,
-    krd: Certificate,
-    ca_krd: Certificate,
-    ca_krd_id: String,
-    nonce: Nonce,
+pub(super) struct Request {
+    pub(super) kdh: Arc<OlderKdh>,
+    pub(super) krd: Certificate,
+    pub(super) ca_krd: Certificate,
+    pub(super) ca_krd_id: String,
+    pub(super) nonce: Nonce,
 }
 
 impl Service {
@@ -77,15 +77,18 @@ impl Service {
         let mut due = rebind;
         if fingerprint(&*rsa, &kdh.kdh) != asked.bound {
             kdh = self.rebound_before(terminal, &due, asked.bound).await?;
-            due = None;
+            due = self.rebind_due(&terminal.id).await?;
         }
-        let signing = kdh.signing_key(self.now());
-        if due.is_none() {
-            signing.as_ref().map_err(Clone::clone)?;
+        let silent = kdh.signing_key(self.now()).err();
+        if let (Some(error), None) = (&silent, &due) {
+            return Err(error.clone());
         }
         check_crl_seen(&kdh.crl, asked.crl_seen.as_slice())?;
         let nonce = RtKrd::parse(asked.request.as_slice()).map_err(token_error)?.nonce;
         let request = self.request(terminal, &record, kdh, nonce).await?;
+        if let (Some(_), Some(rebind)) = (&silent, &due) {
+            return self.rebind_token_by_ca(terminal, &request, rebind).await;
+        }
         if self.unbind_due(&terminal.id).await?.is_some() {
             return self.unbind_token(terminal, &request).await;
         }
@@ -119,28 +122,7 @@ impl Service {
             let detail = format!("the terminal was given {made} tokens in an hour");
             return Err(ServiceError::refused("terminal-throttled", detail));
         }
-        Ok(Request { kdh, krd, ca_krd, nonce })
-    }
-
-    /// The terminal is bound to another KDH than the database says: it has followed a rebinding,
-    /// and its word of it was lost.
-    async fn rebound_before(
-        &self,
-        terminal: &KnownDevice,
-        due: &Option<Rebind>,
-        claimed: Fingerprint,
-    ) -> Result<Arc<OlderKdh>, ServiceError> {
-        let other = || {
-            let detail = "the terminal is bound to another KDH than this server says";
-            ServiceError::refused("terminal-other-kdh", detail)
-        };
-        let rebind = due.as_ref().ok_or_else(other)?;
-        let new = self.kdh_by_id(&rebind.new).await?;
-        if fingerprint(&**self.rsa()?, &new.kdh) != claimed {
-            return Err(other());
-        }
-        self.rebound(&terminal.id, rebind, Ok(())).await?;
-        Ok(new)
+        Ok(Request { kdh, krd, ca_krd, ca_krd_id: live.issuer_id.clone(), nonce })
     }
 
     /// `UBT_KDH`: the end of the binding.
@@ -151,48 +133,28 @@ impl Service {
     ) -> Result<ServerMessage, ServiceError> {
         let prepared = self
             .sender(&request.kdh, |sender| sender.unbind(request.krd.identity(), &request.nonce))?;
-        self.intend_token(terminal, request, TokenKind::Unbind).await?;
-        let key = request.kdh.key.clone();
+        let key = request.kdh.signing_key(self.now())?;
+        self.intend_token(terminal, self.token_intent(terminal, request, TokenKind::Unbind))
+            .await?;
         let token = self.blocking(move || prepared.sign(&*key).map_err(token_error)).await?;
         Ok(ServerMessage::Unbind(bounded(&token)?))
     }
 
-    /// `RBT_KDH`: another KDH, at the word of the one that the terminal is bound to.
-    async fn rebind_token(
+    /// Stores the intent of a token that carries no key.
+    pub(super) async fn intend_token(
         &self,
         terminal: &KnownDevice,
-        request: &Request,
-        rebind: &Rebind,
-    ) -> Result<ServerMessage, ServiceError> {
-        let new = self.kdh_by_id(&rebind.new).await?;
-        let rsa = self.rsa()?.clone();
-        let kdh = Kdh::verify(&*rsa, new.kdh.clone(), &new.ca_kdh, self.now())?;
-        let other_ca = new.ca_kdh.raw() != request.kdh.ca_kdh.raw();
-        let new_crl = other_ca.then_some(new.crl.as_slice());
-        let prepared = self.sender(&request.kdh, |sender| {
-            sender.rebind(request.krd.identity(), &request.nonce, &kdh, new_crl)
-        })?;
-        self.intend_token(terminal, request, TokenKind::Rebind).await?;
-        let key = request.kdh.key.clone();
-        let token = self.blocking(move || prepared.sign(&*key).map_err(token_error)).await?;
-        Ok(ServerMessage::Rebind(binding(&token, &new.ca_kdh)?))
-    }
-
-    /// The intent of a token that carries no key.
-    async fn intend_token(
-        &self,
-        terminal: &KnownDevice,
-        request: &Request,
-        kind: TokenKind,
+        intent: TokenIntent,
     ) -> Result<(), ServiceError> {
-        let intent = self.token_intent(terminal, request, kind);
-        let action = match kind {
-            TokenKind::Rebind => "rebind.issue",
-            _ => "unbind.issue",
+        let action = match intent.kind {
+            TokenKind::Rebind | TokenKind::RebindByCa => "rebind.issue",
+            TokenKind::Key | TokenKind::Unbind => "unbind.issue",
         };
         let actor = Actor::Device(terminal.id.clone());
-        let detail = token_detail(&intent).to_string();
-        let entry = AuditEntry { detail, ..done(intent.at, &actor, action, &terminal.id) };
+        let mut detail = token_detail(&intent);
+        detail["kind"] = json!(intent.kind.name());
+        let detail = detail.to_string();
+        let entry = AuditEntry { detail, ..done(self.now(), &actor, action, &terminal.id) };
         self.store
             .run_tx("intend_token", move |tx| {
                 tx.intend_token(&intent, None)?;
@@ -202,7 +164,7 @@ impl Service {
             .await
     }
 
-    fn token_intent(
+    pub(super) fn token_intent(
         &self,
         terminal: &KnownDevice,
         request: &Request,
@@ -217,7 +179,7 @@ impl Service {
         }
     }
 
-    fn sender<T>(
+    pub(super) fn sender<T>(
         &self,
         kdh: &OlderKdh,
         make: impl FnOnce(&Sender<'_>) -> Result<T, tr34::Error>,
@@ -291,8 +253,8 @@ impl Service {
             sender.key_token(&mut *rng, &order).map_err(token_error)
         };
         let prepared = self.blocking(prepare).await.map_err(Unfit::of)?;
+        let key = request.kdh.signing_key(now).map_err(Unfit::Request)?;
         self.issue(terminal, request, carried).await.map_err(Unfit::Request)?;
-        let key = request.kdh.key.clone();
         let signed = self.blocking(move || prepared.sign(&*key).map_err(token_error)).await;
         bounded(&signed.map_err(Unfit::Request)?).map_err(Unfit::Request)
     }
@@ -315,6 +277,8 @@ impl Service {
         let entry = AuditEntry { detail, ..done(intent.at, &actor, "injection.issue", &subject) };
         self.store
             .run_tx("issue_injection", move |tx| {
+                // Blocked or revoked while the key was sealed: then nothing is signed.
+                tx.check_served(&intent.device_id, &intent.kdh_id, intent.at)?;
                 tx.issue_injection(&intent, &carried)?;
                 tx.append_audit(&entry)?;
                 Ok(())
@@ -466,11 +430,11 @@ fn check_crl_seen(crl: &[u8], seen: &[u8]) -> Result<(), ServiceError> {
     Ok(())
 }
 
-fn fingerprint(rsa: &dyn Rsa, certificate: &Certificate) -> Fingerprint {
+pub(super) fn fingerprint(rsa: &dyn Rsa, certificate: &Certificate) -> Fingerprint {
     rsa.sha256(certificate.raw())
 }
 
-fn binding(token: &[u8], ca_kdh: &Certificate) -> Result<Binding, ServiceError> {
+pub(super) fn binding(token: &[u8], ca_kdh: &Certificate) -> Result<Binding, ServiceError> {
     let internal = || ServiceError::Internal { detail: "a CA's certificate is too long".into() };
     let ca_kdh = Bounded::new(ca_kdh.raw()).ok_or_else(internal)?;
     Ok(Binding { token: bounded(token)?, ca_kdh })
@@ -489,7 +453,7 @@ fn bounded(token: &[u8]) -> Result<Token, ServiceError> {
 }
 
 /// A token's failure by blame.
-fn token_error(error: tr34::Error) -> ServiceError {
+pub(super) fn token_error(error: tr34::Error) -> ServiceError {
     let detail = error.to_string();
     match error {
         tr34::Error::Key => ServiceError::Unavailable { detail },

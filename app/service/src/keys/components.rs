@@ -81,10 +81,10 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::Forbidden`]; [`ServiceError::NotFound`]; `component-operator-needed`,
-    /// `kek-not-collecting`, `component-number`, `component-operator` for an operator who has
-    /// entered one, `component-taken`, `component-length`, `component-parity`, `component-weak`,
-    /// `component-kcv`; at the last one `kek-kcv` if the whole key is not the one that was told,
-    /// `kek-weak`. Nothing has changed then.
+    /// `operator-disabled`, `kek-not-collecting`, `component-number`, `component-operator` for an
+    /// operator who has entered one, `component-taken`, `component-length`, `component-parity`,
+    /// `component-weak`, `component-kcv`; at the last one `kek-kcv` if the whole key is not the one
+    /// that was told, `kek-weak`. Nothing has changed then.
     pub async fn enter_component(
         &self,
         actor: &Actor,
@@ -218,6 +218,11 @@ impl Service {
         let numbers: Vec<u32> = seen.components.iter().map(|one| one.number).collect();
         self.store
             .run_tx("enter_component", move |tx| {
+                let operator = tx.operator_by_id(&component.operator_id)?;
+                if operator.is_none_or(|operator| operator.disabled_at.is_some()) {
+                    let detail = "the operator is disabled";
+                    return Err(ServiceError::refused("operator-disabled", detail));
+                }
                 let now_there = tx.kek_components(&id)?;
                 if !now_there.iter().map(|one| one.number).eq(numbers.iter().copied()) {
                     return Ok(Entered::Overtaken);

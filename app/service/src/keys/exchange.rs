@@ -1,11 +1,14 @@
 //! Keys in and out: TR-31 blocks under a key-encrypting key (E4).
 
 use countersign_crypto::Secret;
-use countersign_store::{AuditEntry, IdKind, Kek, Key, KeyOrigin, KeyRecord, KeyScope, KeyState};
+use countersign_store::{
+    AuditEntry, IdKind, Kek, KekState, Key, KeyOrigin, KeyRecord, KeyScope, KeyState,
+};
 use data_encoding::HEXLOWER;
 use serde_json::json;
 use tr31::{Header, Leniency, OptionalId, Padding, Tr31Error, Version};
 
+use super::issue::value_row;
 use super::keks::{algorithm_of, cipher_of};
 use super::lifecycle::{check_length, check_scope, series, series_json};
 use super::{NewKsn, check_name, refuse_taken};
@@ -138,7 +141,7 @@ impl Service {
             Gated::Done(grant) => grant,
             Gated::Pending(approval) => return Ok(Gated::Pending(approval)),
         };
-        let (now, id) = (self.now(), self.new_id(IdKind::Key));
+        let (now, id, kek_id) = (self.now(), self.new_id(IdKind::Key), kek.id.clone());
         let (strongbox, mut rng, row) = (self.strongbox().await?, self.rng(), id.clone());
         let mut key = Key {
             id,
@@ -169,6 +172,7 @@ impl Service {
             .store
             .run_tx("import_key", move |tx| {
                 grant.consume(tx, now)?;
+                check_active(tx.kek_by_id(&kek_id)?)?; // it may have been retired meanwhile
                 tx.insert_key(&key).map_err(refuse_taken)?;
                 tx.append_audit(&entry)?;
                 Ok::<_, ServiceError>(KeyRecord { key: key.clone(), terminals: 0 })
@@ -191,6 +195,7 @@ impl Service {
                 return Err(Tr31Error::KbpkCipher.into());
             }
             let opened = tr31::unwrap(ciphers, open.kbpk(), block.as_bytes(), leniency)?;
+            tr31::policy::check_whole(&opened.header)?;
             let mut header = opened.header;
             header.optional.retain(|block| KEPT.contains(&block.id));
             let kcv = strongbox.kcv(header.algorithm, &opened.key).map_err(|_| {
@@ -255,7 +260,7 @@ impl Service {
         let now = self.now();
         let entry =
             AuditEntry { detail: subject.to_string(), ..done(now, actor, "key.export", id) };
-        let id = id.to_owned();
+        let (id, kek_id) = (id.to_owned(), kek.id);
         self.store
             .run_tx("export_key", move |tx| {
                 grant.consume(tx, now)?;
@@ -265,6 +270,7 @@ impl Service {
                     let detail = format!("the key is {}", record.key.state);
                     return Err(ServiceError::refused("key-not-active", detail));
                 }
+                check_active(tx.kek_by_id(&kek_id)?)?;
                 tx.append_audit(&entry)?;
                 Ok(())
             })
@@ -287,7 +293,7 @@ impl Service {
                 let value =
                     value.ok_or(ServiceError::NotFound { what: "injection of this key" })?;
                 match value.block {
-                    Some(block) => (value.injection_id, Some(block)),
+                    Some(block) => (value_row(&value.injection_id, &value.device_id), Some(block)),
                     None => (key.id.clone(), key.block.clone()),
                 }
             }
@@ -314,6 +320,16 @@ impl Service {
         })
         .await
     }
+}
+
+/// Whether a key-encrypting key may be used.
+fn check_active(kek: Option<Kek>) -> Result<(), ServiceError> {
+    let kek = kek.ok_or(ServiceError::NotFound { what: "key-encrypting key" })?;
+    if kek.state == KekState::Active {
+        return Ok(());
+    }
+    let detail = format!("the key-encrypting key is {}", kek.state);
+    Err(ServiceError::refused("kek-not-active", detail))
 }
 
 /// The version that was asked for, if a key of this kind protects it.

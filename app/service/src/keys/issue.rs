@@ -1,5 +1,5 @@
 use countersign_crypto::Secret;
-use countersign_store::{AuditEntry, Key, KeyScope, KeyState, KeyValue, KsnSeries};
+use countersign_store::{AuditEntry, IdKind, Key, KeyScope, KeyState, KeyValue, KsnSeries};
 use data_encoding::HEXUPPER;
 use serde_json::json;
 use tr31::dukpt::Allotted;
@@ -69,6 +69,23 @@ fn sent(mut header: Header) -> Header {
     header.version = if header.algorithm == b'A' { Version::D } else { Version::B };
     header.length = 0;
     header
+}
+
+/// The row that the block of a value names: which injection it is for, and into which terminal.
+pub(super) fn value_row(injection_id: &str, device_id: &str) -> String {
+    format!("{injection_id}/{device_id}")
+}
+
+/// Whether the key of `row` may go to a terminal. The block says what it is, whatever the row says:
+/// neither a base derivation key nor a key-encrypting key of this server ever leaves for one.
+fn may_be_sent(row: &str, scope: KeyScope, header: &Header) -> bool {
+    let kind = row.split('_').next().unwrap_or_default();
+    let injected = [IdKind::Key, IdKind::Injection].iter().any(|one| one.prefix() == kind);
+    let usage = match scope {
+        KeyScope::Dukpt => header.usage == *b"B1",
+        KeyScope::Shared | KeyScope::PerTerminal => header.usage != *b"B0",
+    };
+    injected && usage
 }
 
 /// A value that was made for one injection, before it is sealed.
@@ -154,7 +171,7 @@ impl Service {
         };
         if let Some(Made { header, key, ksn }) = made {
             let (strongbox, mut rng) = (self.strongbox().await?, self.rng());
-            let row = injection_id.to_owned();
+            let row = value_row(injection_id, device_id);
             value.ksn = ksn.as_ref().map(|ksn| ksn_bytes(ksn).to_vec());
             let (kcv, block) = self
                 .blocking(move || {
@@ -230,15 +247,23 @@ impl Service {
     async fn open_value(&self, key: &Key, value: KeyValue) -> Result<KeyToSend, ServiceError> {
         let strongbox = self.strongbox().await?;
         let (row, block) = match (value.block, key.scope) {
-            (Some(block), _) => (value.injection_id, block),
+            (Some(block), _) => (value_row(&value.injection_id, &value.device_id), block),
             (None, KeyScope::Shared) => {
                 (key.id.clone(), key.block.clone().ok_or_else(|| damaged(key))?)
             }
             (None, _) => return Err(damaged(key)),
         };
         let ksn = value.ksn.as_deref().map(stored_ksn).transpose()?;
-        let told = value.kcv;
-        self.blocking(move || open_sealed(&strongbox, &row, &block, &told, ksn)).await
+        let (told, scope) = (value.kcv, key.scope);
+        self.blocking(move || {
+            let opened = open_sealed(&strongbox, &row, &block, &told, ksn)?;
+            if may_be_sent(&row, scope, &opened.header) {
+                return Ok(opened);
+            }
+            let detail = format!("the key of {row} is not one that goes to a terminal");
+            Err(ServiceError::Internal { detail })
+        })
+        .await
     }
 }
 

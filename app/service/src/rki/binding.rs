@@ -1,6 +1,8 @@
 //! Binding a terminal to a KDH, rebinding and unbinding, as its session asks for them (E2).
 
-use countersign_store::{AuditEntry, AuditOutcome, CertificateState, RebindTerminal};
+use countersign_store::{
+    AuditEntry, AuditOutcome, AuthorityState, CertificateState, KeyAuthority, RebindTerminal,
+};
 use serde_json::json;
 use tr34::{Certificate, Krd};
 
@@ -29,6 +31,12 @@ pub struct Rebind {
     pub old: String,
     /// The KDH to bind to.
     pub new: String,
+}
+
+impl Rebind {
+    fn of(due: RebindTerminal) -> Self {
+        Self { campaign: due.rebind_id, old: due.from_kdh, new: due.to_kdh }
+    }
 }
 
 impl Service {
@@ -102,6 +110,11 @@ impl Service {
                     let detail = "the terminal's RSA certificate was revoked";
                     return Err(ServiceError::refused("krd-revoked", detail));
                 }
+                let revoked = |kdh: KeyAuthority| kdh.state == AuthorityState::Revoked;
+                if tx.authority_by_id(&kdh)?.is_none_or(revoked) {
+                    let detail = "the KDH was revoked at this moment: there is another soon";
+                    return Err(ServiceError::refused("kdh-revoked", detail));
+                }
                 tx.bind_terminal(&id, &kdh, now)?;
                 tx.append_audit(&entry)?;
                 Ok(())
@@ -119,12 +132,7 @@ impl Service {
             .store
             .read("rebind_due", move |tx| Ok::<_, ServiceError>(tx.rebind_due(&id)?))
             .await?;
-        let rebind = |due: RebindTerminal| Rebind {
-            campaign: due.rebind_id,
-            old: due.from_kdh,
-            new: due.to_kdh,
-        };
-        Ok(due.map(rebind))
+        Ok(due.map(Rebind::of))
     }
 
     /// Notes how the rebinding of a terminal went: it says that it is bound to the new KDH, or the
@@ -162,6 +170,47 @@ impl Service {
                     None => tx.bind_terminal(&id, &rebind.new, now)?,
                     Some(check) => tx.note_rebind(&rebind.campaign, &id, Some(check), now)?,
                 }
+                tx.append_audit(&entry)?;
+                Ok(())
+            })
+            .await
+    }
+
+    /// What ended campaigns offered a terminal, newest first.
+    pub(crate) async fn rebinds_offered(
+        &self,
+        device_id: &str,
+    ) -> Result<Vec<Rebind>, ServiceError> {
+        let id = device_id.to_owned();
+        let offered = self
+            .store
+            .read("rebinds_offered", move |tx| Ok::<_, ServiceError>(tx.rebinds_offered(&id)?))
+            .await?;
+        Ok(offered.into_iter().map(Rebind::of).collect())
+    }
+
+    /// Notes that a terminal is bound to what an ended campaign offered it.
+    pub(crate) async fn rebound_late(
+        &self,
+        device_id: &str,
+        rebind: Rebind,
+    ) -> Result<(), ServiceError> {
+        let now = self.now();
+        let terminal = Actor::Device(device_id.to_owned());
+        let detail = json!({ "campaign": rebind.campaign, "old": rebind.old, "new": rebind.new });
+        let entry = AuditEntry {
+            detail: detail.to_string(),
+            ..done(now, &terminal, "terminal.rebind", device_id)
+        };
+        let id = device_id.to_owned();
+        self.store
+            .run_tx("rebound_late", move |tx| {
+                let offered = tx.rebinds_offered(&id)?;
+                if !offered.iter().any(|one| one.rebind_id == rebind.campaign) {
+                    let detail = "this terminal has nothing to be rebound to";
+                    return Err(ServiceError::refused("rebind-not-due", detail));
+                }
+                tx.follow_rebind(&id, &rebind.new, now)?;
                 tx.append_audit(&entry)?;
                 Ok(())
             })

@@ -4,12 +4,12 @@ use std::sync::PoisonError;
 
 use countersign_crypto::UnixTime;
 use countersign_store::{
-    AuditEntry, AuthorityRole, AuthorityState, CLOCKS_DIFFER, KeyAuthority, MAX_QUERY_ROWS,
+    AuditEntry, AuthorityRole, AuthorityState, CLOCKS_DIFFER, KeyAuthority, Listed, MAX_QUERY_ROWS,
     StoredCrl,
 };
 use data_encoding::HEXLOWER;
 use serde_json::json;
-use tr34::{CRL_ENTRIES_MAX, CrlTerms, Issuer, Revocation};
+use tr34::{CRL_ENTRIES_MAX, Crl, CrlTerms, Issuer, Revocation};
 
 use super::making::stored_certificate;
 use crate::{Actor, Service, ServiceError, done};
@@ -110,7 +110,7 @@ impl Service {
         let (newest, revoked) = self
             .store
             .read("newest_crl", move |tx| {
-                let revoked = tx.revoked_under(&id, now, listed_limit())?.len();
+                let revoked = tx.revoked_under(&id, now, listed_limit())?;
                 Ok::<_, ServiceError>((tx.newest_crl(&id)?, revoked))
             })
             .await?;
@@ -118,12 +118,11 @@ impl Service {
             Renew::IfDue => std::time::Duration::ZERO,
             Renew::InGoodTime => self.policy.rki.crl_validity / 2,
         };
-        let good = |crl: &StoredCrl| {
-            crl.listed as usize == revoked
-                && crl.this_update <= now
-                && now.plus(left) < crl.next_update
-        };
-        Ok(newest.filter(good))
+        let in_time = |crl: &StoredCrl| crl.this_update <= now && now.plus(left) < crl.next_update;
+        match newest.filter(in_time) {
+            Some(crl) if lists(&crl, &revoked)? => Ok(Some(crl)),
+            _ => Ok(None),
+        }
     }
 
     async fn issue_crl(&self, issuer_id: &str) -> Result<(), ServiceError> {
@@ -202,6 +201,20 @@ impl Service {
         };
         Ok(all.into_iter().filter(keeps).collect())
     }
+}
+
+/// Whether a CRL lists these and no others: as many would not do, for one may have expired since
+/// and another been revoked.
+fn lists(crl: &StoredCrl, revoked: &[Listed]) -> Result<bool, ServiceError> {
+    let der = crl.der.as_deref().unwrap_or_default();
+    let damaged =
+        |error| ServiceError::Internal { detail: format!("a stored CRL is damaged: {error}") };
+    let crl = Crl::parse(der).map_err(damaged)?;
+    let mut listed: Vec<String> = crl.serials().map(|serial| HEXLOWER.encode(serial)).collect();
+    let mut wanted: Vec<&str> = revoked.iter().map(|one| one.serial.as_str()).collect();
+    listed.sort_unstable();
+    wanted.sort_unstable();
+    Ok(listed == wanted)
 }
 
 fn listed_limit() -> u32 {

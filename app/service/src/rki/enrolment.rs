@@ -22,7 +22,8 @@ use crate::{Actor, Service, ServiceError, done};
 pub const WRONG_CODES_MAX: u32 = 10;
 /// How long wrong codes count.
 pub const WRONG_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
-/// Wrong codes from one source within [`WRONG_WINDOW`], for whatever terminals, at one server.
+/// Wrong codes, and requests that fail before theirs is looked at, from one source within
+/// [`WRONG_WINDOW`], for whatever terminals, at one server.
 pub const WRONG_FROM_SOURCE_MAX: u32 = 50;
 /// Sources that are remembered; with more, the one that began first is forgotten.
 const SOURCES_MAX: usize = 4096;
@@ -51,6 +52,8 @@ pub struct EnrolledTerminal {
     pub certificate: Vec<u8>,
     /// The RSA certificate, DER.
     pub krd: Vec<u8>,
+    /// The Sub_CA_KRD that issued it: in a repeat after a roll-over, the one before.
+    pub ca_krd: tr34::Certificate,
     /// The injection hierarchy that goes with it.
     pub hierarchy: Arc<Hierarchy>,
     /// Whether anything was issued now; false for a repeat.
@@ -74,7 +77,7 @@ impl CodeRefused {
             Self::Expired => "the code has expired",
             Self::Used => "the code was used with other keys",
             Self::TooMany => "too many wrong codes for this terminal within an hour",
-            Self::TooManyHere => "too many wrong codes from this source within an hour",
+            Self::TooManyHere => "too many wrong codes or requests from this source within an hour",
         }
     }
 }
@@ -159,11 +162,17 @@ impl Service {
         request: TerminalRequest,
     ) -> Result<EnrolledTerminal, ServiceError> {
         let subject: String = request.serial.chars().take(SUBJECT_MAX).collect();
+        if self.rki.wrong_codes.too_many(peer, self.now()) {
+            return Err(self.refuse_code(peer, &subject, CodeRefused::TooManyHere).await);
+        }
         let enrolled = self.enrol_by_code(peer, request).await;
         match &enrolled {
             // Told and audited where it was decided.
             Err(ServiceError::Refused { check: "enrolment-code", .. }) => {}
             Err(error) if error.is_refusal() => {
+                if is_guess(error) {
+                    self.rki.wrong_codes.count(peer, self.now());
+                }
                 let reason = error.to_string();
                 self.refused_enrolment(peer, &subject, error.check(), reason).await;
             }
@@ -229,9 +238,6 @@ impl Service {
             serial,
             now,
         };
-        if self.rki.wrong_codes.too_many(peer, now) {
-            return Err(self.refuse_code(peer, &plan.serial, CodeRefused::TooManyHere).await);
-        }
         let (stored, entries) = (plan.clone(), self.intent_entries(peer, &plan));
         let decision = self
             .store
@@ -261,6 +267,10 @@ impl Service {
         };
         let outcome = Outcome { plan, device_id, channel: new_channel, krd: new_krd, used };
         let record = self.record_enrolment(peer, &outcome).await?;
+        let ca_krd = match record.krd.as_ref().map(|krd| krd.issuer_id.as_str()) {
+            Some(issuer) if issuer != hierarchy.ca_krd_id => self.ca_krd_by_id(issuer).await?,
+            _ => hierarchy.ca_krd.clone(),
+        };
         let have = |side: Side, new: Option<Vec<u8>>| match side {
             Side::Have(der) => der,
             Side::Sign => new.unwrap_or_default(),
@@ -269,6 +279,7 @@ impl Service {
             record,
             certificate: have(channel, outcome.channel),
             krd: have(krd, outcome.krd),
+            ca_krd,
             hierarchy,
             created,
         })
@@ -328,6 +339,7 @@ impl Service {
                 }
                 if let Some(der) = krd {
                     tx.record_issued_krd(&plan.krd.issuer_id, &plan.krd.serial, der, now)?;
+                    cancel_waiting(tx, device_id, &plan.krd.public_key, now)?;
                 }
                 if !used && let Some(code) = &plan.code {
                     tx.use_enrolment_code(device_id, code, &plan.keys, now)?;
@@ -338,6 +350,35 @@ impl Service {
                 tx.terminal_by_id(device_id)?.ok_or_else(no_terminal)
             })
             .await
+    }
+}
+
+/// Keys that others agreed to give a terminal are not for one that enrols in its place: who can
+/// revoke certificates and give out codes does so alone.
+fn cancel_waiting(
+    tx: &mut Tx<'_>,
+    device_id: &str,
+    public_key: &[u8; 32],
+    now: UnixTime,
+) -> Result<(), ServiceError> {
+    for id in tx.cancel_for_other_key(device_id, public_key, now)? {
+        let detail = serde_json::json!({ "reason": "the terminal has enrolled with another key" });
+        let entry = countersign_store::AuditEntry {
+            detail: detail.to_string(),
+            ..done(now, &Actor::System, "injection.cancel", &id)
+        };
+        tx.append_audit(&entry)?;
+    }
+    Ok(())
+}
+
+/// Whether a refusal counts against the source as a wrong code does: who has no right code neither
+/// learns without end which serial numbers are on the list, nor has signatures verified.
+fn is_guess(error: &ServiceError) -> bool {
+    match error.check() {
+        "terminal-not-allowed" | "serial-format" => true,
+        "certificate-not-intended" => false,
+        other => other.starts_with("request-") || other.starts_with("certificate-"),
     }
 }
 
@@ -468,8 +509,11 @@ fn krd_side(
 ) -> Result<Option<Side>, ServiceError> {
     let Some(live) = live else { return Ok((!used).then_some(Side::Sign)) };
     let same = live.public_key == plan.krd.public_key && live.not_after > plan.now;
+    // With another code it comes under the Sub_CA_KRD in use.
+    let current = used || live.issuer_id == plan.krd.issuer_id;
     let reason = match &live.der {
-        Some(der) if same => return Ok(Some(Side::Have(der.clone()))),
+        Some(der) if same && current => return Ok(Some(Side::Have(der.clone()))),
+        Some(_) if same => "superseded",
         None => "never signed",
         Some(_) if live.not_after <= plan.now => "expired",
         Some(_) => return Err(taken()),

@@ -36,13 +36,12 @@ pub struct Hierarchy {
     pub crl: Vec<u8>,
     /// Until when the CRL holds.
     pub crl_next_update: UnixTime,
-    crl_listed: u32,
     pulse: HierarchyPulse,
 }
 
 impl Hierarchy {
     fn is_current(&self, pulse: &HierarchyPulse, now: UnixTime) -> bool {
-        self.pulse == *pulse && self.crl_listed == pulse.revoked && now < self.crl_next_update
+        self.pulse == *pulse && now < self.crl_next_update
     }
 }
 
@@ -103,7 +102,7 @@ impl Service {
         let now = self.now();
         let pulse = self
             .store
-            .read("hierarchy_pulse", move |tx| Ok::<_, ServiceError>(tx.hierarchy_pulse(now)?))
+            .read("hierarchy_pulse", |tx| Ok::<_, ServiceError>(tx.hierarchy_pulse()?))
             .await?;
         let cached = self.rki.hierarchy.lock().unwrap_or_else(PoisonError::into_inner).clone();
         if let Some(cached) = cached
@@ -148,7 +147,7 @@ impl Service {
             Ok(())
         })
         .await?;
-        let StoredCrl { number, listed, next_update, der, .. } = crl;
+        let StoredCrl { number, next_update, der, .. } = crl;
         Ok(Hierarchy {
             root,
             ca_krd,
@@ -161,7 +160,6 @@ impl Service {
             kdh_key,
             crl: der.unwrap_or_default(),
             crl_next_update: next_update,
-            crl_listed: listed,
             pulse: HierarchyPulse { crl: number, ..pulse },
         })
     }

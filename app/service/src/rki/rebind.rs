@@ -69,6 +69,14 @@ impl Service {
         actor: &Actor,
         id: &str,
     ) -> Result<RebindCampaign, ServiceError> {
+        let cancelled = self.end_campaign(actor, id).await;
+        if let Err(error) = &cancelled {
+            self.refused_operator(actor, "rebind.cancel", id, error).await;
+        }
+        cancelled
+    }
+
+    async fn end_campaign(&self, actor: &Actor, id: &str) -> Result<RebindCampaign, ServiceError> {
         actor.require(Scope::KeysManage)?;
         let now = self.now();
         let entry = done(now, actor, "rebind.cancel", id);

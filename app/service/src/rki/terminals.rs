@@ -155,6 +155,14 @@ impl Service {
         actor: &Actor,
         id: &str,
     ) -> Result<AllowedTerminal, ServiceError> {
+        let renewed = self.renew_code(actor, id).await;
+        if let Err(error) = &renewed {
+            self.refused_operator(actor, "terminal.code", id, error).await;
+        }
+        renewed
+    }
+
+    async fn renew_code(&self, actor: &Actor, id: &str) -> Result<AllowedTerminal, ServiceError> {
         actor.require(Scope::TerminalsManage)?;
         let now = self.now();
         let (code, hash) = self.fresh_code();

@@ -3,6 +3,8 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
 mod assign;
+mod lost;
 mod plant;
+mod rebinding;
 mod session;
 mod tamper;

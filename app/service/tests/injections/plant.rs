@@ -1,13 +1,13 @@
 //! A service with a hierarchy, and terminals made of the public parts.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_channel::DirectoryEntry;
 use countersign_crypto::{Secret, SecureElement, UnixTime, aws_lc};
-use countersign_hsm::{FileVault, MemoryStorage};
+use countersign_hsm::{FileVault, MemoryStorage, Vault};
 use countersign_injection::message::{
     Binding, CheckValue, CrlNumber, Installed, KeyToken, ServerMessage,
 };
@@ -23,7 +23,9 @@ use countersign_service::{
     Actor, Ambient, AssignKey, AssignTo, Authority, Gated, InjectionSession, KeyToMake,
     KnownDevice, Policy, SamPool, Service, ServiceError, TerminalRequest,
 };
-use countersign_store::{AuditRow, DeviceKind, Injection, KeyScope, MAX_PAGE, Role, Store, Vote};
+use countersign_store::{
+    AuditRow, DeviceKind, Injection, KeyScope, MAX_PAGE, Role, Store, StoreError, Tx, Vote,
+};
 use testkit::rng::seeded;
 use tr31::aws_lc::AwsLc as Ciphers;
 use tr34::aws_lc::{AwsLc, SoftwareRsaKey};
@@ -37,7 +39,10 @@ pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 pub(crate) const BITS: u32 = 2048;
 const YEARS: Duration = Duration::from_secs(15 * 366 * 86_400);
 
-struct TestClock(AtomicU64);
+/// The time, and what happens when the service asks for random numbers next.
+struct TestClock(AtomicU64, Mutex<Option<Work>>);
+
+type Work = Box<dyn FnOnce() + Send>;
 
 impl Clock for TestClock {
     fn now(&self) -> UnixTime {
@@ -52,18 +57,31 @@ pub(crate) struct Plant {
     clock: Arc<TestClock>,
 }
 
+fn service(store: Store, vault: Arc<dyn Vault>, clock: Arc<TestClock>, policy: Policy) -> Service {
+    static SEED: AtomicU64 = AtomicU64::new(1);
+    let hooked = clock.clone();
+    let rng = move || {
+        let work = hooked.1.lock().unwrap().take();
+        work.into_iter().for_each(|work| work());
+        seeded(SEED.fetch_add(1, Ordering::SeqCst))
+    };
+    let ambient = Ambient { clock, rng: Arc::new(move || Box::new(rng())) };
+    let sams = SamPool::start(Vec::new(), Default::default(), &ambient);
+    Service::new(store, authority(), sams, policy, ambient)
+        .with_vault(vault, Arc::new(AwsLc))
+        .with_ciphers(Arc::new(Ciphers))
+}
+
 impl Plant {
     pub(crate) async fn new() -> Self {
-        static SEED: AtomicU64 = AtomicU64::new(1);
-        let clock = Arc::new(TestClock(AtomicU64::new(START.as_millis())));
-        let rng = || seeded(SEED.fetch_add(1, Ordering::SeqCst));
-        let ambient = Ambient { clock: clock.clone(), rng: Arc::new(move || Box::new(rng())) };
-        let sams = SamPool::start(Vec::new(), Default::default(), &ambient);
+        Self::with(Policy::default()).await
+    }
+
+    pub(crate) async fn with(policy: Policy) -> Self {
+        let clock = Arc::new(TestClock(AtomicU64::new(START.as_millis()), Mutex::default()));
         let vault = Arc::new(FileVault::new(MemoryStorage::new(), seeded(77)));
         let store = Store::in_memory().await.unwrap();
-        let service = Service::new(store, authority(), sams, Policy::default(), ambient)
-            .with_vault(vault, Arc::new(AwsLc))
-            .with_ciphers(Arc::new(Ciphers));
+        let service = service(store, vault, clock.clone(), policy);
         let mut operators = Vec::new();
         for name in ["asker", "voter"] {
             let made = service.add_operator(&Actor::Console, name, &[Role::Admin]).await.unwrap();
@@ -72,6 +90,30 @@ impl Plant {
         let [asker, voter] = operators.try_into().ok().unwrap();
         service.init_rki(&Actor::Console, BITS).await.unwrap();
         Self { service: Arc::new(service), asker, voter, clock }
+    }
+
+    /// Another process takes over, on the same database and vault.
+    pub(crate) fn restart(&mut self) {
+        let (store, vault) = (self.service.store().clone(), self.service.vault().unwrap().clone());
+        let again = service(store, vault, self.clock.clone(), Policy::default());
+        self.service = Arc::new(again);
+    }
+
+    /// Changes the database when the service next asks for random numbers, in the middle of its
+    /// work, as an operator at another server does.
+    pub(crate) fn meanwhile(
+        &self,
+        change: impl Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+    ) {
+        let store = self.service.store().clone();
+        let work = move || {
+            let elsewhere = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(store.run_tx("meanwhile", change)).unwrap();
+            });
+            elsewhere.join().unwrap();
+        };
+        *self.clock.1.lock().unwrap() = Some(Box::new(work));
     }
 
     pub(crate) fn advance(&self, by: Duration) {
@@ -127,6 +169,11 @@ impl Plant {
     /// A terminal that is on the list and has enrolled, with an RSA key of this size.
     pub(crate) async fn terminal(&self, serial: &str, bits: u32) -> Pos {
         let allowed = self.service.allow_terminal(&self.asker, serial, "", "").await.unwrap();
+        self.enrol(serial, allowed.code.expose(), bits).await
+    }
+
+    /// A terminal that enrols with this code and an RSA key of its own.
+    pub(crate) async fn enrol(&self, serial: &str, code: &str, bits: u32) -> Pos {
         let provider = aws_lc::provider();
         let key = provider.signature.generate(&mut seeded(5)).unwrap().key;
         let identity = Identity::new(PkiRole::Terminal, serial).unwrap();
@@ -134,7 +181,7 @@ impl Plant {
         let party = tr34::Party::new(tr34::Role::Krd, serial).unwrap();
         let request = TerminalRequest {
             serial: serial.to_owned(),
-            code: Secret::copied_from(allowed.code.expose().as_bytes()),
+            code: Secret::copied_from(code.as_bytes()),
             channel: request(&provider, &identity, &*key, &mut seeded(2)).unwrap(),
             krd: tr34::request(&rsa as &dyn RsaKey, &party).unwrap(),
         };
@@ -257,7 +304,7 @@ impl Pos {
         self.state.outstanding().unwrap().nonce.clone()
     }
 
-    fn standing(&self) -> Standing {
+    pub(crate) fn standing(&self) -> Standing {
         let ct_krd = CtKrd { certificate: self.certificate.raw() }.encode();
         let pending = self.slots.iter().filter_map(|(slot, kept)| {
             let (injection, kcv) = kept.pending.as_ref()?;
@@ -280,12 +327,12 @@ impl Pos {
         self.cas.iter().cloned().chain(came).collect()
     }
 
-    fn work(&mut self, event: TerminalEvent, now: UnixTime) -> TerminalWork {
+    pub(crate) fn work(&mut self, event: TerminalEvent, now: UnixTime) -> TerminalWork {
         let now = now.plus(self.skew);
         let cas = match &event {
-            TerminalEvent::CheckBinding(binding) | TerminalEvent::Rebind(binding) => {
-                self.cas_with(binding, now)
-            }
+            TerminalEvent::CheckBinding(binding)
+            | TerminalEvent::Rebind(binding)
+            | TerminalEvent::RebindByCa(binding) => self.cas_with(binding, now),
             _ => self.cas.clone(),
         };
         let state = self.state.clone();
@@ -312,6 +359,12 @@ impl Pos {
                 match receiver.rebind(&state, binding.token.as_slice(), now) {
                     Ok(next) => (bound(&next), Some(next)),
                     Err(error) => (refused(error.error.check()), error.state.map(|state| *state)),
+                }
+            }
+            TerminalEvent::RebindByCa(binding) => {
+                match receiver.rebind_by_ca(&state, binding.token.as_slice(), now) {
+                    Ok(next) => (bound(&next), Some(next)),
+                    Err(error) => (refused(error.check()), None),
                 }
             }
             TerminalEvent::Unbind(token) => match receiver.unbind(&state, token.as_slice(), now) {

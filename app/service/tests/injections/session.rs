@@ -256,3 +256,54 @@ async fn a_revoked_kdh_makes_no_tokens() {
     assert_eq!(check(plant.update(&mut pos).await), "kdh-revoked");
     assert_eq!(pos.active(0), kept.as_deref());
 }
+
+#[tokio::test]
+async fn what_an_operator_ends_while_a_key_token_is_made_counts() {
+    let plant = Plant::new().await;
+    let key = plant.tdes_key("tmk").await;
+    let kdh = plant.service.hierarchy().await.unwrap().kdh_id.clone();
+    for wanted in ["device-blocked", "krd-revoked", "kdh-revoked"] {
+        let mut pos = plant.terminal(&format!("POS-{wanted}"), BITS).await;
+        plant.update(&mut pos).await.unwrap(); // it is bound
+        let injection = plant.assign(&key, 0, &pos.known.entry.serial).await;
+        let (id, kdh, at) = (pos.known.id.clone(), kdh.clone(), plant.service.now());
+        plant.meanwhile(move |tx| match wanted {
+            "device-blocked" => tx.block_device(&id, "stolen", at),
+            "krd-revoked" => tx.revoke_krd(&id, "lost", at).map(|_| ()),
+            _ => tx.revoke_authority(&kdh, "lost", at),
+        });
+        assert_eq!(check(plant.update(&mut pos).await), wanted);
+        let stored = plant.injection(&injection.id).await;
+        assert_eq!(stored.state, InjectionState::Assigned, "{wanted}: nothing was signed");
+        assert_eq!(pos.active(0), None);
+        let last = plant.refusals().await.pop().unwrap();
+        assert_eq!(last, ("token.request".to_owned(), wanted.to_owned()));
+    }
+}
+
+#[tokio::test]
+async fn one_operator_alone_puts_no_other_terminal_in_the_place_of_one() {
+    let plant = Plant::new().await;
+    let key = plant.tdes_key("tmk").await;
+    let mut pos = plant.terminal("POS-1", BITS).await;
+    plant.assign(&key, 0, "POS-1").await;
+    plant.update(&mut pos).await.unwrap();
+    // Others agree to a key for this terminal. One operator revokes its certificates, and enrols
+    // a terminal of his own under its serial number.
+    let waiting = plant.assign(&key, 1, "POS-1").await;
+    let (id, kind) = (pos.known.id.clone(), DeviceKind::Terminal);
+    let (service, asker) = (&plant.service, &plant.asker);
+    service.revoke_device(kind, asker, &id, "broken").await.unwrap();
+    let code = service.renew_enrolment_code(asker, &id).await.unwrap().code;
+    let mut rogue = plant.enrol("POS-1", code.expose(), BITS).await;
+    plant.update(&mut rogue).await.unwrap();
+    assert_eq!((rogue.active(0), rogue.active(1)), (None, None), "no key went there");
+    assert_eq!(plant.injection(&waiting.id).await.state, InjectionState::Cancelled);
+    let rows = service.audit_page(None, 50).await.unwrap().items;
+    let cancelled = rows.iter().find(|row| row.entry.action == "injection.cancel").unwrap();
+    assert_eq!(cancelled.entry.subject, waiting.id);
+    // With the agreement of others it has the key.
+    plant.assign(&key, 1, "POS-1").await;
+    plant.update(&mut rogue).await.unwrap();
+    assert!(rogue.active(1).is_some());
+}

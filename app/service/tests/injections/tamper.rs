@@ -263,6 +263,8 @@ async fn nobody_else_becomes_the_terminals_kdh() {
         let last = scene.plant.refusals().await.pop().unwrap();
         assert_eq!(last, ("terminal.bind".to_owned(), told.clone()));
         assert!(fresh.state.kdh().is_none(), "{told}");
+        let terminal = scene.plant.service.terminal(&fresh.known.id).await.unwrap();
+        assert_eq!(terminal.bound_kdh, None, "the server does not count it as bound");
         checks.push(told);
     }
     assert_eq!(

@@ -139,3 +139,28 @@ async fn what_can_be_refused_is_refused_before_anybody_is_asked_and_requests_are
     let all = service.approvals(None, None, 200).await.unwrap().items.len();
     assert_eq!(all, LIVE_APPROVALS_MAX as usize + 2);
 }
+
+#[tokio::test]
+async fn an_operator_who_was_disabled_since_does_not_count() {
+    let office = Office::new().await;
+    let service = &office.service;
+    let new = |name| new_key(name, KeyScope::PerTerminal);
+    let (first, second) = (new("first"), new("second"));
+    let one = office.agreed(service.generate_key(&office.ann, &first, None).await).await;
+    let two = pending(service.generate_key(&office.ann, &second, None).await).id;
+    service.vote(&office.cyd, &two, Vote::Approve).await.unwrap();
+    // Bob's vote was not Bob's: his token was stolen.
+    service.disable_operator(&Actor::Console, "bob").await.unwrap();
+    let used = service.generate_key(&office.ann, &first, Some(&one)).await;
+    assert_eq!(check(used), "approval-not-usable");
+    done(service.generate_key(&office.ann, &second, Some(&two)).await);
+    assert_eq!(service.keys(None, 10).await.unwrap().items.len(), 1);
+    // And whoever asked: the request was under way when Ann was disabled.
+    let third = new("third");
+    let three = pending(service.generate_key(&office.ann, &third, None).await).id;
+    service.vote(&office.cyd, &three, Vote::Approve).await.unwrap();
+    service.disable_operator(&Actor::Console, "ann").await.unwrap();
+    let used = service.generate_key(&office.ann, &third, Some(&three)).await;
+    assert_eq!(check(used), "approval-not-usable");
+    assert_eq!(service.keys(None, 10).await.unwrap().items.len(), 1);
+}

@@ -111,6 +111,7 @@ async fn what_tr31_refuses_is_refused_by_its_name_before_anybody_is_asked() {
         header.optional.push(OptionalBlock::new(OptionalId::HM, "21"));
         wrap(&kbpk, &header, &key)
     };
+    let part = wrap(&kbpk, &Header { key_version: *b"c1", ..plain.clone() }, &key);
     let bdk = wrap(&kbpk, &header(Version::D, *b"B0", b'A', b'X', b'N'), &key);
     for (expected, kek, block) in [
         ("mac", &kek.id, wrap(&numbers::<16>().map(|byte| byte ^ 1), &plain, &key)),
@@ -131,6 +132,7 @@ async fn what_tr31_refuses_is_refused_by_its_name_before_anybody_is_asked() {
         ),
         ("key-algorithm", &kek.id, hmac),
         ("key-scope", &kek.id, bdk),
+        ("key-component", &kek.id, part),
     ] {
         let refused = service.import_key(&office.ann, &import("k", kek, block), None).await;
         assert_eq!(check(refused), expected);
@@ -249,4 +251,34 @@ async fn keys_leave_under_a_kek_unless_they_must_not() {
     let how = ExportKey { kek_id: kek.id, version: None, injection_id: None };
     let retired = service.export_key(&office.ann, &key.id, &how, None).await;
     assert_eq!(check(retired), "key-not-active");
+}
+
+#[tokio::test]
+async fn a_kek_that_is_retired_meanwhile_opens_and_protects_nothing_more() {
+    let office = Office::new().await;
+    let service = &office.service;
+    let kbpk = numbers::<16>();
+    let at = service.now();
+    for name in ["import", "export"] {
+        let kek = office.kek_of(name, "A", &kbpk).await.kek;
+        let block = wrap(&kbpk, &header(Version::D, *b"K0", b'A', b'D', b'E'), &[0x3C; 16]);
+        let new = import(name, &kek.id, block);
+        let id = office.agreed(service.import_key(&office.ann, &new, None).await).await;
+        let retired = kek.id.clone();
+        let retire = move |tx: &mut countersign_store::Tx<'_>| tx.retire_kek(&retired, at);
+        if name == "import" {
+            office.meanwhile(retire);
+            let refused = service.import_key(&office.ann, &new, Some(&id)).await;
+            assert_eq!(check(refused), "kek-not-active");
+            assert_eq!(service.keys(None, 10).await.unwrap().items, []);
+            continue;
+        }
+        let key = done(service.import_key(&office.ann, &new, Some(&id)).await).key;
+        let how = ExportKey { kek_id: kek.id.clone(), version: None, injection_id: None };
+        let asked = service.export_key(&office.ann, &key.id, &how, None).await;
+        let id = office.agreed(asked).await;
+        office.meanwhile(retire);
+        let refused = service.export_key(&office.ann, &key.id, &how, Some(&id)).await;
+        assert_eq!(check(refused), "kek-not-active");
+    }
 }

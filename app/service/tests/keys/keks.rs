@@ -204,3 +204,19 @@ async fn a_token_holds_the_key_and_is_swept_after_a_crash() {
     assert_eq!(service.sweep_keks().await, Ok(1));
     assert_eq!((labels(), service.sweep_keks().await), (0, Ok(0)));
 }
+
+#[tokio::test]
+async fn who_was_disabled_meanwhile_enters_nothing() {
+    let office = Office::new().await;
+    let service = &office.service;
+    let kek = office.kek(&NewKek { components: 2, ..new_kek("zone", "A", 16) }).await.kek;
+    // The request was under way when Cyd was disabled.
+    service.disable_operator(&Actor::Console, "cyd").await.unwrap();
+    let part: Vec<u8> = (1..=16).collect();
+    let told = kcv("A", &part);
+    let entered = service.enter_component(&office.cyd, &kek.id, 1, &secret(&part), &told).await;
+    assert_eq!(check(entered), "operator-disabled");
+    assert_eq!(service.kek(&kek.id).await.unwrap().components, []);
+    let entered = service.enter_component(&office.bob, &kek.id, 1, &secret(&part), &told).await;
+    assert_eq!(entered.unwrap().components.len(), 1);
+}

@@ -1,7 +1,7 @@
 use std::sync::atomic::Ordering;
 
 use countersign_service::{KeyToMake, NewKsn};
-use countersign_store::{KeyOrigin, KeyScope, KeyState};
+use countersign_store::{Key, KeyOrigin, KeyScope, KeyState};
 use tokio::task::JoinSet;
 use tr31::OptionalId;
 use tr31::dukpt::Allotted;
@@ -241,4 +241,34 @@ async fn blocks_that_were_exchanged_or_altered_in_the_database_do_not_open() {
     assert_eq!(check(altered), "internal");
     set(one.id.clone(), block).await;
     assert!(service.key_for_injection(&one.id, &terminal, "inj_2").await.is_ok());
+}
+
+#[tokio::test]
+async fn what_never_goes_to_a_terminal_does_not_go_whatever_the_rows_say() {
+    let office = Office::new().await;
+    let service = &office.service;
+    let (one, two) = (office.terminal("T-1").await, office.terminal("T-2").await);
+    let set = |sql: &'static str, id: String, value: String| async move {
+        let values = [id.into(), value.into()];
+        service.store().run_tx("tamper", move |tx| tx.execute(sql, &values)).await.unwrap();
+    };
+    // A base derivation key whose row says that terminals share it.
+    let bdk = office.key(&new_key("bdk", KeyScope::Dukpt)).await.key;
+    set("UPDATE keys SET scope = ?2 WHERE id = ?1", bdk.id.clone(), "shared".to_owned()).await;
+    assert_eq!(check(service.key_for_injection(&bdk.id, &one, "inj_1").await), "internal");
+    // A key-encrypting key in the place of a shared key.
+    let shared = office.key(&new_key("shared", KeyScope::Shared)).await.key;
+    let kek = office.kek_of("zone", "A", &[0x3C, 0xA5].repeat(8)).await.kek;
+    let (id, block, kcv) = (kek.id.clone(), kek.block, kek.kcv);
+    let fake = Key { id: id.clone(), name: "fake".to_owned(), block, kcv, ..shared };
+    service.store().run_tx("tamper", move |tx| tx.insert_key(&fake)).await.unwrap();
+    assert_eq!(check(service.key_for_injection(&id, &one, "inj_2").await), "internal");
+    // The value of one terminal for another.
+    let tmk = office.key(&new_key("tmk", KeyScope::PerTerminal)).await.key;
+    service.key_for_injection(&tmk.id, &one, "inj_3").await.unwrap();
+    let sql = "UPDATE key_values SET device_id = ?2 WHERE injection_id = ?1";
+    set(sql, "inj_3".to_owned(), two.clone()).await;
+    assert_eq!(check(service.key_for_injection(&tmk.id, &two, "inj_3").await), "internal");
+    set(sql, "inj_3".to_owned(), one.clone()).await;
+    service.key_for_injection(&tmk.id, &one, "inj_3").await.unwrap();
 }

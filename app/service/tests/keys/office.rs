@@ -1,7 +1,7 @@
 //! A service with a vault, and operators who work with it.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_crypto::{Secret, UnixTime, aws_lc};
@@ -15,7 +15,7 @@ use countersign_service::{
 };
 use countersign_store::{
     Approval, AuditRow, Device, DeviceKind, DeviceStatus, IdKind, KeyRecord, KeyScope, Role, Store,
-    Vote, new_id,
+    StoreError, Tx, Vote, new_id,
 };
 use data_encoding::HEXUPPER;
 use testkit::rng::seeded;
@@ -27,7 +27,10 @@ use tr34::RsaKey;
 pub(crate) const START: UnixTime = UnixTime::from_secs(1_800_000_000);
 pub(crate) const HOUR: Duration = Duration::from_secs(3600);
 
-struct TestClock(AtomicU64);
+/// The time, and what happens when the service asks for random numbers next.
+struct TestClock(AtomicU64, Mutex<Option<Work>>);
+
+type Work = Box<dyn FnOnce() + Send>;
 
 impl Clock for TestClock {
     fn now(&self) -> UnixTime {
@@ -143,7 +146,7 @@ impl Office {
         let storage = Arc::new(MemoryStorage::new());
         let inner = FileVault::new(storage, seeded(99));
         let vault = Arc::new(TestVault { inner, token, away: AtomicBool::new(false) });
-        let clock = Arc::new(TestClock(AtomicU64::new(START.as_millis())));
+        let clock = Arc::new(TestClock(AtomicU64::new(START.as_millis()), Mutex::default()));
         let store = Store::in_memory().await.unwrap();
         let service = server(store, policy, &clock, &vault);
         let mut actors = Vec::new();
@@ -159,6 +162,23 @@ impl Office {
     pub(crate) fn another(&self) -> Arc<Service> {
         let store = self.service.store().clone();
         server(store, Policy::default(), &self.clock, &self.vault)
+    }
+
+    /// Changes the database when the service next asks for random numbers, in the middle of its
+    /// work, as an operator at another server does.
+    pub(crate) fn meanwhile(
+        &self,
+        change: impl Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+    ) {
+        let store = self.service.store().clone();
+        let work = move || {
+            let elsewhere = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(store.run_tx("meanwhile", change)).unwrap();
+            });
+            elsewhere.join().unwrap();
+        };
+        *self.clock.1.lock().unwrap() = Some(Box::new(work));
     }
 
     pub(crate) fn advance(&self, by: Duration) {
@@ -243,7 +263,12 @@ fn server(
     vault: &Arc<TestVault>,
 ) -> Arc<Service> {
     static SEED: AtomicU64 = AtomicU64::new(1);
-    let rng = || seeded(SEED.fetch_add(1, Ordering::SeqCst));
+    let hooked = clock.clone();
+    let rng = move || {
+        let work = hooked.1.lock().unwrap().take();
+        work.into_iter().for_each(|work| work());
+        seeded(SEED.fetch_add(1, Ordering::SeqCst))
+    };
     let ambient = Ambient { clock: clock.clone(), rng: Arc::new(move || Box::new(rng())) };
     let sams = SamPool::start(Vec::new(), Default::default(), &ambient);
     let provider = aws_lc::provider();

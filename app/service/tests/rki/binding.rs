@@ -90,12 +90,19 @@ async fn a_campaign_takes_every_terminal_to_the_new_kdh() {
     assert_eq!(service.terminal(&one).await.unwrap().bound_kdh, Some(new));
     assert_eq!(check(service.rebound(&one, &due, Ok(())).await), "rebind-not-due");
     assert_eq!(check(service.cancel_rebind(&desk.asker, &campaign.id).await), "rebind-ended");
+    assert_eq!(check(service.renew_enrolment_code(&desk.asker, "trm_none").await), "not-found");
     // Now nobody needs the old one.
     service.maintain_rki().await.unwrap();
     let state = service.kdh_by_id(&old).await.unwrap().state;
     assert_eq!(state.name(), "retired");
     let refused = desk.refusals().await;
-    assert!(refused.iter().any(|one| one.0 == "terminal.rebind" && one.1 == "token-refused"));
+    let refused: Vec<_> = refused.iter().map(|one| (one.0.as_str(), one.1.as_str())).collect();
+    let expected = [
+        ("terminal.rebind", "token-refused"),
+        ("rebind.cancel", "rebind-ended"),
+        ("terminal.code", "not-found"),
+    ];
+    assert_eq!(refused, expected);
 }
 
 #[tokio::test]
@@ -117,4 +124,26 @@ async fn unbinding_is_asked_for_agreed_to_and_confirmed() {
     assert_eq!(check(service.unbound(&id).await), "terminal-not-bound");
     service.bind_terminal(&id, &own).await.unwrap();
     assert_eq!(state(&desk, &id).await, TerminalState::Bound, "it may be bound again");
+}
+
+#[tokio::test]
+async fn what_an_operator_ends_while_a_terminal_is_bound_counts() {
+    let desk = Desk::new().await;
+    let service = &desk.service;
+    let (first, own) = desk.enrolled("POS-0").await;
+    service.bind_terminal(&first, &own).await.unwrap();
+    let before = desk.asked();
+    let kdh = service.bind_terminal(&first, &own).await.unwrap().kdh_id;
+    let last = desk.asked() - before; // right before the binding is stored
+    for wanted in ["device-blocked", "krd-revoked", "kdh-revoked"] {
+        let (id, own) = desk.enrolled(&format!("POS-{wanted}")).await;
+        let (name, kdh) = (id.clone(), kdh.clone());
+        desk.meanwhile(last, move |tx| match wanted {
+            "device-blocked" => tx.block_device(&name, "stolen", START),
+            "krd-revoked" => tx.revoke_krd(&name, "lost", START).map(|_| ()),
+            _ => tx.revoke_authority(&kdh, "lost", START),
+        });
+        assert_eq!(check(service.bind_terminal(&id, &own).await), wanted);
+        assert_eq!(service.terminal(&id).await.unwrap().bound_kdh, None, "{wanted}");
+    }
 }

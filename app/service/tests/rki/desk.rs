@@ -1,7 +1,7 @@
 //! A service with a vault, two operators, and terminals that enrol.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use countersign_crypto::{Secret, SecureElement, UnixTime, aws_lc};
@@ -14,7 +14,7 @@ use countersign_service::{
     Actor, Ambient, Authority, EnrolledTerminal, Gated, Policy, SamPool, Service, ServiceError,
     TerminalRequest,
 };
-use countersign_store::{AuditOutcome, AuditRow, MAX_PAGE, Role, Store, Vote};
+use countersign_store::{AuditOutcome, AuditRow, MAX_PAGE, Role, Store, StoreError, Tx, Vote};
 use testkit::rng::seeded;
 use tr34::RsaKey;
 use tr34::aws_lc::{AwsLc, SoftwareRsaKey};
@@ -24,11 +24,22 @@ pub(crate) const BITS: u32 = 2048;
 pub(crate) const PEER: &str = "192.0.2.7";
 const YEARS: Duration = Duration::from_secs(15 * 366 * 86_400);
 
-pub(crate) struct TestClock(AtomicU64);
+/// A clock that counts how often it is asked, and may have something happen then.
+#[derive(Default)]
+pub(crate) struct TestClock {
+    millis: AtomicU64,
+    asked: AtomicU64,
+    meanwhile: Mutex<Option<(u64, Work)>>,
+}
+
+type Work = Box<dyn FnOnce() + Send>;
 
 impl Clock for TestClock {
     fn now(&self) -> UnixTime {
-        UnixTime::from_millis(self.0.load(Ordering::SeqCst))
+        let asked = self.asked.fetch_add(1, Ordering::SeqCst) + 1;
+        let due = self.meanwhile.lock().unwrap().take_if(|(at, _)| *at == asked);
+        due.into_iter().for_each(|(_, work)| work());
+        UnixTime::from_millis(self.millis.load(Ordering::SeqCst))
     }
 }
 
@@ -86,7 +97,8 @@ impl Desk {
     /// A server on this store and vault; `number` tells servers apart.
     pub(crate) async fn over(store: Store, keys: Arc<dyn VaultStorage>, number: u64) -> Self {
         let seed = AtomicU64::new(number * 1_000_000 + 1);
-        let clock = Arc::new(TestClock(AtomicU64::new(START.as_millis())));
+        let clock = Arc::new(TestClock::default());
+        clock.millis.store(START.as_millis(), Ordering::SeqCst);
         let rng = move || seeded(seed.fetch_add(1, Ordering::SeqCst));
         let ambient = Ambient { clock: clock.clone(), rng: Arc::new(move || Box::new(rng())) };
         let sams = SamPool::start(Vec::new(), Default::default(), &ambient);
@@ -104,7 +116,30 @@ impl Desk {
     }
 
     pub(crate) fn advance(&self, by: Duration) {
-        self.clock.0.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+        self.clock.millis.fetch_add(u64::try_from(by.as_millis()).unwrap(), Ordering::SeqCst);
+    }
+
+    /// How often the service has asked for the time.
+    pub(crate) fn asked(&self) -> u64 {
+        self.clock.asked.load(Ordering::SeqCst)
+    }
+
+    /// Changes the database when the service asks for the time for the n-th time from now on, as an
+    /// operator at another server does.
+    pub(crate) fn meanwhile(
+        &self,
+        nth: u64,
+        change: impl Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
+    ) {
+        let store = self.service.store().clone();
+        let work = move || {
+            let elsewhere = std::thread::spawn(move || {
+                let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+                runtime.block_on(store.run_tx("meanwhile", change)).unwrap();
+            });
+            elsewhere.join().unwrap();
+        };
+        *self.clock.meanwhile.lock().unwrap() = Some((self.asked() + nth, Box::new(work)));
     }
 
     /// The id of an approval that was asked for, once the other operator has agreed.

@@ -229,3 +229,26 @@ async fn operators_cannot_enrol_terminals_around_the_code() {
     let around = desk.service.enrol_device(TERMINAL, &desk.asker, &request, None).await;
     assert_eq!(check(around), "enrolment-code");
 }
+
+#[tokio::test]
+async fn one_source_cannot_ask_without_end_who_is_on_the_list_or_have_signatures_verified() {
+    let desk = Desk::new().await;
+    let code = desk.code("POS-1").await;
+    let (pos, stranger) = (Pos::new("POS-1", 1), Pos::new("POS-9", 2));
+    let damaged = || {
+        let mut request = pos.request(&code);
+        let last = request.krd.len() - 1;
+        request.krd[last] ^= 1;
+        request
+    };
+    let from = |peer: &'static str, request| desk.service.enrol_terminal(peer, request);
+    for _ in 0..WRONG_FROM_SOURCE_MAX {
+        let asked = from("192.0.2.1", stranger.request(&code)).await;
+        assert_eq!(check(asked), "terminal-not-allowed");
+        assert_eq!(check(from("192.0.2.2", damaged()).await), "request-proof");
+    }
+    assert_eq!(check(from("192.0.2.1", stranger.request(&code)).await), "enrolment-code");
+    assert_eq!(check(from("192.0.2.2", damaged()).await), "enrolment-code", "before any RSA");
+    assert_eq!(check(from("192.0.2.2", pos.request(&code)).await), "enrolment-code");
+    assert!(from("192.0.2.3", pos.request(&code)).await.unwrap().created);
+}

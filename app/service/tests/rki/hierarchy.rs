@@ -269,3 +269,37 @@ async fn certificates_are_those_of_the_named_roles() {
     let intents = done.iter().filter(|action| *action == "certificate.intend").count();
     assert_eq!(intents, 4, "each was intended before it was signed");
 }
+
+#[tokio::test]
+async fn a_list_from_which_one_went_and_to_which_one_came_is_made_anew() {
+    let desk = Desk::new().await;
+    let service = &desk.service;
+    let revoke = |id: String| {
+        let desk = &desk;
+        async move {
+            let asked = desk.service.revoke_authority(&desk.asker, &id, "lost", None).await;
+            let approval = desk.agreed(asked).await;
+            let revoked =
+                desk.service.revoke_authority(&desk.asker, &id, "lost", Some(&approval)).await;
+            revoked.unwrap();
+        }
+    };
+    let first = service.hierarchy().await.unwrap();
+    desk.advance(2 * DAY);
+    roll(&desk, AuthorityRole::Kdh).await;
+    let second = service.hierarchy().await.unwrap();
+    revoke(first.kdh_id.clone()).await;
+    // The list is made just before the first one's certificate ends, and again just after it
+    // another is revoked: as many are listed as before.
+    let hour = Duration::from_secs(3600);
+    desk.advance(first.kdh.not_after().since(service.now()) - hour);
+    service.maintain_rki().await.unwrap();
+    desk.advance(2 * hour);
+    revoke(second.kdh_id.clone()).await;
+    let stored = service.authority_crl(&second.ca_kdh_id).await.unwrap();
+    let crl = Crl::parse(stored.der.as_deref().unwrap()).unwrap();
+    assert!(crl.lists(second.kdh.identity()), "a revoked KDH is listed at once");
+    roll(&desk, AuthorityRole::Kdh).await;
+    let used = Crl::parse(&service.hierarchy().await.unwrap().crl).unwrap();
+    assert!(used.lists(second.kdh.identity()));
+}

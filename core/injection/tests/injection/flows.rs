@@ -1,7 +1,7 @@
 use countersign_injection::message::{
-    Installed, Refusing, ServerMessage, TerminalMessage, TokenRefused, TokenRequest,
+    Installed, Refusing, SLOTS, ServerMessage, TerminalMessage, TokenRefused, TokenRequest,
 };
-use countersign_injection::server::{ServerEvent, ServerFlow};
+use countersign_injection::server::{ServerEvent, ServerFlow, refusal};
 use countersign_injection::terminal::{Failure, TerminalEvent, TerminalWork};
 use countersign_injection::{Bounded, FlowError, Name, PATIENCE, TOKENS_PER_CONTACT_MAX};
 use proptest::prelude::*;
@@ -306,4 +306,18 @@ proptest! {
             }
         }
     }
+}
+
+/// A terminal has no more keys that wait than places: whoever reports more floods the audit.
+#[test]
+fn a_contact_reports_as_many_keys_as_there_are_slots() {
+    let mut flow = ServerFlow::new(NOW);
+    for _ in 0..SLOTS {
+        flow.handle(NOW, &installed(0, 0).encode()).unwrap();
+        assert!(matches!(flow.poll_event(), Some(ServerEvent::Installed(_))));
+        flow.answer(NOW, &refusal("injection-closed", false, "")).unwrap();
+    }
+    let more = flow.handle(NOW, &installed(0, 0).encode());
+    assert_eq!(more, Err(FlowError::TooMany));
+    assert!(flow.is_over() && flow.poll_event().is_none());
 }

@@ -97,12 +97,11 @@ impl Terminal {
             },
             TerminalEvent::CheckBinding(binding)
             | TerminalEvent::Rebind(binding)
-            | TerminalEvent::RebindByCa(binding) => refused
-                .unwrap_or_else(|| {
-                    let kdh = [binding.token.as_slice()[0]; 32];
-                    self.bound = Some(kdh);
-                    TerminalWork::Bound(kdh)
-                }),
+            | TerminalEvent::RebindByCa(binding) => refused.unwrap_or_else(|| {
+                let kdh = [binding.token.as_slice()[0]; 32];
+                self.bound = Some(kdh);
+                TerminalWork::Bound(kdh)
+            }),
             TerminalEvent::Unbind(_) => refused.unwrap_or_else(|| {
                 self.bound = None;
                 TerminalWork::Unbound

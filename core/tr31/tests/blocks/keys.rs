@@ -180,6 +180,19 @@ fn strengths_are_those_of_nist() {
 }
 
 #[test]
+fn a_component_travels_and_is_no_whole_key() {
+    let mut header = header(Version::B);
+    header.key_version = *b"c2";
+    let block = wrapped(&header, &tdes(), Leniency::NONE).unwrap();
+    let read = super::opened(&block, Leniency::NONE).unwrap().header;
+    assert_eq!(policy::check_whole(&read), Err(Tr31Error::Component));
+    for version in [*b"00", *b"12", *b"C1"] {
+        header.key_version = version;
+        assert_eq!(policy::check_whole(&header), Ok(()));
+    }
+}
+
+#[test]
 fn parity_is_set_in_the_lowest_bit() {
     let bytes: Vec<u8> = (0..=255).collect();
     let adjusted = policy::with_odd_parity(&Secret::copied_from(&bytes));

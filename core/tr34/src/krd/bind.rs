@@ -68,6 +68,9 @@ impl Receiver<'_> {
         let rebound = self
             .check_recipient(&token.krd)
             .and_then(|()| self.rebound(&next, token.certificate, (token.crl, outer), now));
+        // What the authority said of the old binding does not count for a later one.
+        let since = Some(now.minus(CLOCK_SKEW_MAX));
+        let rebound = rebound.map(|state| State { ca_signed: state.ca_signed.max(since), ..state });
         rebound.map_err(|error| Refused { error, state: Some(Box::new(next)) })
     }
 

@@ -362,3 +362,30 @@ fn the_authoritys_tokens_are_its_own_and_in_time() {
         assert!(check.starts_with("dialect-"), "{check}");
     }
 }
+
+#[test]
+fn a_withheld_word_of_the_authority_does_not_outlive_a_rebinding() {
+    let receiver = receiver(Policy::STRICT);
+    let (first, second) = (&WORLD.kdh, &WORLD.next_kdh);
+    let strict = authority(Dialect::STRICT);
+    let new = kdh(second, &WORLD.ca_kdh);
+    let old = first.certificate.identity();
+    let withheld = strict.rebind(own(), old, &new, Some(&CRL), NOW).unwrap();
+    let withheld = withheld.sign(&WORLD.ca_krd.key).unwrap();
+    // There and back at the KDHs' word: it is bound to the first one as it was.
+    let (mut state, _) = asked(&receiver);
+    let later = NOW.plus(DAY);
+    for (from, to) in [(first, second), (second, first)] {
+        let (request, asking) = receiver.request(&state, &mut rng(11), later).unwrap();
+        let sender = Sender { certificate: &from.certificate, ..sender(Dialect::STRICT) };
+        let nonce = RtKrd::parse(&request).unwrap().nonce;
+        let token = sender.rebind(own(), &nonce, &kdh(to, &WORLD.ca_kdh), None).unwrap();
+        state = receiver.rebind(&asking, &token.sign(&from.key).unwrap(), later).unwrap();
+    }
+    assert_eq!(state.kdh(), Some(&first.certificate));
+    let refused = receiver.rebind_by_ca(&state, &withheld, later).unwrap_err();
+    assert_eq!(refused, Error::SigningTimeOld);
+    let fresh = strict.rebind(own(), old, &new, Some(&CRL), later).unwrap();
+    let fresh = fresh.sign(&WORLD.ca_krd.key).unwrap();
+    receiver.rebind_by_ca(&state, &fresh, later).unwrap();
+}

@@ -545,6 +545,7 @@ fn fitness_of_header_and_key() {
         (b"B0016K0TB00S0001", "reserved-field"),
         (b"B0016M7TG00S0000", "usage-algorithm"),
         (b"B0016K0TG00S0000", "usage-mode"),
+        (b"B0016K0TBc1S0000", "key-component"),
     ] {
         sound.spent(&sealed(header, &good), check);
     }

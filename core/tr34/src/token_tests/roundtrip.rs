@@ -186,6 +186,8 @@ fn a_sender_makes_no_token_for_an_unfit_key_or_with_a_weak_wrapping() {
     let mut other = tdes_header();
     other.optional.push(OptionalBlock::new(OptionalId::KC, "00000000"));
     assert_eq!(refusal(&WORLD.krd, tdes, &other, &tdes_key()), Err("kcv"), "another key's");
+    let part = Header { key_version: *b"c1", ..tdes_header() };
+    assert_eq!(refusal(&WORLD.krd, tdes, &part, &tdes_key()), Err("key-component"));
     let wrong = Header { usage: *b"M7", ..tdes_header() };
     assert_eq!(refusal(&WORLD.krd, tdes, &wrong, &tdes_key()), Err("usage-algorithm"));
 }

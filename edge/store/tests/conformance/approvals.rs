@@ -93,6 +93,21 @@ pub(crate) async fn objections_expiry_and_use(db: Db) {
     let live = db.tx(move |tx| tx.live_approval("key.inject", "rdr_1", &key, at(99))).await;
     assert_eq!(live, None, "neither the used nor the rejected nor the expired one");
 
+    // Who was disabled since counts no more: who agreed, and who asked.
+    let cyd = db.operator("c").await;
+    let two = request(&db, "two", 1, &asker).await;
+    assert_eq!(vote(&db, &two, &cyd, Vote::Approve, 1).await, Ok(ApprovalState::Approved));
+    db.tx(move |tx| tx.disable_operator(&cyd, at(2))).await;
+    assert_eq!(consume(&two, "rdr_1", &asker, 99).await, refused("approval-not-usable"));
+    let gone = db.operator("d").await;
+    let three = request(&db, "three", 1, &gone).await;
+    assert_eq!(vote(&db, &three, &bob, Vote::Approve, 1).await, Ok(ApprovalState::Approved));
+    let name = gone.clone();
+    db.tx(move |tx| tx.disable_operator(&name, at(2))).await;
+    assert_eq!(consume(&three, "rdr_1", &gone, 99).await, refused("approval-not-usable"));
+    let lapsed = db.tx(|tx| tx.expire_approvals(at(100), 10)).await;
+    assert_eq!(lapsed.len(), 2);
+
     let open = request(&db, "open", 1, &asker).await;
     let key = asker.clone();
     assert_eq!(db.tx(move |tx| tx.count_live_approvals(&key)).await, 1);

@@ -3,7 +3,7 @@
 use countersign_store::{
     AuthorityRole, AuthorityState, CertificateState, Device, DeviceKind, IdKind, KeyAuthority,
     KrdCertificate, RebindProgress, RebindState, Store, StoreError, StoredCrl, TerminalRow,
-    TerminalState,
+    TerminalState, TokenIntent, TokenKind,
 };
 
 use crate::fixture::{Backend, Db, at, device, id};
@@ -103,7 +103,7 @@ fn refused(check: &'static str) -> StoreError {
 
 pub(crate) async fn one_authority_of_a_role_is_active(db: Db) {
     hierarchy(&db).await;
-    let pulse = db.tx(|tx| tx.hierarchy_pulse(at(3))).await;
+    let pulse = db.tx(|tx| tx.hierarchy_pulse()).await;
     assert_eq!((pulse.kdh, pulse.ca_kdh), (Some(rka("kdh-1")), Some(rka("kdhs-1"))));
     assert_eq!((pulse.crl, pulse.revoked), (0, 0));
     // A roll-over: intended first, and the old one is retiring only when the new one is there.
@@ -174,8 +174,11 @@ pub(crate) async fn revoked_authorities_are_to_be_listed(db: Db) {
     assert_eq!(listed(FAR).await, [], "not once it has expired");
     let again = db.refused(|tx| tx.revoke_authority(&rka("kdh-1"), "lost", at(9))).await;
     assert_eq!(again, StoreError::NotFound { what: "live authority" });
-    let pulse = db.tx(|tx| tx.hierarchy_pulse(at(9))).await;
+    let pulse = db.tx(|tx| tx.hierarchy_pulse()).await;
     assert_eq!(pulse.kdh, None, "a revoked KDH is in use no more");
+    made(&db, AuthorityRole::Kdh, "kdh-02", Some("kdhs-1")).await;
+    let pulse = db.tx(|tx| tx.hierarchy_pulse()).await;
+    assert_eq!((pulse.kdh, pulse.revoked), (Some(rka("kdh-02")), 1));
 }
 
 fn crl(issuer: &str, now: u64) -> StoredCrl {
@@ -340,6 +343,41 @@ pub(crate) async fn terminals_are_bound_and_unbound(db: Db) {
     assert_eq!((page.items.len(), page.next), (1, None));
 }
 
+pub(crate) async fn who_is_blocked_or_revoked_is_not_served(db: Db) {
+    hierarchy(&db).await;
+    let id = allowed(&db, "POS-1").await;
+    let served = |now: u64, kdh: &'static str| {
+        let (store, id) = (db.store.clone(), id.clone());
+        async move {
+            let served = store.run_tx("served", move |tx| tx.check_served(&id, &rka(kdh), at(now)));
+            served.await
+        }
+    };
+    let certified = |serial: &'static str| {
+        let (db, intent) = (&db, krd(&id, serial));
+        async move {
+            let issuer = intent.issuer_id.clone();
+            db.tx(move |tx| tx.intend_krd(&intent)).await;
+            db.tx(move |tx| tx.record_issued_krd(&issuer, serial, b"krd", at(2))).await;
+        }
+    };
+    assert_eq!(served(1, "kdh-1").await, Err(refused("krd-revoked")), "it has none yet");
+    certified("01").await;
+    assert_eq!(served(3, "kdh-1").await, Ok(()));
+    assert!(matches!(served(3, "none").await, Err(StoreError::NotFound { .. })));
+    let name = id.clone();
+    db.tx(move |tx| tx.block_device(&name, "lost", at(4))).await;
+    assert_eq!(served(4, "kdh-1").await, Err(refused("device-blocked")));
+    let name = id.clone();
+    db.tx(move |tx| tx.unblock_device(&name, at(5))).await;
+    let name = id.clone();
+    db.tx(move |tx| tx.revoke_krd(&name, "lost", at(6))).await;
+    assert_eq!(served(6, "kdh-1").await, Err(refused("krd-revoked")));
+    certified("02").await;
+    db.tx(|tx| tx.revoke_authority(&rka("kdh-1"), "lost", at(7))).await;
+    assert_eq!(served(7, "kdh-1").await, Err(refused("kdh-revoked")));
+}
+
 pub(crate) async fn a_retiring_kdh_is_needed_while_terminals_are_bound_to_it(db: Db) {
     hierarchy(&db).await;
     let id = allowed(&db, "POS-1").await;
@@ -397,4 +435,50 @@ pub(crate) async fn a_campaign_follows_each_terminal(db: Db) {
     let members = db.tx(move |tx| tx.rebind_terminals_page(&reb, None, 10)).await.items;
     assert!(members.len() == 2 && members.iter().all(|m| m.progress == RebindProgress::Done));
     assert_eq!(db.tx(|tx| tx.rebinds_page(None, 10)).await.items.len(), 1);
+}
+
+pub(crate) async fn a_campaign_that_was_followed_is_found_after_its_end(db: Db) {
+    hierarchy(&db).await;
+    for kdh in ["kdh-2", "kdh-3"] {
+        made(&db, AuthorityRole::Kdh, kdh, Some("kdhs-1")).await;
+    }
+    let pos = allowed(&db, "POS-1").await;
+    let bound = pos.clone();
+    db.tx(move |tx| tx.bind_terminal(&bound, &rka("kdh-1"), at(2))).await;
+    let begin = |name: &'static str, to: &'static str, millis: u64| {
+        let name = id(IdKind::Rebind, name);
+        db.tx(move |tx| tx.begin_rebind(&name, &rka(to), "opr_1", at(millis)))
+    };
+    let offered = || {
+        let pos = pos.clone();
+        db.tx(move |tx| tx.rebinds_offered(&pos))
+    };
+    begin("one", "kdh-2", 5_000).await;
+    assert_eq!(offered().await, [], "it is open");
+    let one = id(IdKind::Rebind, "one");
+    db.tx(move |tx| tx.end_rebind(&one, RebindState::Cancelled, at(6_000))).await;
+    assert_eq!(offered().await, [], "no token was made");
+    for (nonce, kind, millis, found) in [
+        (1, TokenKind::Rebind, 3_999, 0),
+        (2, TokenKind::Key, 5_500, 0),
+        (3, TokenKind::RebindByCa, 5_000, 1),
+    ] {
+        let (device_id, nonce) = (pos.clone(), vec![nonce; 16]);
+        let kdh_id = rka("kdh-1");
+        let intent = TokenIntent { device_id, nonce, kind, kdh_id, at: at(millis) };
+        db.tx(move |tx| tx.intend_token(&intent, None)).await;
+        assert_eq!(offered().await.len(), found, "{millis}");
+    }
+    begin("two", "kdh-3", 7_000).await;
+    let found = offered().await.remove(0);
+    assert_eq!((found.from_kdh, found.to_kdh), (rka("kdh-1"), rka("kdh-2")));
+    let followed = pos.clone();
+    db.tx(move |tx| tx.follow_rebind(&followed, &rka("kdh-2"), at(8_000))).await;
+    assert_eq!(offered().await, [], "it is bound otherwise now");
+    let due = pos.clone();
+    let due = db.tx(move |tx| tx.rebind_due(&due)).await.unwrap();
+    assert_eq!((due.from_kdh, due.to_kdh), (rka("kdh-2"), rka("kdh-3")), "what is open goes on");
+    let followed = id(IdKind::Terminal, "POS-9");
+    let nobody = db.refused(move |tx| tx.follow_rebind(&followed, &rka("kdh-2"), at(9))).await;
+    assert_eq!(nobody, StoreError::NotFound { what: "terminal" });
 }

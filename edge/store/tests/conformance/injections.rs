@@ -368,7 +368,7 @@ pub(crate) async fn a_run_is_reconciled_with_its_inventory(db: Db) {
     assert_eq!(due(&failing).await.len(), 1, "what failed is not assigned again by itself");
 
     // Its key goes to a terminal outside the inventory; another one comes with nothing assigned.
-    assign(&db, assignment(23, &outside, "one", 5)).await;
+    let (stray, _) = assign(&db, assignment(23, &outside, "one", 5)).await;
     for millis in [31, 32] {
         let asking = asking.clone();
         assert_eq!(db.tx(move |tx| tx.note_stranger(&asking, at(millis))).await, 1);
@@ -406,8 +406,17 @@ pub(crate) async fn a_run_is_reconciled_with_its_inventory(db: Db) {
     assert_eq!(db.tx(move |tx| tx.note_stranger(&device, at(70))).await, 0);
     // What happens later with its keys is not the run's.
     assign(&db, assignment(90, &asking, "one", 5)).await;
-    let unexpected = db.tx(move |tx| tx.run_unexpected(&closed)).await;
+    let shown = || {
+        let closed = closed.clone();
+        db.tx(move |tx| tx.run_unexpected(&closed))
+    };
+    let unexpected = shown().await;
     assert_eq!(unexpected.last().unwrap().injection, None);
+    // Nor is what becomes of a key that waited at a stranger when it was closed.
+    issue(&db, &stray, 95, 95).await.unwrap();
+    assert_eq!(shown().await, unexpected);
+    db.tx(move |tx| tx.confirm_injection(&stray.id, at(96))).await;
+    assert_eq!(shown().await, unexpected);
 }
 
 pub(crate) async fn runs_are_named_once_and_bounded(db: Db) {

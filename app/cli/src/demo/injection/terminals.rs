@@ -2,7 +2,7 @@
 
 use tokio::time::Instant;
 
-use countersign_device::{Pos, PosError};
+use countersign_device::{Pos, PosError, Updated};
 use serde_json::{Value, json};
 
 use super::stage::Stage;
@@ -46,8 +46,9 @@ pub(super) async fn bound(flow: &mut Flow, stage: &Stage, pos: &mut Pos) -> Resu
     Ok(())
 }
 
-/// E8 and E5: a KDH is replaced; one terminal is bound to the new one, signed for by the old one; a
-/// terminal that stayed behind gets nothing once the old one is revoked.
+/// E8, E5 and E2: a KDH is replaced, and one terminal bound to the new one at the old one's word. A
+/// terminal that stayed behind gets nothing once the old one is revoked, until a campaign brings it
+/// back at the word of the `Sub_CA_KRD`.
 pub(super) async fn rebound_and_revoked(
     flow: &mut Flow,
     stage: &Stage,
@@ -60,15 +61,13 @@ pub(super) async fn rebound_and_revoked(
     let started = Instant::now();
     let old = active_authority(stage).await?;
     stage.office.agreed("/v1/rki/roll", json!({ "role": "kdh" })).await?;
-    stage.office.agreed("/v1/rebinds", json!({})).await?;
+    let campaign = stage.office.agreed("/v1/rebinds", json!({})).await?;
     let updated = stage.update(pos).await;
-    let new = active_kdh(stage).await?;
-    let checked = match &updated.failure {
-        Some(failure) => Err(failure.to_string()),
-        None => expect("its KDH", &pos.status()?.kdh, &Some(new)),
-    };
+    let checked = bound_to_the_active_kdh(stage, pos, &updated).await?;
     let what = "another KDH is in use: the terminal is bound to it, by the old one's signature";
     flow.step("E8", what, checked, started.elapsed());
+    let path = format!("/v1/rebinds/{}/cancel", campaign["id"].as_str().unwrap_or_default());
+    stage.office.done(&path, json!({})).await?;
 
     let started = Instant::now();
     let id = old["id"].as_str().unwrap_or_default();
@@ -83,7 +82,29 @@ pub(super) async fn rebound_and_revoked(
         .and_then(|()| expect("keys in the terminal", &keys, &0));
     let what = "a KDH that is revoked signs nothing more: a terminal bound to it is refused";
     flow.step("E5", what, checked, started.elapsed());
+
+    let started = Instant::now();
+    stage.office.agreed("/v1/rebinds", json!({})).await?;
+    let updated = stage.update(&mut other).await;
+    let checked = bound_to_the_active_kdh(stage, &other, &updated).await?;
+    let keys = other.keys()?.len();
+    let checked = checked.and_then(|()| expect("keys in the terminal", &keys, &1));
+    let what = "a campaign brings it back: Sub_CA_KRD names the new KDH, and its key comes";
+    flow.step("E2", what, checked, started.elapsed());
     Ok(())
+}
+
+/// Whether all went well and the terminal is bound to the KDH in use.
+async fn bound_to_the_active_kdh(
+    stage: &Stage,
+    pos: &Pos,
+    updated: &Updated,
+) -> Result<Result<(), String>, Failure> {
+    let kdh = active_kdh(stage).await?;
+    Ok(match &updated.failure {
+        Some(failure) => Err(failure.to_string()),
+        None => expect("its KDH", &pos.status()?.kdh, &Some(kdh)),
+    })
 }
 
 async fn active_authority(stage: &Stage) -> Result<Value, Failure> {
