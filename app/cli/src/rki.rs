@@ -68,8 +68,8 @@ pub(crate) enum RkiCommand {
 pub(crate) struct Init {
     #[command(flatten)]
     local: Local,
-    /// Length of the RSA keys: 2048, 3072 or 4096. AES-128 keys are to be carried under 3072 at
-    /// least.
+    /// Length of the hierarchy's RSA keys: 2048, 3072 or 4096. Which keys a terminal can take
+    /// depends on its own key (`device pos enroll --bits`).
     #[arg(long, value_name = "BITS", default_value_t = 3072)]
     bits: u32,
 }

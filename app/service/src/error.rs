@@ -78,7 +78,9 @@ impl From<StoreError> for ServiceError {
     fn from(error: StoreError) -> Self {
         let detail = error.to_string();
         match error {
-            StoreError::Refused { check } => Self::Refused { check, detail },
+            StoreError::Refused { check } => {
+                Self::Refused { check, detail: in_words(check).map_or(detail, str::to_owned) }
+            }
             // Two callers made the same thing at once; the second finds it on its next try.
             StoreError::Conflict { .. } => Self::Refused { check: "conflict", detail },
             StoreError::NotFound { what } => Self::NotFound { what },
@@ -92,11 +94,52 @@ impl From<StoreError> for ServiceError {
     }
 }
 
+/// What people are told of the store's rules that they can run into.
+fn in_words(check: &str) -> Option<&'static str> {
+    const { assert!(countersign_store::RUN_TERMINALS_MAX == 2000, "the text below says so") };
+    Some(match check {
+        "approval-not-usable" => "this approval is not for this, not given yet, or used",
+        "approval-own-request" => "who asks does not agree: others must",
+        "approval-settled" => "this approval is settled already",
+        "enrolment-code-used" => "the enrolment code was used",
+        "injection-closed" => "this injection has ended: it is installed, failed or taken back",
+        "nonce-reused" => "this random number has made a token before",
+        "page-cursor" => "this cursor is not one that a page ended with",
+        "page-limit" => "a page has so many items only",
+        "rebind-ended" => "this rebind campaign has ended",
+        "rebind-open" => "a campaign to this KDH is open already",
+        "run-closed" => "this run is closed",
+        "run-size" => "a run has 1 to 2000 terminals",
+        "run-slot-taken" => "this run has another key for this slot",
+        "signing-time-taken" => "another server made a token at this moment: ask again",
+        "terminal-not-bound" => "the terminal is bound to no KDH",
+        "text-nul" => "a text has a zero character in it",
+        "text-too-long" => "a text is too long",
+        _ => return None,
+    })
+}
+
 impl From<PkiError> for ServiceError {
     fn from(error: PkiError) -> Self {
         match error {
             PkiError::SigningFailed => Self::Internal { detail: error.to_string() },
             _ => Self::refused(error.check(), error.to_string()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_of_the_store_is_told_in_words_under_its_name() {
+        for check in ["run-closed", "run-size", "injection-closed", "rebind-open"] {
+            let told = ServiceError::from(StoreError::Refused { check });
+            assert_eq!(told.check(), check);
+            assert!(!told.to_string().contains(check), "{told}");
+        }
+        let told = ServiceError::from(StoreError::Refused { check: "row-check" });
+        assert!(told.to_string().contains("row-check"), "nothing is told without its name");
     }
 }

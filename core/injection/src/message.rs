@@ -228,8 +228,8 @@ pub enum ServerMessage {
     /// No.
     #[tls_codec(discriminant = 0x88)]
     Refused(Refusal),
-    /// `RBT_CA`: another KDH, signed by the terminal's `Sub_CA_KRD`, where the one that the terminal
-    /// is bound to can sign no more.
+    /// `RBT_CA`: another KDH, signed by the terminal's `Sub_CA_KRD`, where the one that the
+    /// terminal is bound to can sign no more.
     #[tls_codec(discriminant = 0x89)]
     RebindByCa(Binding),
 }

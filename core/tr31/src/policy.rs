@@ -125,8 +125,8 @@ pub(crate) fn combination(header: &Header, tolerance: &mut Tolerance) -> Result<
     Ok(())
 }
 
-/// Whether the header is a whole key's (X9.143 6.3.4). A component may travel in a key block, but in
-/// use it would be a key that one custodian knows.
+/// Whether the header is a whole key's (X9.143 6.3.4). A component may travel in a key block, but
+/// in use it would be a key that one custodian knows.
 ///
 /// # Errors
 /// [`Tr31Error::Component`].
@@ -200,8 +200,9 @@ pub(crate) fn wrapping(
 }
 
 /// The security strength of a key in bits (NIST SP 800-57 part 1, table 2): two-key TDES 80,
-/// three-key 112, TDES with equal neighbours 56 as single DES; AES its length; HMAC its length; RSA by its modulus and EC by its private scalar,
-/// from a PKCS#1, SEC 1 or PKCS#8 encoding. None where it cannot be told.
+/// three-key 112, TDES with equal neighbours 56 as single DES; AES its length; HMAC its length; RSA
+/// by its modulus and EC by its private scalar, from a PKCS#1, SEC 1 or PKCS#8 encoding. None where
+/// it cannot be told.
 #[must_use]
 pub fn strength_bits(algorithm: u8, key: &[u8]) -> Option<u32> {
     match algorithm {

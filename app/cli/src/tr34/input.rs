@@ -26,7 +26,7 @@ pub(super) fn octets(name: &str, word: &str) -> Result<Zeroizing<Vec<u8>>, Failu
         return Ok(Zeroizing::new(pem.into_contents()));
     }
     // DER begins with a SEQUENCE, which is the digit 0 in text.
-    // At its final size at once, here and in what reads: growing would leave copies of a key behind.
+    // At its final size at once, here and in what reads: growing would leave copies of a key.
     let mut digits = Zeroizing::new(Vec::with_capacity(content.len()));
     digits.extend(content.iter().filter(|octet| !octet.is_ascii_whitespace()));
     if !digits.is_empty() && digits.iter().all(u8::is_ascii_hexdigit) {

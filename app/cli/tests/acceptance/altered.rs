@@ -85,7 +85,7 @@ fn refused(shop: &Shop, serial: &str, told: &str, action: &str, check: &str) -> 
     let before = shop.held(serial)?;
     let error = shop.refused(serial, 1, told)?["error"].to_string();
     let at = error.find("inc_").ok_or_else(|| format!("no incident: {error}"))?;
-    let end = error[at..].find(|letter| matches!(letter, '"' | ')')).unwrap_or_default();
+    let end = error[at..].find(['"', ')']).unwrap_or_default();
     let incident = &error[at..at + end];
     let words = ["--json", "audit", "show", incident, "--data", "data"];
     let rows = shop.host.run(&words)?.ok()?.json()?;

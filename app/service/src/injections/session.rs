@@ -114,7 +114,8 @@ impl Service {
             "injection-closed" | "not-found" => false,
             // It may count as installed already: the terminal keeps it, and reports it again (E7).
             _ if action == "injection.confirm" => true,
-            check => check == "terminal-throttled",
+            // Another server, or another contact of this terminal, was at it at the same moment.
+            check => matches!(check, "terminal-throttled" | "conflict" | "signing-time-taken"),
         };
         refusal(error.check(), later, &incident)
     }

@@ -17,8 +17,8 @@ use super::terminals::no_terminal;
 use crate::refusals::{Party as Refused, Refusal};
 use crate::{Actor, Service, ServiceError, done};
 
-/// Wrong codes for one terminal within [`WRONG_WINDOW`]; after them every code is refused until
-/// the window is over.
+/// Wrong codes for one terminal within [`WRONG_WINDOW`] that are counted one by one; further ones
+/// are refused as too many. The right code is taken all the same.
 pub const WRONG_CODES_MAX: u32 = 10;
 /// How long wrong codes count.
 pub const WRONG_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
@@ -459,15 +459,16 @@ fn check_code(
     record: &TerminalRecord,
 ) -> Result<Result<bool, CodeRefused>, ServiceError> {
     let terminal = &record.terminal;
-    let in_window = plan.now.since(terminal.wrong_since) < WRONG_WINDOW;
-    if in_window && terminal.wrong_codes >= WRONG_CODES_MAX {
-        return Ok(Err(CodeRefused::TooMany));
-    }
     let right = match (&plan.code, &terminal.code_hash) {
         (Some(typed), Some(kept)) => Secret::copied_from(kept).ct_eq(typed),
         _ => false,
     };
     if !right {
+        // The right code counts all the same: nobody can keep a terminal out with wrong ones.
+        let in_window = plan.now.since(terminal.wrong_since) < WRONG_WINDOW;
+        if in_window && terminal.wrong_codes >= WRONG_CODES_MAX {
+            return Ok(Err(CodeRefused::TooMany));
+        }
         let first = !in_window || terminal.wrong_codes == 0;
         tx.count_wrong_code(&terminal.device_id, first, plan.now)?;
         return Ok(Err(CodeRefused::Wrong));

@@ -1,5 +1,7 @@
 //! A contact breaks off, and something is decided before the terminal comes back.
 
+use std::time::Duration;
+
 use countersign_injection::message::ServerMessage;
 use countersign_injection::terminal::TerminalFlow;
 use countersign_service::InjectionSession;
@@ -74,6 +76,7 @@ async fn roll_kdh(plant: &Plant) {
 }
 
 async fn begin_rebind(plant: &Plant) {
+    plant.advance(Duration::from_millis(1)); // ids sort by time
     let id = plant.agreed(plant.service.begin_rebind(&plant.asker, None).await).await;
     plant.service.begin_rebind(&plant.asker, Some(&id)).await.unwrap();
 }

@@ -85,10 +85,22 @@ async fn codes_cannot_be_tried_without_end() {
     for _ in 0..WRONG_CODES_MAX {
         assert_eq!(check(desk.enrol(&pos, "AAAA").await), "enrolment-code");
     }
-    assert_eq!(check(desk.enrol(&pos, &code).await), "enrolment-code", "the right one too");
+    assert_eq!(check(desk.enrol(&pos, "AAAA").await), "enrolment-code");
     assert!(desk.refusals().await.last().unwrap().2.contains("too many"));
     desk.advance(WRONG_WINDOW);
-    desk.enrol(&pos, &code).await.unwrap();
+    assert_eq!(check(desk.enrol(&pos, "AAAA").await), "enrolment-code");
+    assert!(desk.refusals().await.last().unwrap().2.contains("is wrong"), "counted anew");
+}
+
+#[tokio::test]
+async fn wrong_codes_do_not_keep_a_terminal_out() {
+    let desk = Desk::new().await;
+    let code = desk.code("POS-1").await;
+    let pos = Pos::new("POS-1", 1);
+    for _ in 0..=WRONG_CODES_MAX {
+        assert_eq!(check(desk.enrol(&pos, "AAAA").await), "enrolment-code");
+    }
+    assert!(desk.enrol(&pos, &code).await.unwrap().created);
 }
 
 #[tokio::test]

@@ -337,6 +337,10 @@ fn the_authoritys_tokens_are_its_own_and_in_time() {
         [ubt, authority.rebind(own(), old, &new, Some(&CRL), at).unwrap()]
     };
     let strict = authority(Dialect::STRICT);
+    // They are not the KDH's.
+    let [ubt, rbt] = both(strict, NOW).map(|token| token.sign(&WORLD.ca_krd.key).unwrap());
+    assert_eq!(receiver.unbind(&state, &ubt, NOW).unwrap_err().error, Error::ContentType);
+    assert_eq!(receiver.rebind(&state, &rbt, NOW).unwrap_err().error, Error::ContentType);
     // The KDHs' authority, and a stranger who says to be the right one.
     let kdhs = Authority { certificate: &WORLD.ca_kdh.certificate, ..strict };
     for token in both(kdhs, NOW) {

@@ -169,6 +169,12 @@ fn structure() {
     let parts: Vec<&[u8]> = (0..5).map(|_| walker.any().unwrap().whole).collect();
     let [version, digests, content, lists, signers] = parts[..] else { panic!("five parts") };
     assert_eq!(assembled(&parts), token);
+    let mut info = crate::reader::Walker::single(&token, tag::SEQUENCE).unwrap().inside().unwrap();
+    let oid = info.any().unwrap().whole;
+    let longer = tlv(tag::SEQUENCE, &[oid, &tlv(0xa0, &[explicit.whole]), &[5, 0]]);
+    sound.unchanged(&longer, "token-trailing");
+    let longer = tlv(tag::SEQUENCE, &[oid, &tlv(0xa0, &[explicit.whole, &[5, 0]])]);
+    sound.unchanged(&longer, "token-trailing");
     let signer = &signers[4..];
     let refused = |parts: &[&[u8]], check: &str| sound.unchanged(&assembled(parts), check);
     let twice = tlv(tag::SET, &[signer, signer]);
@@ -200,6 +206,8 @@ fn structure() {
     let of = |inside: &[u8]| tlv(tag::SET, &[&tlv(tag::SEQUENCE, &[inside])]);
     let unsigned = of(&[inside, &[0xa1, 0]].concat());
     refused(&[version, digests, content, lists, &unsigned], "token-trailing");
+    let set = tlv(tag::SET, &[&tlv(tag::SET, &[inside])]);
+    refused(&[version, digests, content, lists, &set], "token-malformed");
     let third = of(&[&[2, 1, 3], &inside[3..]].concat());
     refused(&[version, digests, content, lists, &third], "token-malformed");
 }
@@ -467,8 +475,11 @@ fn envelope() {
         ),
     ] {
         let other = Sealing { dialect: &dialect, ..sealing(&WORLD.krd) };
-        let other = other.seal(&mut rng(8), &good).unwrap();
-        sound.spent(&sound.with_content(other), check);
+        let token = sound.with_content(other.seal(&mut rng(8), &good).unwrap());
+        sound.spent(&token, check);
+        // Without the private key as well.
+        let refused = sound.receiver.check(&sound.state, &token, NOW).unwrap_err();
+        assert_eq!(refused.error.check(), check);
     }
 }
 

@@ -120,6 +120,7 @@ const EVERYWHERE: &[(&str, Case)] = cases![
 /// Run where someone else can reach the database: not in memory.
 const ON_DISK: &[(&str, Case)] = cases![
     opening::reopening_keeps_everything,
+    opening::a_database_from_before_injection_is_brought_up_to_date,
     opening::an_older_database_is_brought_up_to_date,
     opening::a_newer_schema_is_refused,
     opening::a_foreign_database_is_refused,

@@ -14,8 +14,28 @@ pub(crate) async fn reopening_keeps_everything(db: Db) {
 }
 
 /// What a database of the first version has is there after the step, and is counted.
+/// Back to the schema before key injection.
+const WITHOUT_INJECTION: &str = "
+    DROP TABLE injection_tokens; DROP TABLE injections; DROP TABLE injection_run_strangers;
+    DROP TABLE injection_run_keys; DROP TABLE injection_run_terminals; DROP TABLE injection_runs;
+    DROP TABLE key_values; DROP TABLE ksn_allotments; DROP TABLE keys; DROP TABLE kek_components;
+    DROP TABLE keks; DROP TABLE rebind_terminals; DROP TABLE rebinds; DROP TABLE krd_certificates;
+    DROP TABLE terminals; DROP TABLE rki_crls; DROP TABLE rki_authorities; DROP TABLE storage_keys;
+    UPDATE countersign_schema SET version = 2";
+
+pub(crate) async fn a_database_from_before_injection_is_brought_up_to_date(db: Db) {
+    let reader = db.reader("S1").await;
+    db.tamper(WITHOUT_INJECTION).await;
+    let store = db.open().await.unwrap();
+    let kept = store.read::<_, StoreError, _>("test", move |tx| tx.device_by_id(&reader));
+    assert!(kept.await.unwrap().is_some());
+    let empty = store.read::<_, StoreError, _>("test", |tx| tx.authorities());
+    assert!(empty.await.unwrap().is_empty());
+}
+
 pub(crate) async fn an_older_database_is_brought_up_to_date(db: Db) {
     let reader = db.reader("S1").await;
+    db.tamper(WITHOUT_INJECTION).await;
     db.tamper(
         "DROP TABLE risk_events; DROP TABLE risk_decisions; DROP TABLE reader_meters;
          DROP TABLE reader_counts; DROP TABLE reader_reports; DROP TABLE reader_transactions;
