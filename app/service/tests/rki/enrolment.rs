@@ -80,7 +80,7 @@ async fn a_bad_code_has_one_answer_and_the_audit_has_the_reason() {
 #[tokio::test]
 async fn codes_cannot_be_tried_without_end() {
     let desk = Desk::new().await;
-    let code = desk.code("POS-1").await;
+    desk.code("POS-1").await;
     let pos = Pos::new("POS-1", 1);
     for _ in 0..WRONG_CODES_MAX {
         assert_eq!(check(desk.enrol(&pos, "AAAA").await), "enrolment-code");
