@@ -118,9 +118,9 @@ fn a_run_measures_every_row_and_judges_every_target() {
 }
 
 #[test]
-fn both_benches_are_listed() {
+fn all_benches_are_listed() {
     let list: Value = serde_json::from_str(&run(&["list", "--json"])).unwrap();
     let names: Vec<_> =
         list["benches"].as_array().expect("benches").iter().map(|one| &one["name"]).collect();
-    assert_eq!(names, ["channel", "read"]);
+    assert_eq!(names, ["channel", "read", "inject"]);
 }
