@@ -4,9 +4,14 @@ mod idcard;
 mod injection;
 mod steps;
 
+use std::path::Path;
+
+use countersign_crypto::{Secret, Suite};
+use countersign_server::Config;
 use serde_json::json;
 
 use crate::failure::Failure;
+use crate::init;
 use crate::output::Output;
 
 /// Runs all flows. Ends well only if every step's effect was checked and right.
@@ -27,4 +32,22 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, Failure> {
     let worked = tokio::task::spawn_blocking(work).await;
     worked.map_err(|error| Failure::environment("task", error.to_string()))?
+}
+
+/// Makes a flow's data directory; returns the first operator's token.
+async fn make_data_dir(
+    data: &Path,
+    server_id: &str,
+    passphrase: &Secret,
+) -> Result<String, Failure> {
+    let config = Config::default();
+    let plan = init::Plan {
+        suite: Suite::X25519_P256_AES128GCM_SHA256,
+        server_id: Some(server_id.into()),
+        tls_names: &[],
+        config: &config,
+        passphrase,
+        keep_passphrase: false,
+    };
+    Ok(init::make(data, plan, None).await?.token.secret.to_string())
 }

@@ -53,12 +53,7 @@ impl Pos {
         binding: &Binding,
         now: UnixTime,
     ) -> Result<TerminalWork, PosError> {
-        let cas = match self.cas(binding, now) {
-            Ok(cas) => cas,
-            Err(check) => return Ok(refused(check)),
-        };
-        let bound = self.receiver(&cas).bind(&self.receiver, binding.token.as_slice(), now);
-        self.bound(&cas, bound.map_err(Refused::from), now)
+        self.bind_by(binding, now, |receiver, state, token| Ok(receiver.bind(state, token, now)?))
     }
 
     /// Takes another KDH at the word of the one it is bound to.
@@ -67,12 +62,7 @@ impl Pos {
         binding: &Binding,
         now: UnixTime,
     ) -> Result<TerminalWork, PosError> {
-        let cas = match self.cas(binding, now) {
-            Ok(cas) => cas,
-            Err(check) => return Ok(refused(check)),
-        };
-        let bound = self.receiver(&cas).rebind(&self.receiver, binding.token.as_slice(), now);
-        self.bound(&cas, bound, now)
+        self.bind_by(binding, now, |receiver, state, token| receiver.rebind(state, token, now))
     }
 
     /// Takes another KDH at the word of the `Sub_CA_KRD` that certified it: the one it is bound to
@@ -82,12 +72,24 @@ impl Pos {
         binding: &Binding,
         now: UnixTime,
     ) -> Result<TerminalWork, PosError> {
+        self.bind_by(binding, now, |receiver, state, token| {
+            Ok(receiver.rebind_by_ca(state, token, now)?)
+        })
+    }
+
+    /// Checks a token that binds, under the pinned CAs and the one that comes with it.
+    fn bind_by(
+        &mut self,
+        binding: &Binding,
+        now: UnixTime,
+        check: impl FnOnce(&Receiver<'_>, &State, &[u8]) -> Result<State, Refused>,
+    ) -> Result<TerminalWork, PosError> {
         let cas = match self.cas(binding, now) {
             Ok(cas) => cas,
             Err(check) => return Ok(refused(check)),
         };
-        let bound = self.receiver(&cas).rebind_by_ca(&self.receiver, binding.token.as_slice(), now);
-        self.bound(&cas, bound.map_err(Refused::from), now)
+        let bound = check(&self.receiver(&cas), &self.receiver, binding.token.as_slice());
+        self.bound(&cas, bound, now)
     }
 
     /// Stores the new binding, and of the pinned CAs the one that it comes from.

@@ -4,17 +4,16 @@ use std::path::Path;
 use std::time::Duration;
 
 use countersign_channel::Mode;
-use countersign_crypto::{Secret, Suite};
+use countersign_crypto::Secret;
 use countersign_device::{Api, DeviceDir, DeviceKind, Reader, enroll, enroll_as, server_suite};
 use countersign_emulator::{EmulatedCard, Faults, SamPty};
 use countersign_net::serial::BAUD;
-use countersign_server::{
-    Config, DataDir, Readers, Sam, SamAt, SamHostAt, ServeOptions, Server, ambient,
-};
+use countersign_server::{DataDir, Readers, Sam, SamAt, SamHostAt, ServeOptions, Server, ambient};
 use serde_json::Value;
 
 use super::SERVER_ID;
 pub(super) use crate::demo::blocking;
+use crate::demo::make_data_dir;
 use crate::device::provider_of;
 use crate::emulator::{SAM_SERIAL, start_sam};
 use crate::failure::Failure;
@@ -47,17 +46,7 @@ impl Stage {
             .map_err(|error| Failure::environment("temp-dir", error.to_string()))?;
         let passphrase = init::random_passphrase();
         let data = dir.path().join("data");
-        let config = Config::default();
-        let plan = init::Plan {
-            suite: Suite::X25519_P256_AES128GCM_SHA256,
-            server_id: Some(SERVER_ID.into()),
-            tls_names: &[],
-            config: &config,
-            passphrase: &passphrase,
-            keep_passphrase: false,
-        };
-        let made = init::make(&data, plan, None).await?;
-        let token = made.token.secret.to_string();
+        let token = make_data_dir(&data, SERVER_ID, &passphrase).await?;
         std::fs::write(data.join("risk.toml"), RULES)
             .map_err(|error| Failure::file(&data.join("risk.toml"), &error))?;
         let faults = Faults::none();

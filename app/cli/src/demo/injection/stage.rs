@@ -3,17 +3,16 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use countersign_crypto::Suite;
 use countersign_device::Api;
 use countersign_device::{Element, Enrolment, Pos, RSA_BITS, Updated};
-use countersign_server::{Config, DataDir, ServeOptions, Server, ambient, open_service_with_vault};
+use countersign_server::{DataDir, ServeOptions, Server, ambient, open_service_with_vault};
 use countersign_service::Actor;
 use countersign_store::Role;
 use serde_json::{Value, json};
 
 use super::SERVER_ID;
 use super::office::Office;
-use crate::demo::blocking;
+use crate::demo::{blocking, make_data_dir};
 use crate::device::provider_of;
 use crate::failure::Failure;
 use crate::init;
@@ -32,20 +31,11 @@ impl Stage {
             .map_err(|error| Failure::environment("temp-dir", error.to_string()))?;
         let passphrase = init::random_passphrase();
         let path = dir.path().join("data");
-        let config = Config::default();
-        let plan = init::Plan {
-            suite: Suite::X25519_P256_AES128GCM_SHA256,
-            server_id: Some(SERVER_ID.into()),
-            tls_names: &[],
-            config: &config,
-            passphrase: &passphrase,
-            keep_passphrase: false,
-        };
-        let made = init::make(&path, plan, None).await?;
+        let token = make_data_dir(&path, SERVER_ID, &passphrase).await?;
         let data = DataDir::open(&path)?;
         let service = open_service_with_vault(&data, &passphrase, None).await?;
         service.init_rki(&Actor::Console, RSA_BITS).await?;
-        let mut tokens = vec![made.token.secret.to_string()];
+        let mut tokens = vec![token];
         for (name, role) in [("approver", Role::Approver), ("custodian", Role::Custodian)] {
             let (_, token) = service.add_operator(&Actor::Console, name, &[role]).await?;
             tokens.push(token.secret.to_string());
