@@ -39,6 +39,24 @@ pub enum Scope {
     ApprovalsRead,
     /// Vote on approvals.
     ApprovalsVote,
+    /// See payments, their timelines, receipts and evidence.
+    PaymentsRead,
+    /// Ask for payments and cancel those that one asked for.
+    PaymentsCreate,
+    /// Cancel any payment, refund and reverse.
+    PaymentsManage,
+    /// See accounts and their postings.
+    AccountsRead,
+    /// Open, freeze and close accounts; post to them by hand.
+    AccountsManage,
+    /// See security devices and payers' phones.
+    SecurityDevicesRead,
+    /// Enrol, block and revoke security devices and payers' phones.
+    SecurityDevicesManage,
+    /// See webhooks and their deliveries.
+    WebhooksRead,
+    /// Register and remove webhooks; deliver again.
+    WebhooksManage,
 }
 
 impl Scope {
@@ -61,13 +79,24 @@ impl Scope {
             Self::ComponentsEnter => "components:enter",
             Self::ApprovalsRead => "approvals:read",
             Self::ApprovalsVote => "approvals:vote",
+            Self::PaymentsRead => "payments:read",
+            Self::PaymentsCreate => "payments:create",
+            Self::PaymentsManage => "payments:manage",
+            Self::AccountsRead => "accounts:read",
+            Self::AccountsManage => "accounts:manage",
+            Self::SecurityDevicesRead => "security-devices:read",
+            Self::SecurityDevicesManage => "security-devices:manage",
+            Self::WebhooksRead => "webhooks:read",
+            Self::WebhooksManage => "webhooks:manage",
         }
     }
 
     const fn allowed_to(self, role: Role) -> bool {
         match role {
             Role::Admin => true,
-            Role::Custodian => !matches!(self, Self::MetricsRead),
+            Role::Custodian => {
+                !matches!(self, Self::MetricsRead | Self::PaymentsCreate | Self::PaymentsManage)
+            }
             Role::Approver => matches!(
                 self,
                 Self::ReadersRead
@@ -75,6 +104,9 @@ impl Scope {
                     | Self::KeysRead
                     | Self::ApprovalsRead
                     | Self::ApprovalsVote
+                    | Self::PaymentsRead
+                    | Self::AccountsRead
+                    | Self::SecurityDevicesRead
             ),
             Role::Auditor => matches!(
                 self,
@@ -85,6 +117,10 @@ impl Scope {
                     | Self::TerminalsRead
                     | Self::KeysRead
                     | Self::ApprovalsRead
+                    | Self::PaymentsRead
+                    | Self::AccountsRead
+                    | Self::SecurityDevicesRead
+                    | Self::WebhooksRead
             ),
             Role::Integrator => !matches!(
                 self,
@@ -94,6 +130,9 @@ impl Scope {
                     | Self::KeysManage
                     | Self::ComponentsEnter
                     | Self::ApprovalsVote
+                    | Self::PaymentsManage
+                    | Self::AccountsManage
+                    | Self::SecurityDevicesManage
             ),
         }
     }

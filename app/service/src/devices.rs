@@ -87,12 +87,23 @@ const TERMINAL: DeviceSort = DeviceSort {
     blocked: "device-blocked",
 };
 
+const SECURITY_DEVICE: DeviceSort = DeviceSort {
+    kind: DeviceKind::SecurityDevice,
+    role: Role::SecurityDevice,
+    id: IdKind::SecurityDevice,
+    name: "security device",
+    action: "security-device",
+    enrols: Scope::SecurityDevicesManage,
+    blocked: "device-blocked",
+};
+
 impl DeviceSort {
     fn of(kind: DeviceKind) -> Result<&'static Self, ServiceError> {
         match kind {
             DeviceKind::Reader => Ok(&READER),
             DeviceKind::SamHost => Ok(&SAM_HOST),
             DeviceKind::Terminal => Ok(&TERMINAL),
+            DeviceKind::SecurityDevice => Ok(&SECURITY_DEVICE),
             other => Err(ServiceError::Internal { detail: format!("no use cases for a {other}") }),
         }
     }

@@ -21,11 +21,14 @@ pub enum Role {
     SamHost,
     /// A POS terminal that keys are injected into (E).
     Terminal,
+    /// An external security device that confirms payments (D).
+    SecurityDevice,
 }
 
 impl Role {
     /// All of them.
-    const ALL: [Self; 4] = [Self::Reader, Self::Server, Self::SamHost, Self::Terminal];
+    const ALL: [Self; 5] =
+        [Self::Reader, Self::Server, Self::SamHost, Self::Terminal, Self::SecurityDevice];
 
     /// The name used in certificates and URIs.
     #[must_use]
@@ -35,6 +38,7 @@ impl Role {
             Self::Server => "server",
             Self::SamHost => "sam-host",
             Self::Terminal => "terminal",
+            Self::SecurityDevice => "security-device",
         }
     }
 

@@ -19,12 +19,15 @@ pub enum DeviceKind {
     SamHost,
     /// A POS terminal that keys are injected into (E).
     Terminal,
+    /// An external security device that confirms payments (D).
+    SecurityDevice,
 }
 
 stored_as_text!(DeviceKind, "device kind", {
     Reader => "reader",
     SamHost => "sam-host",
     Terminal => "terminal",
+    SecurityDevice => "security-device",
 });
 
 /// Whether a device may be served.
@@ -41,7 +44,8 @@ stored_as_text!(DeviceStatus, "device status", { Enrolled => "enrolled", Blocked
 /// A device.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
-    /// `rdr_…` for readers, `smh_…` for SAM hosts, `trm_…` for terminals.
+    /// `rdr_…` for readers, `smh_…` for SAM hosts, `trm_…` for terminals,
+    /// `sdv_…` for security devices.
     pub id: String,
     /// What it is.
     pub kind: DeviceKind,

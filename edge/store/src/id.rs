@@ -40,6 +40,26 @@ pub enum IdKind {
     InjectionRun,
     /// A campaign that binds terminals to another KDH: `reb_`.
     Rebind,
+    /// A payment: `pay_`.
+    Payment,
+    /// An account of the ledger: `acc_`.
+    Account,
+    /// A posting in the ledger: `pst_`.
+    Posting,
+    /// An answer to a payment: a signature or a rejection: `aut_`.
+    Authorisation,
+    /// An external security device: `sdv_`.
+    SecurityDevice,
+    /// A payer's phone: `phn_`.
+    Phone,
+    /// A push to a phone: `psh_`.
+    Push,
+    /// An event that webhooks are told: `evt_`.
+    Event,
+    /// A webhook: `whk_`.
+    Webhook,
+    /// The delivery of an event to a webhook: `dlv_`.
+    Delivery,
 }
 
 /// Longest id in bytes: the longest prefix, `_`, and a hyphenated UUID.
@@ -68,6 +88,16 @@ impl IdKind {
             Self::Injection => "inj",
             Self::InjectionRun => "run",
             Self::Rebind => "reb",
+            Self::Payment => "pay",
+            Self::Account => "acc",
+            Self::Posting => "pst",
+            Self::Authorisation => "aut",
+            Self::SecurityDevice => "sdv",
+            Self::Phone => "phn",
+            Self::Push => "psh",
+            Self::Event => "evt",
+            Self::Webhook => "whk",
+            Self::Delivery => "dlv",
         }
     }
 }

@@ -4,8 +4,12 @@
 //! name derived from SQLite's message is the same, so [`StoreError::Conflict`] is stable.
 //! Words in braces are explained in `dialect.rs`.
 
+mod events;
 mod injections;
 mod keys;
+mod ledger;
+mod payments;
+mod signers;
 mod terminals;
 
 use crate::dialect::Dialect;
@@ -29,6 +33,11 @@ const STEPS: &[Step] = &[
     Step {
         texts: &[terminals::V3_TERMINALS, keys::V3_KEYS, injections::V3_INJECTIONS],
         append_only: &[],
+        enqueue: &[],
+    },
+    Step {
+        texts: &[ledger::V4_LEDGER, payments::V4_PAYMENTS, signers::V4_SIGNERS, events::V4_EVENTS],
+        append_only: &["ledger_postings", "payment_events"],
         enqueue: &[],
     },
 ];

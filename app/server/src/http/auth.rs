@@ -40,6 +40,15 @@ needs!(
     ComponentsEnter,
     ApprovalsRead,
     ApprovalsVote,
+    PaymentsRead,
+    PaymentsCreate,
+    PaymentsManage,
+    AccountsRead,
+    AccountsManage,
+    SecurityDevicesRead,
+    SecurityDevicesManage,
+    WebhooksRead,
+    WebhooksManage,
 );
 
 /// Proof that the request's token is live and has the scope. Taken first by a handler, so that

@@ -16,6 +16,11 @@ pub(crate) async fn reopening_keeps_everything(db: Db) {
 /// What a database of the first version has is there after the step, and is counted.
 /// Back to the schema before key injection.
 const WITHOUT_INJECTION: &str = "
+    DROP TABLE webhook_deliveries; DROP TABLE webhooks; DROP TABLE events;
+    DROP TABLE idempotency_keys; DROP TABLE pushes; DROP TABLE phone_accounts; DROP TABLE phones;
+    DROP TABLE security_device_accounts; DROP TABLE security_devices;
+    DROP TABLE payment_authorisations; DROP TABLE payment_events; DROP TABLE payments;
+    DROP VIEW ledger_entries; DROP TABLE ledger_postings; DROP TABLE ledger_accounts;
     DROP TABLE injection_tokens; DROP TABLE injections; DROP TABLE injection_run_strangers;
     DROP TABLE injection_run_keys; DROP TABLE injection_run_terminals; DROP TABLE injection_runs;
     DROP TABLE key_values; DROP TABLE ksn_allotments; DROP TABLE keys; DROP TABLE kek_components;
