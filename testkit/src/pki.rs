@@ -119,6 +119,21 @@ impl TestPki {
         (made.key, certificate)
     }
 
+    /// The root's certificate (DER).
+    #[must_use]
+    pub fn root(&self) -> &[u8] {
+        &self.root
+    }
+
+    /// The certificate (DER) that issues those of `role`.
+    #[must_use]
+    pub fn issuer(&self, role: Role) -> &[u8] {
+        match role {
+            Role::Server => &self.servers.certificate,
+            _ => &self.readers.certificate,
+        }
+    }
+
     /// Trust in this tree, checked with `provider` (for instance one that counts).
     #[must_use]
     pub fn trust(&self, provider: Provider) -> TrustStore {

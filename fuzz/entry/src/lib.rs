@@ -12,6 +12,7 @@ mod channel;
 mod hierarchy;
 mod idcard;
 mod injection;
+mod payment;
 mod pki;
 mod script;
 pub mod seeds;
@@ -24,6 +25,7 @@ pub use idcard::{
     card, messages, reader_flow, record, sam_frames, sam_host, sam_remote, server_flow,
 };
 pub use injection::injection;
+pub use payment::{evidence, payment};
 pub use pki::{certificate, certificate_edits, request};
 pub use tokens::tokens;
 pub use tr31::key_block;
@@ -54,11 +56,13 @@ targets! {
     card: 400,
     certificate: 200,
     certificate_edits: 80,
+    evidence: 40,
     handshake: 24,
     hierarchy: 60,
     injection: 1000,
     key_block: 400,
     messages: 1000,
+    payment: 600,
     reader_channel: 20,
     reader_flow: 200,
     record: 400,

@@ -17,6 +17,7 @@ use countersign_idcard::{Configuration, ShortText};
 mod flows;
 mod hierarchy;
 mod injection;
+mod payment;
 mod tokens;
 
 use flows::{reader_flow, server_flow};
@@ -43,11 +44,13 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "card" => card(),
         "certificate" => certificate(),
         "certificate_edits" => certificate_edits(),
+        "evidence" => payment::evidence(),
         "handshake" => handshake(),
         "hierarchy" => hierarchy(),
         "injection" => injection::injection(),
         "key_block" => key_block(),
         "messages" => messages(),
+        "payment" => payment::payment(),
         "reader_channel" | "server_channel" => side(),
         "reader_flow" => reader_flow(),
         "record" => record(),

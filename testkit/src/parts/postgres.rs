@@ -97,6 +97,12 @@ impl Postgres {
         self.port
     }
 
+    /// Where a program of the server's own version is, such as `pgbench`.
+    #[must_use]
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.programs.join(name)
+    }
+
     /// Makes a new, empty database (UTF-8, locale C) and gives its URL; tests do not meet there.
     ///
     /// # Errors
