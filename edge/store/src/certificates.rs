@@ -201,6 +201,10 @@ impl Tx<'_> {
         now: UnixTime,
     ) -> Result<(), StoreError> {
         check_texts([reason])?;
+        self.hold_signer(
+            "t.device_id = (SELECT device_id FROM certificates WHERE number = ?1)",
+            number,
+        )?;
         self.change_one(
             "live certificate",
             "UPDATE certificates SET state = 'revoked', revoked_at = ?3, revoke_reason = ?2

@@ -238,6 +238,7 @@ impl Tx<'_> {
         now: UnixTime,
     ) -> Result<(), StoreError> {
         check_texts(reason)?;
+        self.hold_signer("t.device_id = ?1", id)?;
         self.change_one(
             "device",
             "UPDATE devices SET status = ?2, block_reason = ?3, updated_at = ?4 WHERE id = ?1",

@@ -27,6 +27,13 @@ const WORDS: &[(&str, &str, &str)] = &[
     ("{serial_key}", "CHECK (id > 0)", "PRIMARY KEY (id)"),
 ];
 
+/// The word of shared statements that locks the rows of the table with the alias `t` until the
+/// transaction ends. Not so strongly that a new row could not refer to them meanwhile. In SQLite
+/// the transaction that writes is alone.
+const LOCK: &str = "{lock}";
+/// The word of shared statements that is the rows of a [`crate::tx::Many`].
+const ROWS: &str = "{rows}";
+
 /// What an append-only trigger says; [`crate::StoreError::Refused`] with this check.
 pub(crate) const APPEND_ONLY: &str = "append-only";
 
@@ -35,9 +42,33 @@ impl Dialect {
     pub(crate) fn statement(self, sql: &str) -> Result<Cow<'_, str>, StoreError> {
         let rewritten = dollar_placeholders(sql)?;
         Ok(match self {
+            Self::Sqlite if sql.contains(LOCK) => Cow::Owned(sql.replace(LOCK, "")),
             Self::Sqlite => Cow::Borrowed(sql),
-            Self::Postgres => Cow::Owned(rewritten),
+            Self::Postgres => Cow::Owned(rewritten.replace(LOCK, "FOR NO KEY UPDATE OF t")),
         })
+    }
+
+    /// The shared statement over many rows: for PostgreSQL one statement whose parameters are one
+    /// array per column, for SQLite a statement that is run once per row. In both, `k` is a table
+    /// with the columns `k1`, `k2` …
+    pub(crate) fn many(self, sql: &str, types: &[Column]) -> Result<String, StoreError> {
+        let numbers = 1..=types.len();
+        let rows = match self {
+            Self::Sqlite => {
+                let cells: Vec<String> = numbers.map(|n| format!("?{n} AS k{n}")).collect();
+                format!("(SELECT {}) AS k", cells.join(", "))
+            }
+            Self::Postgres => {
+                let arrays: Vec<String> = numbers
+                    .clone()
+                    .zip(types)
+                    .map(|(n, column)| format!("?{n}::{}[]", column.postgres()))
+                    .collect();
+                let names: Vec<String> = numbers.map(|n| format!("k{n}")).collect();
+                format!("UNNEST({}) AS k ({})", arrays.join(", "), names.join(", "))
+            }
+        };
+        Ok(self.statement(&sql.replace(ROWS, &rows))?.into_owned())
     }
 
     /// The shared schema text as this database wants it.
@@ -137,7 +168,7 @@ impl Dialect {
     }
 }
 
-/// The type of a column in a many-row insert.
+/// The type of a column in a statement over many rows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Column {
     /// Integers and times.
@@ -206,6 +237,29 @@ fn dollar_placeholders(sql: &str) -> Result<String, StoreError> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn statements_over_many_rows_have_a_table_of_them() {
+        let sql = "UPDATE t SET a = k.k2 FROM {rows} WHERE t.id = k.k1";
+        let types = [Column::Text, Column::Int];
+        assert_eq!(
+            Dialect::Postgres.many(sql, &types).unwrap(),
+            "UPDATE t SET a = k.k2 FROM UNNEST($1::TEXT[], $2::BIGINT[]) AS k (k1, k2) \
+             WHERE t.id = k.k1"
+        );
+        assert_eq!(
+            Dialect::Sqlite.many(sql, &types).unwrap(),
+            "UPDATE t SET a = k.k2 FROM (SELECT ?1 AS k1, ?2 AS k2) AS k WHERE t.id = k.k1"
+        );
+    }
+
+    #[test]
+    fn only_postgresql_is_told_to_lock() {
+        let sql = "SELECT a FROM t WHERE id = ?1 {lock}";
+        let locking = "SELECT a FROM t WHERE id = $1 FOR NO KEY UPDATE OF t";
+        assert_eq!(Dialect::Postgres.statement(sql).unwrap(), locking);
+        assert_eq!(Dialect::Sqlite.statement(sql).unwrap(), "SELECT a FROM t WHERE id = ?1 ");
+    }
 
     #[test]
     fn parameters_are_rewritten_outside_quotes_only() {

@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use tokio::sync::oneshot;
 
 use crate::error::Failure;
+use crate::faults::Faults;
 use crate::stats::{Outcome, Stats, Stopwatch};
 use crate::{StoreError, Tx};
 
@@ -18,6 +19,9 @@ pub(crate) enum Mode {
     /// Reads and writes on one snapshot; uniqueness guards what matters. For the chainer, whose
     /// reading of everything would otherwise make other transactions retry.
     Snapshot,
+    /// Reads and writes; each statement sees what was committed before it. For work that locks
+    /// every row from which it decides.
+    Locked,
     /// Reads one snapshot; writing is refused.
     ReadOnly,
 }
@@ -49,6 +53,9 @@ pub(crate) type SharedInbox = Arc<Mutex<Receiver<Box<dyn Job>>>>;
 
 /// The one implementation of [`Job`].
 pub(crate) struct Typed<T, E, F> {
+    pub(crate) faults: Faults,
+    /// The error that an injected fault ends this attempt with.
+    pub(crate) fault: Option<StoreError>,
     pub(crate) name: &'static str,
     pub(crate) mode: Mode,
     pub(crate) closure: F,
@@ -79,8 +86,16 @@ where
                 return Attempt::Undo;
             }
         };
+        self.fault = None;
         let (result, attempt) = match (result, tx.failure()) {
-            (Ok(value), None) => (Ok(value), Attempt::Keep),
+            (Ok(value), None) => match self.faults.draw(self.name) {
+                None => (Ok(value), Attempt::Keep),
+                Some(fault) => {
+                    self.fault = Some(fault.error());
+                    let end = if fault.is_stored() { Attempt::Keep } else { Attempt::Undo };
+                    (Ok(value), end)
+                }
+            },
             (Err(error), None) => (Err(error), Attempt::Undo),
             (_, Some(again @ (Failure::Retry | Failure::Lost(_)))) => {
                 (Err(again.error().into()), Attempt::Again(again.clone()))
@@ -94,7 +109,7 @@ where
     }
 
     fn settle(self: Box<Self>, outcome: Result<(), StoreError>) {
-        let answer = match (outcome, self.result) {
+        let answer = match (self.fault.map_or(outcome, Err), self.result) {
             (Ok(()), Some(result)) => {
                 let kind = if result.is_ok() { Outcome::Committed } else { Outcome::RolledBack };
                 self.stats.finish(self.name, kind, &self.watch);

@@ -1,23 +1,26 @@
 //! PostgreSQL: a bounded pool of worker threads, each with its own connection.
 
+mod values;
+
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::future::{Future, poll_fn};
+use std::mem;
 use std::sync::PoisonError;
 use std::task::Poll;
 use std::time::Duration;
 
 use tokio::runtime::{Builder, Runtime};
 use tokio_postgres::config::SslMode;
-use tokio_postgres::error::SqlState;
-use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::types::ToSql;
 use tokio_postgres::{Client, Config, NoTls, Statement};
 
-use crate::dialect::{APPEND_ONLY, Column};
+use self::values::{array, arrays, describe, failure, few, parameters};
+use crate::dialect::Column;
 use crate::error::Failure;
 use crate::job::{Attempt, Job, Mode, SharedInbox};
-use crate::tx::MAX_QUERY_ROWS;
-use crate::value::{Bound, Row, Value};
+use crate::tx::Many;
+use crate::value::{Bound, Row};
 use crate::{StoreError, Tx, schema};
 
 /// Connections, and so transactions at a time, per process.
@@ -32,11 +35,18 @@ const MAX_ATTEMPTS: u32 = 24;
 const MAX_LOSSES: u32 = 2;
 /// Pause before the second attempt; grows linearly, and differs by worker to break symmetry.
 const RETRY_DELAY: Duration = Duration::from_micros(200);
-const MAX_STATEMENTS: usize = 256;
+const MAX_STATEMENTS: usize = 512;
 /// Explicit, so that a server configured otherwise changes neither durability nor bounds.
 const SESSION: &str = "SET synchronous_commit = on; SET statement_timeout = '30s';
     SET lock_timeout = '10s'; SET idle_in_transaction_session_timeout = '60s';
     SET client_min_messages = warning; SET standard_conforming_strings = on";
+
+/// For statements over many rows, which look rows up by keys: their plans are made once, and early,
+/// when the tables may be small or not counted yet; a plan that reads whole tables would stay.
+const BY_KEYS: &str = "SET LOCAL plan_cache_mode = force_generic_plan;
+    SET LOCAL enable_seqscan = off; SET LOCAL enable_hashjoin = off;
+    SET LOCAL enable_mergejoin = off; SET LOCAL enable_bitmapscan = off;
+    SET LOCAL enable_material = off";
 
 /// Parses a connection URL. The URL may hold a password, so it is in no error.
 pub(crate) fn parse(url: &str) -> Result<Config, StoreError> {
@@ -56,7 +66,33 @@ pub(crate) struct Session {
     statements: HashMap<String, Statement>,
     /// The `BEGIN` that travels with the transaction's first statement, to save a round trip.
     begin: Option<&'static str>,
+    /// Whether [`BY_KEYS`] has been sent in this transaction.
+    by_keys: bool,
+    /// What travels after it and before the next statement, or before the `COMMIT`.
+    due: Vec<Due>,
+    /// Whether the transaction's end has travelled with its last statements.
+    ended: bool,
     runtime: Runtime,
+}
+
+/// A statement with one array per column.
+struct Due {
+    statement: Statement,
+    arrays: Vec<Box<dyn ToSql + Sync>>,
+}
+
+/// What is sent right before a statement, without waiting in between.
+#[derive(Default)]
+struct Before {
+    begin: Option<&'static str>,
+    by_keys: bool,
+    due: Vec<Due>,
+}
+
+impl Due {
+    fn parameters(&self) -> Vec<&(dyn ToSql + Sync)> {
+        self.arrays.iter().map(AsRef::as_ref).collect()
+    }
 }
 
 impl Session {
@@ -80,7 +116,15 @@ impl Session {
             .block_on(async { tokio::time::timeout(CONNECT_TIMEOUT, connecting).await })
             .map_err(|_| StoreError::unreachable("no answer within 5 s"))?
             .map_err(|error: tokio_postgres::Error| StoreError::unreachable(describe(&error)))?;
-        Ok(Self { client, statements: HashMap::new(), begin: None, runtime })
+        Ok(Self {
+            client,
+            statements: HashMap::new(),
+            begin: None,
+            by_keys: false,
+            due: Vec::new(),
+            ended: false,
+            runtime,
+        })
     }
 
     /// Connects and brings the schema up to date.
@@ -94,9 +138,13 @@ impl Session {
     }
 
     fn begin(&mut self, mode: Mode) {
+        self.due.clear();
+        self.by_keys = false;
+        self.ended = false;
         self.begin = Some(match mode {
             Mode::Serializable => "BEGIN ISOLATION LEVEL SERIALIZABLE",
             Mode::Snapshot => "BEGIN ISOLATION LEVEL REPEATABLE READ",
+            Mode::Locked => "BEGIN ISOLATION LEVEL READ COMMITTED",
             Mode::ReadOnly => "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY",
         });
     }
@@ -112,35 +160,60 @@ impl Session {
     }
 
     fn rollback(&mut self) -> Result<(), Failure> {
+        self.due.clear();
         self.end("ROLLBACK")
     }
 
     fn end(&mut self, sql: &str) -> Result<(), Failure> {
+        if mem::take(&mut self.ended) {
+            return Ok(());
+        }
         // A transaction without a statement never began.
-        if self.begin.take().is_some() { Ok(()) } else { self.batch(sql) }
+        if self.due.is_empty() && self.begin.take().is_some() { Ok(()) } else { self.batch(sql) }
     }
 
     pub(crate) fn batch(&mut self, sql: &str) -> Result<(), Failure> {
-        let begin = self.begin.take();
-        self.send(begin, self.client.batch_execute(sql))
+        let before = self.before();
+        self.send(before, self.client.batch_execute(sql))
     }
 
-    /// Waits for an answer, sending a `BEGIN` right before if one is due.
+    /// What is to be sent right before the next statement.
+    fn before(&mut self) -> Before {
+        let due = mem::take(&mut self.due);
+        let by_keys = !due.is_empty() && !mem::replace(&mut self.by_keys, true);
+        Before { begin: self.begin.take(), by_keys, due }
+    }
+
+    /// Waits for an answer, sending right before what is due.
     fn send<T>(
         &self,
-        begin: Option<&'static str>,
+        Before { begin, by_keys, due }: Before,
         answer: impl Future<Output = Result<T, tokio_postgres::Error>>,
     ) -> Result<T, Failure> {
-        let Some(begin) = begin else {
-            return wait(&self.runtime, async { answer.await.map_err(|error| failure(&error)) });
+        let first = match (begin, by_keys) {
+            (Some(begin), true) => Some(Cow::Owned(format!("{begin}; {BY_KEYS}"))),
+            (Some(begin), false) => Some(Cow::Borrowed(begin)),
+            (None, true) => Some(Cow::Borrowed(BY_KEYS)),
+            (None, false) => None,
         };
+        let begun = async {
+            match &first {
+                Some(first) => self.client.batch_execute(first).await,
+                None => Ok(()),
+            }
+        };
+        let bound: Vec<_> = due.iter().map(|due| (&due.statement, due.parameters())).collect();
+        let due = bound.iter().map(|(statement, values)| self.client.query(*statement, values));
+        let due = in_order(due.collect());
         wait(&self.runtime, async {
             // Polled in this order, so they are sent in this order, without waiting in between.
-            match tokio::join!(biased; self.client.batch_execute(begin), answer) {
-                (Ok(()), done) => done.map_err(|error| failure(&error)),
-                (Err(error), Err(_)) => Err(failure(&error)),
+            match tokio::join!(biased; begun, due, answer) {
+                (Ok(()), Ok(_), done) => done.map_err(|error| failure(&error)),
+                // The server skips what follows a failure; a `COMMIT` then rolls back.
+                (Ok(()), Err(error), _) => Err(failure(&error)),
+                (Err(error), _, Err(_)) => Err(failure(&error)),
                 // Never seen: the statement ran by itself, outside any transaction.
-                (Err(error), Ok(_)) => {
+                (Err(error), _, Ok(_)) => {
                     Err(StoreError::Uncertain { detail: describe(&error) }.into())
                 }
             }
@@ -150,19 +223,16 @@ impl Session {
     pub(crate) fn execute(&mut self, sql: &str, values: &[Bound<'_>]) -> Result<u64, Failure> {
         let statement = self.statement(sql)?;
         let parameters = parameters(&statement, values)?;
-        let begin = self.begin.take();
-        self.send(begin, self.client.execute(&statement, &parameters))
+        let before = self.before();
+        self.send(before, self.client.execute(&statement, &parameters))
     }
 
     pub(crate) fn query(&mut self, sql: &str, values: &[Bound<'_>]) -> Result<Vec<Row>, Failure> {
         let statement = self.statement(sql)?;
         let parameters = parameters(&statement, values)?;
-        let begin = self.begin.take();
-        let rows = self.send(begin, self.client.query(&statement, &parameters))?;
-        if rows.len() > MAX_QUERY_ROWS {
-            return Err(StoreError::misuse("a query without LIMIT returned too many rows").into());
-        }
-        rows.iter().map(row).collect()
+        let before = self.before();
+        let rows = self.send(before, self.client.query(&statement, &parameters))?;
+        few(&rows)
     }
 
     /// Sends all statements before it waits for the first answer.
@@ -178,18 +248,58 @@ impl Session {
         for (statement, values) in &prepared {
             bound.push((statement, parameters(statement, values)?));
         }
-        let begin = self.begin.take();
+        let before = self.before();
         let answers = bound.iter().map(|(statement, values)| self.client.query(*statement, values));
-        let answers = self.send(begin, in_order(answers.collect()))?;
-        let mut all = Vec::with_capacity(answers.len());
-        for rows in answers {
-            if rows.len() > MAX_QUERY_ROWS {
-                let detail = "a query without LIMIT returned too many rows";
-                return Err(StoreError::misuse(detail).into());
-            }
-            all.push(rows.iter().map(row).collect::<Result<_, _>>()?);
+        let answers = self.send(before, in_order(answers.collect()))?;
+        answers.iter().map(|rows| few(rows)).collect()
+    }
+
+    /// Sends all statements over many rows before it waits for the first answer, and right behind
+    /// them, if they are the `last`, the end of the transaction.
+    pub(crate) fn query_many(
+        &mut self,
+        statements: Vec<(String, Many)>,
+        last: bool,
+    ) -> Result<Vec<Vec<Row>>, Failure> {
+        let run: Vec<bool> = statements.iter().map(|(_, many)| !many.rows.is_empty()).collect();
+        let due = self.prepared(statements)?;
+        if due.is_empty() {
+            return Ok(run.iter().map(|_| Vec::new()).collect());
         }
-        Ok(all)
+        let bound: Vec<_> = due.iter().map(|due| (&due.statement, due.parameters())).collect();
+        let mut before = self.before();
+        before.by_keys |= !mem::replace(&mut self.by_keys, true);
+        self.ended = last;
+        let answers = bound.iter().map(|(statement, values)| self.client.query(*statement, values));
+        let answers = in_order(answers.collect());
+        let ended = async { if last { self.client.batch_execute("COMMIT").await } else { Ok(()) } };
+        let all = async {
+            let (answers, ended) = tokio::join!(biased; answers, ended);
+            answers.and_then(|answers| ended.map(|()| answers))
+        };
+        let mut answers = self.send(before, all)?.into_iter();
+        run.iter()
+            .map(|run| if *run { few(&answers.next().unwrap_or_default()) } else { Ok(Vec::new()) })
+            .collect()
+    }
+
+    /// Sends statements over many rows right before the next statement, or before the `COMMIT`.
+    pub(crate) fn write_last(&mut self, statements: Vec<(String, Many)>) -> Result<(), Failure> {
+        let prepared = self.prepared(statements)?;
+        self.due.extend(prepared);
+        Ok(())
+    }
+
+    /// Statements over many rows, without those that have none.
+    fn prepared(&mut self, statements: Vec<(String, Many)>) -> Result<Vec<Due>, Failure> {
+        let mut prepared = Vec::with_capacity(statements.len());
+        for (sql, many) in statements {
+            if !many.rows.is_empty() {
+                let statement = self.statement(&sql)?;
+                prepared.push(Due { statement, arrays: arrays(many.columns, many.rows)? });
+            }
+        }
+        Ok(prepared)
     }
 
     /// Binds one array per column, see [`crate::dialect::Dialect::insert_many`].
@@ -206,15 +316,15 @@ impl Session {
             .map(|(index, column)| array(*column, rows.iter().map(|row| row[index])))
             .collect::<Result<Vec<_>, _>>()?;
         let parameters: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(AsRef::as_ref).collect();
-        let begin = self.begin.take();
-        self.send(begin, self.client.execute(&statement, &parameters)).map(|_| ())
+        let before = self.before();
+        self.send(before, self.client.execute(&statement, &parameters)).map(|_| ())
     }
 
     fn statement(&mut self, sql: &str) -> Result<Statement, Failure> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
         }
-        let statement = self.send(None, self.client.prepare(sql))?;
+        let statement = self.send(Before::default(), self.client.prepare(sql))?;
         if self.statements.len() < MAX_STATEMENTS {
             self.statements.insert(sql.to_owned(), statement.clone());
         }
@@ -328,138 +438,4 @@ fn attempt_once(session: &mut Session, job: &mut dyn Job) -> Result<(), Failure>
             Err(failure)
         }
     }
-}
-
-/// Drivers check parameter types strictly, so NULL needs the parameter's own type.
-fn parameters<'a>(
-    statement: &Statement,
-    values: &'a [Bound<'a>],
-) -> Result<Vec<&'a (dyn ToSql + Sync)>, Failure> {
-    if statement.params().len() != values.len() {
-        let wanted = statement.params().len();
-        let detail = format!("{} values for {wanted} parameters", values.len());
-        return Err(StoreError::misuse(detail).into());
-    }
-    statement.params().iter().zip(values).map(|(wanted, value)| parameter(wanted, value)).collect()
-}
-
-fn parameter<'a>(wanted: &Type, value: &'a Bound<'a>) -> Result<&'a (dyn ToSql + Sync), Failure> {
-    Ok(match (value, wanted) {
-        (Bound::Int(int), &Type::INT8) => int,
-        (Bound::Text(text), &Type::TEXT) => text,
-        (Bound::Blob(blob), &Type::BYTEA) => blob,
-        (Bound::Bool(truth), &Type::BOOL) => truth,
-        (Bound::Null, &Type::INT8) => &None::<i64>,
-        (Bound::Null, &Type::TEXT) => &None::<&str>,
-        (Bound::Null, &Type::BYTEA) => &None::<&[u8]>,
-        (Bound::Null, &Type::BOOL) => &None::<bool>,
-        _ => return Err(StoreError::misuse(format!("a parameter must be {wanted}")).into()),
-    })
-}
-
-fn array<'a>(
-    column: Column,
-    values: impl Iterator<Item = Bound<'a>>,
-) -> Result<Box<dyn ToSql + Sync + 'a>, Failure> {
-    let wrong = || Failure::from(StoreError::misuse("a value is not of its column's type"));
-    Ok(match column {
-        Column::Int => Box::new(
-            values
-                .map(|value| match value {
-                    Bound::Int(int) => Ok(Some(int)),
-                    Bound::Null => Ok(None),
-                    _ => Err(wrong()),
-                })
-                .collect::<Result<Vec<_>, _>>()?,
-        ),
-        Column::Text => Box::new(
-            values
-                .map(|value| match value {
-                    Bound::Text(text) => Ok(Some(text)),
-                    Bound::Null => Ok(None),
-                    _ => Err(wrong()),
-                })
-                .collect::<Result<Vec<_>, _>>()?,
-        ),
-        Column::Blob => Box::new(
-            values
-                .map(|value| match value {
-                    Bound::Blob(blob) => Ok(Some(blob)),
-                    Bound::Null => Ok(None),
-                    _ => Err(wrong()),
-                })
-                .collect::<Result<Vec<_>, _>>()?,
-        ),
-    })
-}
-
-fn row(row: &tokio_postgres::Row) -> Result<Row, Failure> {
-    let cells = row
-        .columns()
-        .iter()
-        .enumerate()
-        .map(|(index, column)| cell(row, index, column.type_()))
-        .collect::<Result<Vec<_>, _>>()?;
-    Ok(Row::new(cells))
-}
-
-fn cell(row: &tokio_postgres::Row, index: usize, kind: &Type) -> Result<Value, Failure> {
-    let value = match *kind {
-        Type::INT8 => row.try_get::<_, Option<i64>>(index).map(Value::from),
-        Type::INT4 => row.try_get::<_, Option<i32>>(index).map(|int| int.map(i64::from).into()),
-        Type::TEXT | Type::VARCHAR | Type::NAME => {
-            row.try_get::<_, Option<String>>(index).map(Value::from)
-        }
-        Type::BYTEA => row.try_get::<_, Option<Vec<u8>>>(index).map(Value::from),
-        Type::BOOL => row.try_get::<_, Option<bool>>(index).map(Value::from),
-        // What functions without a result return.
-        Type::VOID => Ok(Value::Null),
-        _ => return Err(StoreError::misuse(format!("a column of type {kind}")).into()),
-    };
-    value.map_err(|error| failure(&error))
-}
-
-fn failure(error: &tokio_postgres::Error) -> Failure {
-    let Some(answer) = error.as_db_error() else {
-        // No answer from the server: the connection is gone, or never understood us.
-        return Failure::Lost(StoreError::unreachable(describe(error)));
-    };
-    let code = answer.code();
-    let named = || answer.constraint().unwrap_or("unknown").to_owned();
-    let message = || answer.message().to_owned();
-    if *code == SqlState::T_R_SERIALIZATION_FAILURE || *code == SqlState::T_R_DEADLOCK_DETECTED {
-        return Failure::Retry;
-    }
-    // Classes 08 (connection) and 57P (shutdown): the server is closing this connection.
-    if code.code().starts_with("08") || code.code().starts_with("57P") {
-        return Failure::Lost(StoreError::unreachable(message()));
-    }
-    Failure::Final(match *code {
-        SqlState::UNIQUE_VIOLATION => StoreError::Conflict { constraint: named() },
-        SqlState::FOREIGN_KEY_VIOLATION => StoreError::NotFound { what: "referenced row" },
-        SqlState::CHECK_VIOLATION => StoreError::Refused { check: "row-check" },
-        SqlState::RESTRICT_VIOLATION => StoreError::Refused { check: APPEND_ONLY },
-        SqlState::LOCK_NOT_AVAILABLE => StoreError::Busy { what: "lock" },
-        SqlState::QUERY_CANCELED => StoreError::Busy { what: "statement took too long" },
-        SqlState::DISK_FULL => StoreError::Full,
-        SqlState::DATA_CORRUPTED | SqlState::INDEX_CORRUPTED => StoreError::corrupt(message()),
-        SqlState::TOO_MANY_CONNECTIONS | SqlState::OUT_OF_MEMORY | SqlState::IO_ERROR => {
-            StoreError::unreachable(message())
-        }
-        _ => StoreError::misuse(format!("{} ({})", answer.message(), code.code())),
-    })
-}
-
-/// The error with its causes; the driver puts neither URL nor values into them.
-fn describe(error: &tokio_postgres::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(error);
-    while let Some(error) = cause {
-        let next = error.to_string();
-        if !text.contains(&next) {
-            text = format!("{text}: {next}");
-        }
-        cause = error.source();
-    }
-    text
 }

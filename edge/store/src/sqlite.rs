@@ -12,7 +12,7 @@ use crate::dialect::{APPEND_ONLY, constraint_of_columns};
 use crate::error::Failure;
 use crate::job::{Attempt, Job, Mode, SharedInbox};
 use crate::tx::MAX_QUERY_ROWS;
-use crate::value::{Bound, Row, Value};
+use crate::value::{Bound, Row, Value, bind};
 use crate::{StoreError, Tx, schema};
 
 /// Reader threads of a file database.
@@ -265,6 +265,36 @@ pub(crate) fn query(
         out.push(Row::new(cells));
     }
     Ok(out)
+}
+
+/// Runs a statement once per row of values.
+pub(crate) fn execute_many(
+    connection: &Connection,
+    sql: &str,
+    rows: &[Vec<Value>],
+) -> Result<(), Failure> {
+    if rows.is_empty() {
+        return Ok(());
+    }
+    let mut statement = connection.prepare_cached(sql).map_err(|error| failure(&error))?;
+    for row in rows {
+        let values = params_from_iter(bind(row)?);
+        statement.execute(values).map_err(|error| failure(&error))?;
+    }
+    Ok(())
+}
+
+/// Runs a query once per row of values and returns the rows of all.
+pub(crate) fn query_many(
+    connection: &Connection,
+    sql: &str,
+    rows: &[Vec<Value>],
+) -> Result<Vec<Row>, Failure> {
+    let mut all = Vec::new();
+    for row in rows {
+        all.extend(query(connection, sql, &bind(row)?)?);
+    }
+    Ok(all)
 }
 
 fn cell(value: ValueRef<'_>) -> Result<Value, Failure> {

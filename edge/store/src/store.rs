@@ -6,10 +6,11 @@ use std::thread;
 
 use tokio::sync::oneshot;
 
+use crate::faults::{Fault, Faults};
 use crate::job::{Job, Mode, SharedInbox, Typed};
 use crate::sqlite::Place;
 use crate::stats::{Outcome, Stats, Stopwatch, TxStats};
-use crate::{StoreError, Tx, postgres, sqlite};
+use crate::{Bus, StoreError, Tx, postgres, sqlite};
 
 /// Transactions that may wait per queue; one more is refused with [`StoreError::Busy`].
 pub const QUEUE_LEN: usize = 1024;
@@ -24,6 +25,8 @@ pub struct Store {
     /// The same queue as `writes` where reads have no threads of their own.
     reads: Queue,
     stats: Arc<Stats>,
+    bus: Bus,
+    faults: Faults,
     backend: &'static str,
 }
 
@@ -56,7 +59,14 @@ impl Store {
             })
             .await?;
         }
-        Ok(Self { writes, reads, stats: Arc::default(), backend: "sqlite" })
+        Ok(Self {
+            writes,
+            reads,
+            stats: Arc::default(),
+            faults: Faults::default(),
+            bus: Bus::local(),
+            backend: "sqlite",
+        })
     }
 
     /// A new, empty SQLite database in memory, for tests. It is gone with the last clone.
@@ -66,7 +76,15 @@ impl Store {
     pub async fn in_memory() -> Result<Self, StoreError> {
         let writes = start_writer(Place::Memory).await?;
         let reads = writes.clone();
-        Ok(Self { writes, reads, stats: Arc::default(), backend: "sqlite-memory" })
+        let bus = Bus::local();
+        Ok(Self {
+            writes,
+            reads,
+            stats: Arc::default(),
+            faults: Faults::default(),
+            bus,
+            backend: "sqlite-memory",
+        })
     }
 
     /// Connects to the PostgreSQL database at `url` (`postgres://user@host:port/database`) and
@@ -97,13 +115,38 @@ impl Store {
             .await?;
         }
         let reads = writes.clone();
-        Ok(Self { writes, reads, stats: Arc::default(), backend: "postgresql" })
+        let bus = Bus::postgres(config);
+        Ok(Self {
+            writes,
+            reads,
+            stats: Arc::default(),
+            faults: Faults::default(),
+            bus,
+            backend: "postgresql",
+        })
     }
 
     /// `"sqlite"`, `"sqlite-memory"` or `"postgresql"`.
     #[must_use]
     pub fn backend_name(&self) -> &'static str {
         self.backend
+    }
+
+    /// What wakes those who wait for a change, on all servers of this database.
+    #[must_use]
+    pub fn bus(&self) -> Bus {
+        self.bus.clone()
+    }
+
+    /// For tests: a handle on the same database through which transactions fail when `draw` says
+    /// so. It is asked with a transaction's name each time that its closure has succeeded.
+    #[must_use]
+    pub fn with_faults(
+        mut self,
+        draw: impl Fn(&'static str) -> Option<Fault> + Send + Sync + 'static,
+    ) -> Self {
+        self.faults = Faults::new(draw);
+        self
     }
 
     /// Runs `closure` in a transaction and returns after the commit is durable.
@@ -156,6 +199,23 @@ impl Store {
         self.submit(&self.writes, name, Mode::Snapshot, closure).await
     }
 
+    /// [`Store::run_tx`] for work that **locks every row it decides from** before it decides, in
+    /// the order payments, security devices, accounts, and by id among each: [`Tx::lock_answers`],
+    /// [`Tx::lock_payment`], [`Tx::lock_accounts`]. On PostgreSQL it waits for locks instead of
+    /// trying again, and each statement sees what was committed before it (READ COMMITTED);
+    /// SQLite runs one writing transaction at a time anyway.
+    ///
+    /// # Errors
+    /// As [`Store::run_tx`].
+    pub async fn run_locked<T, E, F>(&self, name: &'static str, closure: F) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+        F: Fn(&mut Tx<'_>) -> Result<T, E> + Send + 'static,
+    {
+        self.submit(&self.writes, name, Mode::Locked, closure).await
+    }
+
     /// Asks the database for an answer.
     ///
     /// # Errors
@@ -184,7 +244,9 @@ impl Store {
     {
         let (reply, answer) = oneshot::channel();
         let (stats, watch) = (Arc::clone(&self.stats), Stopwatch::start());
-        let job = Typed { name, mode, closure, result: None, reply, stats, watch };
+        let faults = self.faults.clone();
+        let job =
+            Typed { faults, fault: None, name, mode, closure, result: None, reply, stats, watch };
         let refused = match queue.try_send(Box::new(job)) {
             Ok(()) => None,
             Err(TrySendError::Full(_)) => Some(StoreError::Busy { what: "queue full" }),

@@ -21,6 +21,41 @@ impl Statement {
     }
 }
 
+/// A statement of shared SQL over many rows of values: `{rows}` in it is a table `k` with columns
+/// `k1`, `k2` … of these types. PostgreSQL runs it once, with one array per column; SQLite once per
+/// row.
+pub(crate) struct Many {
+    pub(crate) sql: Cow<'static, str>,
+    pub(crate) columns: &'static [Column],
+    pub(crate) rows: Vec<Vec<Value>>,
+}
+
+impl Many {
+    pub(crate) fn new(
+        sql: impl Into<Cow<'static, str>>,
+        columns: &'static [Column],
+        rows: Vec<Vec<Value>>,
+    ) -> Self {
+        Self { sql: sql.into(), columns, rows }
+    }
+
+    /// Inserts rows; `names` are the columns, joined by commas.
+    pub(crate) fn insert(
+        table: &str,
+        names: &str,
+        columns: &'static [Column],
+        rows: Vec<Vec<Value>>,
+    ) -> Self {
+        let cells: Vec<String> = (1..=columns.len()).map(|n| format!("k{n}")).collect();
+        let cells = cells.join(", ");
+        Self::new(
+            format!("INSERT INTO {table} ({names}) SELECT {cells} FROM {{rows}}"),
+            columns,
+            rows,
+        )
+    }
+}
+
 /// A running transaction: statements, and the entity methods of this crate.
 ///
 /// **A failed statement dooms the transaction.** PostgreSQL aborts it anyway, so SQLite behaves
@@ -109,6 +144,62 @@ impl<'a> Tx<'a> {
         self.doom(result)
     }
 
+    /// Runs statements over many rows, one after the other, and returns what each selects. They
+    /// travel to PostgreSQL together. One without rows is not run and selects nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] for a row of another width; else of the first that fails.
+    pub(crate) fn select_many(
+        &mut self,
+        statements: Vec<Many>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.select(statements, false)
+    }
+
+    /// As [`Tx::select_many`], as the last thing of a transaction that only reads: to PostgreSQL
+    /// the end travels with it.
+    ///
+    /// # Errors
+    /// As [`Tx::select_many`].
+    pub(crate) fn select_last(
+        &mut self,
+        statements: Vec<Many>,
+    ) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.select(statements, true)
+    }
+
+    fn select(&mut self, statements: Vec<Many>, last: bool) -> Result<Vec<Vec<Row>>, StoreError> {
+        self.check()?;
+        let dialect = self.dialect();
+        let statements = checked(dialect, statements)?;
+        let result = match &mut self.session {
+            Session::Sqlite(connection) => statements
+                .into_iter()
+                .map(|(sql, many)| sqlite::query_many(connection, &sql, &many.rows))
+                .collect(),
+            Session::Postgres(session) => session.query_many(statements, last),
+        };
+        self.doom(result)
+    }
+
+    /// Runs statements over many rows of which nothing is expected but that they work. To
+    /// PostgreSQL they travel with the next statement or, if none follows, with the commit, so that
+    /// both cost one round trip: then the transaction fails with their error.
+    ///
+    /// # Errors
+    /// [`StoreError::Misuse`] for a row of another width; in SQLite, of the first that fails.
+    pub(crate) fn write_last(&mut self, statements: Vec<Many>) -> Result<(), StoreError> {
+        self.check()?;
+        let statements = checked(self.dialect(), statements)?;
+        let result = match &mut self.session {
+            Session::Sqlite(connection) => statements
+                .iter()
+                .try_for_each(|(sql, many)| sqlite::execute_many(connection, sql, &many.rows)),
+            Session::Postgres(session) => session.write_last(statements),
+        };
+        self.doom(result)
+    }
+
     /// Inserts many rows at once: one `UNNEST` statement in PostgreSQL, a prepared statement in
     /// a loop in SQLite. `columns` gives names and types; every row has one value per column.
     ///
@@ -171,4 +262,19 @@ impl<'a> Tx<'a> {
             error
         })
     }
+}
+
+/// Statements as the database wants them, with rows that have been checked.
+fn checked(dialect: Dialect, statements: Vec<Many>) -> Result<Vec<(String, Many)>, StoreError> {
+    let mut checked = Vec::with_capacity(statements.len());
+    for many in statements {
+        for row in &many.rows {
+            if row.len() != many.columns.len() {
+                return Err(StoreError::misuse("a row has not one value per column"));
+            }
+            bind(row)?;
+        }
+        checked.push((dialect.many(&many.sql, many.columns)?, many));
+    }
+    Ok(checked)
 }

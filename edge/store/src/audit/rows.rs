@@ -2,9 +2,9 @@ use countersign_crypto::UnixTime;
 
 use crate::names::stored_as_text;
 use crate::page::{check_cursor, fetch_limit};
-use crate::tx::Statement;
+use crate::tx::{Many, Statement};
 use crate::value::check_texts;
-use crate::{Page, Row, StoreError, Tx};
+use crate::{Column, Page, Row, StoreError, Tx};
 
 /// Longest `detail`, in bytes.
 pub const MAX_DETAIL_LEN: usize = 16 * 1024;
@@ -108,6 +108,29 @@ pub(crate) fn append(entry: &AuditEntry) -> Result<Statement, StoreError> {
             entry.incident.as_deref().into(),
             (&entry.detail).into(),
         ],
+    ))
+}
+
+/// The statement that writes entries, in their order.
+pub(crate) fn append_all(entries: &[AuditEntry]) -> Result<Many, StoreError> {
+    let mut rows = Vec::with_capacity(entries.len());
+    for entry in entries {
+        rows.push(append(entry)?.values);
+    }
+    Ok(Many::insert(
+        "audit_rows",
+        "at, actor, action, subject, outcome, failed_check, incident, detail",
+        &[
+            Column::Int,
+            Column::Text,
+            Column::Text,
+            Column::Text,
+            Column::Text,
+            Column::Text,
+            Column::Text,
+            Column::Text,
+        ],
+        rows,
     ))
 }
 

@@ -22,6 +22,8 @@ CREATE TABLE events (
     subject {text} NOT NULL,
     -- JSON.
     data {text} NOT NULL,
+    -- The operator whose own webhooks may be told it.
+    owner {text},
     at {int} NOT NULL,
     -- Whether there is a delivery for each webhook that wants it.
     spread {int} NOT NULL
@@ -33,6 +35,8 @@ CREATE TABLE webhooks (
     url {text} NOT NULL,
     -- Types of events, joined by commas; empty: all.
     types {text} NOT NULL,
+    -- Whether it is told only events of who registered it.
+    own_only {int} NOT NULL,
     -- The signing secret as a TR-31 block under the storage key.
     secret {text} NOT NULL,
     status {text} NOT NULL,

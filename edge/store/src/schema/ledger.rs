@@ -51,6 +51,9 @@ CREATE UNIQUE INDEX ledger_postings_credit_account_credit_entry_key
     ON ledger_postings (credit_account, credit_entry);
 CREATE INDEX ledger_postings_by_payment ON ledger_postings (payment_id)
     WHERE payment_id IS NOT NULL;
+-- Whether one account has ever paid another.
+CREATE INDEX ledger_postings_by_pair ON ledger_postings (debit_account, credit_account)
+    WHERE kind = 'payment';
 
 CREATE VIEW ledger_entries AS
 SELECT id AS posting_id, debit_account AS account_id, debit_entry AS entry,

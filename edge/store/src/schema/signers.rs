@@ -54,4 +54,5 @@ CREATE TABLE pushes (
     CONSTRAINT pushes_phone_id_payment_id_key UNIQUE (phone_id, payment_id)
 ) {strict};
 CREATE INDEX pushes_by_payment ON pushes (payment_id);
+CREATE INDEX pushes_by_phone ON pushes (phone_id, expires_at);
 ";

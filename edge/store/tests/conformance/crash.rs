@@ -6,13 +6,13 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use countersign_store::{Store, StoreError};
+use countersign_store::{Event, IdKind, Store, StoreError};
 use testkit::parts::Postgres;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinSet;
 
-use crate::fixture::{Backend, Db, append, block_on, open};
+use crate::fixture::{Backend, Db, append, at, block_on, id, open};
 
 /// Set for the child: where its database is.
 const PLACE: &str = "COUNTERSIGN_STORE_CRASH_PLACE";
@@ -109,11 +109,38 @@ pub(crate) async fn a_commit_without_answer_is_uncertain(url: String) {
     assert!(matches!(error, StoreError::Uncertain { .. }), "{error:?}");
     assert!(!error.is_transient());
     assert_eq!((store.stats()["cut"].attempts, store.stats()["cut"].retries), (1, 0));
+    // Nor if what is written travels with the commit.
+    let error = store.run_locked("cut late", |tx| tx.insert_events(&[event("1")])).await;
+    let error = error.unwrap_err();
+    assert!(matches!(error, StoreError::Uncertain { .. }), "{error:?}");
+    assert_eq!((store.stats()["cut late"].attempts, store.stats()["cut late"].retries), (1, 0));
     // A read has nothing to be uncertain about.
     let error = store.read("cut read", |tx| tx.query("SELECT 1", &[])).await.unwrap_err();
     assert!(matches!(error, StoreError::Unreachable { .. }), "{error:?}");
     cut.store(false, Ordering::SeqCst);
     store.run_tx::<_, StoreError, _>("again", |tx| append(tx, 2)).await.unwrap();
+    let again = store.run_locked("again", |tx| tx.insert_events(&[event("2")]));
+    again.await.unwrap();
+    // What is refused on the way to the commit is no loss, and leaves the connection usable.
+    let twice = store.run_locked("twice", |tx| tx.insert_events(&[event("3"), event("2")]));
+    let constraint = "events_id_key".to_owned();
+    assert_eq!(twice.await, Err(StoreError::Conflict { constraint }));
+    let found = store.read::<_, StoreError, _>("test", |tx| {
+        let rows = tx.query("SELECT subject FROM events ORDER BY subject", &[])?;
+        rows.iter().map(|row| row.text(0).map(str::to_owned)).collect::<Result<Vec<_>, _>>()
+    });
+    assert_eq!(found.await.unwrap(), ["2"]);
+}
+
+fn event(subject: &str) -> Event {
+    Event {
+        id: id(IdKind::Event, subject),
+        kind: "test.happened".to_owned(),
+        subject: subject.to_owned(),
+        data: "{}".to_owned(),
+        owner: None,
+        at: at(1),
+    }
 }
 
 /// A URL that leads to `url` through a proxy, which hangs up on `COMMIT` while `cut` is set.

@@ -5,14 +5,21 @@
 
 mod approvals;
 mod audit;
+mod batches;
+mod bus;
 mod crash;
 mod devices;
+mod events;
 mod fixture;
+mod idempotency;
 mod injection_parties;
 mod injections;
 mod keys;
+mod ledger;
 mod opening;
 mod operators;
+mod payers;
+mod payments;
 mod reads;
 mod records;
 mod risk;
@@ -107,6 +114,43 @@ const EVERYWHERE: &[(&str, Case)] = cases![
     injections::pages_of_injections_walk_newest_first,
     injections::a_run_is_reconciled_with_its_inventory,
     injections::runs_are_named_once_and_bounded,
+    ledger::accounts_are_opened_found_and_changed,
+    ledger::postings_move_and_are_found,
+    ledger::postings_that_do_not_fit_are_refused,
+    ledger::overdrafts_bound_balances,
+    ledger::postings_are_never_changed,
+    ledger::racing_postings_all_count,
+    ledger::the_trial_balance_does_not_overflow,
+    payers::security_devices_are_bound_to_accounts,
+    payers::bindings_that_do_not_fit_are_refused,
+    payers::keys_and_failures_of_a_device_are_changed,
+    payers::a_phone_enrols_once_per_code,
+    payers::racing_phones_use_a_code_once,
+    payers::pushes_wait_until_they_are_settled,
+    payers::a_phone_sees_payments_of_its_accounts_only,
+    payments::payments_are_stored_and_found,
+    payments::payments_that_do_not_fit_are_refused,
+    batches::a_batch_is_read_as_it_stands,
+    batches::outcomes_are_stored_together,
+    batches::outcomes_that_do_not_fit_are_refused,
+    batches::refunds_are_counted_and_bounded,
+    batches::racing_batches_execute_once,
+    payments::overdue_payments_are_found,
+    payments::injected_faults_fail_as_asked,
+    events::events_go_to_the_webhooks_that_want_them,
+    events::events_are_bounded_and_undone_with_their_transaction,
+    events::a_delivery_is_claimed_once_and_again_when_its_claim_ends,
+    events::failures_wait_and_successes_settle,
+    events::a_slow_receiver_holds_up_itself_only,
+    events::racing_claims_share_the_deliveries,
+    events::webhooks_are_bounded_and_removed_with_their_secret,
+    events::old_events_are_swept_and_what_waits_is_not,
+    idempotency::a_key_is_answered_once_and_the_same_again,
+    idempotency::a_claim_that_ended_is_taken_over,
+    idempotency::claim_and_answer_are_undone_with_their_transaction,
+    idempotency::racing_requests_are_done_once,
+    idempotency::old_keys_are_swept_in_turns,
+    bus::waiters_of_one_process_are_woken,
     audit::rows_are_found_again,
     audit::rows_cannot_be_changed,
     audit::rows_are_linked_and_verified,
@@ -126,6 +170,8 @@ const ON_DISK: &[(&str, Case)] = cases![
     opening::a_foreign_database_is_refused,
     opening::two_stores_share_one_database,
     opening::two_stores_may_create_it_together,
+    ledger::the_check_names_what_is_broken,
+    payments::the_check_names_payments_that_do_not_fit,
     tamper::a_changed_row_is_named,
     tamper::a_deleted_row_is_named,
     tamper::a_missing_link_is_named,
@@ -174,6 +220,25 @@ fn main() {
         fixture::block_on(crash::a_commit_without_answer_is_uncertain(url));
         Ok(())
     }));
+    trials.push(bus_trial(&postgres, "a_notice_reaches_another_server", |url| {
+        Box::pin(bus::a_notice_reaches_another_server(url))
+    }));
+    trials.push(bus_trial(&postgres, "nothing_but_ids_travels", |url| {
+        Box::pin(bus::nothing_but_ids_travels(url))
+    }));
+    trials.push(bus_trial(&postgres, "a_killed_connection_is_made_again", |url| {
+        Box::pin(bus::a_killed_connection_is_made_again(url))
+    }));
+    trials.push(postgres.trial("postgres::bus::a_restarted_database_is_found_again", |_| {
+        let mut own = Postgres::start()?;
+        fixture::block_on(bus::a_restarted_database_is_found_again(&mut own));
+        Ok(())
+    }));
+    trials.push(remote(
+        "batches::a_revocation_waits_for_answers_being_decided",
+        |db| Box::pin(batches::a_revocation_waits_for_answers_being_decided(db)),
+        &postgres,
+    ));
     trials.push(postgres.trial("postgres::the_store_reconnects", |_| {
         let mut own = Postgres::start()?;
         fixture::block_on(crash::the_store_reconnects(&mut own));
@@ -188,6 +253,18 @@ fn local(name: &str, case: Case, backend: Backend) -> Trial {
     let label = if backend == Backend::Memory { "memory" } else { "file" };
     Trial::test(format!("{label}::{name}"), move || {
         fixture::block_on(async { case(Db::local(backend).await).await });
+        Ok(())
+    })
+}
+
+fn bus_trial(
+    postgres: &Required<Postgres>,
+    name: &str,
+    case: fn(String) -> Pin<Box<dyn Future<Output = ()>>>,
+) -> Trial {
+    postgres.trial(format!("postgres::bus::{name}"), move |postgres| {
+        let url = postgres.fresh_database()?;
+        fixture::block_on(case(url));
         Ok(())
     })
 }

@@ -13,7 +13,6 @@ pub(crate) async fn reopening_keeps_everything(db: Db) {
     assert_eq!((version.len(), version[0].int(0)), (1, Ok(SCHEMA_VERSION)));
 }
 
-/// What a database of the first version has is there after the step, and is counted.
 /// Back to the schema before key injection.
 const WITHOUT_INJECTION: &str = "
     DROP TABLE webhook_deliveries; DROP TABLE webhooks; DROP TABLE events;
@@ -38,6 +37,7 @@ pub(crate) async fn a_database_from_before_injection_is_brought_up_to_date(db: D
     assert!(empty.await.unwrap().is_empty());
 }
 
+/// What a database of the first version has is there after the step, and is counted.
 pub(crate) async fn an_older_database_is_brought_up_to_date(db: Db) {
     let reader = db.reader("S1").await;
     db.tamper(WITHOUT_INJECTION).await;
