@@ -131,7 +131,9 @@ impl Scope {
                     | Self::ComponentsEnter
                     | Self::ApprovalsVote
                     | Self::PaymentsManage
+                    | Self::AccountsRead
                     | Self::AccountsManage
+                    | Self::SecurityDevicesRead
                     | Self::SecurityDevicesManage
             ),
         }

@@ -50,4 +50,15 @@ impl Authority {
         }
         Ok(trust)
     }
+
+    /// Whom this server trusts to certify the devices that confirm payments (D4). They do not come
+    /// to the gateway: what they sign comes over a phone.
+    ///
+    /// # Errors
+    /// What is wrong with root or intermediate at `now`.
+    pub fn trust_in_security_devices(&self, now: UnixTime) -> Result<TrustStore, PkiError> {
+        let mut trust = TrustStore::new(self.provider.clone());
+        trust.trust(&self.root, &self.device_issuer, Role::SecurityDevice, now)?;
+        Ok(trust)
+    }
 }

@@ -29,6 +29,13 @@ pub enum ServiceError {
         /// The scope that is missing.
         scope: &'static str,
     },
+    /// The answer to a payment is refused: signature, digits, device or certificate. Which of them
+    /// is not told (D7); the audit has it under the incident.
+    #[error("the answer is refused")]
+    AuthorisationRefused {
+        /// `inc_…`.
+        incident: String,
+    },
     /// The database (or another part of the environment) cannot serve now.
     #[error("{detail}")]
     Unavailable {
@@ -68,6 +75,7 @@ impl ServiceError {
             Self::NotFound { .. } => "not-found",
             Self::Unauthenticated => "token",
             Self::Forbidden { .. } => "scope",
+            Self::AuthorisationRefused { .. } => "authorisation-refused",
             Self::Unavailable { .. } => "unavailable",
             Self::Internal { .. } => "internal",
         }
@@ -98,9 +106,12 @@ impl From<StoreError> for ServiceError {
 fn in_words(check: &str) -> Option<&'static str> {
     const { assert!(countersign_store::RUN_TERMINALS_MAX == 2000, "the text below says so") };
     Some(match check {
+        "account-phones" => "an account has at most 16 phones",
         "approval-not-usable" => "this approval is not for this, not given yet, or used",
         "approval-own-request" => "who asks does not agree: others must",
         "approval-settled" => "this approval is settled already",
+        "bound-accounts" => "a security device or a phone has at most 16 accounts",
+        "delivery-under-way" => "a server is sending it at this moment",
         "enrolment-code-used" => "the enrolment code was used",
         "injection-closed" => "this injection has ended: it is installed, failed or taken back",
         "nonce-reused" => "this random number has made a token before",
@@ -115,6 +126,8 @@ fn in_words(check: &str) -> Option<&'static str> {
         "terminal-not-bound" => "the terminal is bound to no KDH",
         "text-nul" => "a text has a zero character in it",
         "text-too-long" => "a text is too long",
+        "webhook-not-active" => "this webhook is disabled or removed",
+        "webhooks-full" => "there are as many webhooks as there may be",
         _ => return None,
     })
 }

@@ -12,11 +12,14 @@ mod access;
 mod approvals;
 mod audit;
 mod authority;
+mod codes;
 mod devices;
 mod error;
 mod injections;
 mod keys;
 mod operators;
+mod payers;
+mod payments;
 mod read_session;
 mod reads;
 mod refusals;
@@ -24,6 +27,7 @@ mod risk;
 mod rki;
 mod sam;
 mod sam_hosts;
+mod webhooks;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -37,6 +41,7 @@ use countersign_store::{AuditEntry, AuditOutcome, IdKind, Store, new_id};
 pub use access::{Actor, Scope};
 pub use approvals::{ApprovalPolicy, ApprovalRecord, Gated, LIVE_APPROVALS_MAX};
 pub use authority::Authority;
+pub use codes::{EnrolmentCode, WRONG_FROM_SOURCE_MAX, WRONG_WINDOW};
 pub use devices::{Enrolled, KnownDevice};
 pub use error::ServiceError;
 pub use injections::{
@@ -47,12 +52,20 @@ pub use keys::{
     ExportKey, Exported, ImportKey, KekRecord, KeyToMake, KeyToSend, Ksn, NewKek, NewKsn,
 };
 pub use operators::NewToken;
+pub use payers::{
+    AllowedPhone, EnrolledOcra, EnrolledPhone, EnrolledSigner, PUSHES_TAKEN_MAX, PhoneActor,
+    PushIds, SIGNER_LABEL_MAX, SignerToEnrol,
+};
+pub use payments::{
+    Answered, Money, NewAccount, NewPayment, NewPosting, Once, PAYMENT_SWEEP_EVERY, PaymentAnswer,
+    PaymentPolicy, Refunded, RejectReason, Settled, WAIT_MAX,
+};
 pub use read_session::{Answer, ReadEnded, ReadSession};
 pub use risk::*;
 pub use rki::{
-    AllowedTerminal, AuthorityStatus, BoundAnswer, CrlHealth, EnrolledTerminal, EnrolmentCode,
-    Hierarchy, OlderKdh, Rebind, RkiPolicy, RkiStatus, STORAGE_KEY_LABEL, Terminal,
-    TerminalRequest, WRONG_CODES_MAX, WRONG_FROM_SOURCE_MAX, WRONG_WINDOW,
+    AllowedTerminal, AuthorityStatus, BoundAnswer, CrlHealth, EnrolledTerminal, Hierarchy,
+    OlderKdh, Rebind, RkiPolicy, RkiStatus, STORAGE_KEY_LABEL, Terminal, TerminalRequest,
+    WRONG_CODES_MAX,
 };
 pub use sam::{
     FLAP_WINDOW, FLAPS_MAX, HEALTH_EVERY, LEASE_MAX, LEASE_WAIT, LEASE_WAIT_SECONDS,
@@ -62,6 +75,10 @@ pub use sam::{
     SamState, SamTally, SamUnavailable,
 };
 pub use sam_hosts::vouch_for_sam_host;
+pub use webhooks::{
+    ATTEMPT_TIME, ATTEMPTS_MAX, EVENT_SOURCE, EVENT_TYPE_PREFIX, RETRY_AFTER, RegisteredWebhook,
+    WebhookClient, WebhookFailure, WebhookFuture, WebhookPolicy, WebhookRequest, Webhooks,
+};
 
 /// Where time and randomness come from. The server hands in the real ones, a test its own.
 #[derive(Clone)]
@@ -85,6 +102,8 @@ pub struct Policy {
     pub approvals: ApprovalPolicy,
     /// How long certificates, CRLs and codes of key injection hold.
     pub rki: RkiPolicy,
+    /// How payments are confirmed.
+    pub payments: PaymentPolicy,
 }
 
 impl Default for Policy {
@@ -95,6 +114,7 @@ impl Default for Policy {
             risk: RiskRules::default(),
             approvals: ApprovalPolicy::default(),
             rki: RkiPolicy::default(),
+            payments: PaymentPolicy::default(),
         }
     }
 }
@@ -109,7 +129,10 @@ pub struct Service {
     refusals: refusals::Refusals,
     checkpoint_lost: AtomicBool,
     rki: rki::Rki,
+    payments: payments::Payments,
+    wrong_codes: codes::WrongCodes,
     ciphers: Option<Arc<dyn tr31::Ciphers>>,
+    webhooks: Option<Webhooks>,
 }
 
 impl Service {
@@ -125,6 +148,7 @@ impl Service {
         let refusals = refusals::Refusals::default();
         let checkpoint_lost = AtomicBool::new(false);
         let rki = rki::Rki::default();
+        let payments = payments::Payments::new(&store, &authority, &policy, &ambient);
         Self {
             store,
             authority,
@@ -134,7 +158,10 @@ impl Service {
             refusals,
             checkpoint_lost,
             rki,
+            payments,
+            wrong_codes: codes::WrongCodes::default(),
             ciphers: None,
+            webhooks: None,
         }
     }
 

@@ -30,6 +30,8 @@ pub(crate) enum Party {
     Reader,
     /// A terminal after its handshake. No risk rules stand over it.
     Terminal,
+    /// A payer's phone with a live token. No risk rules stand over it.
+    Phone,
     /// An operator with a live token, or the console.
     Operator,
 }
@@ -103,7 +105,7 @@ impl Refusals {
         let one = match party {
             Party::Stranger => &self.strangers,
             Party::Operator => &self.operators,
-            Party::Reader | Party::Terminal => {
+            Party::Reader | Party::Terminal | Party::Phone => {
                 let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
                 let new = !readers.contains_key(reader);
                 if new && readers.len() >= READERS_MAX {

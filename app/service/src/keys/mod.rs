@@ -7,6 +7,7 @@
 
 mod components;
 mod exchange;
+mod hmac;
 mod issue;
 mod keks;
 mod lifecycle;

@@ -1,8 +1,7 @@
 //! Enrolment of a terminal by its one-time code (E1): the two certificates are intended, signed,
 //! and stored together with the use of the code.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use countersign_crypto::{Secret, UnixTime};
 use countersign_pki::{self as pki, CertificateNumber, Role};
@@ -14,19 +13,13 @@ use tr34::{self, Issuer, Party, RequestError, Requested, Validity};
 
 use super::hierarchy::Hierarchy;
 use super::terminals::no_terminal;
+use crate::codes::{CodeOf, WRONG_WINDOW};
 use crate::refusals::{Party as Refused, Refusal};
 use crate::{Actor, Service, ServiceError, done};
 
 /// Wrong codes for one terminal within [`WRONG_WINDOW`] that are counted one by one; further ones
 /// are refused as too many. The right code is taken all the same.
 pub const WRONG_CODES_MAX: u32 = 10;
-/// How long wrong codes count.
-pub const WRONG_WINDOW: std::time::Duration = std::time::Duration::from_secs(3600);
-/// Wrong codes, and requests that fail before theirs is looked at, from one source within
-/// [`WRONG_WINDOW`], for whatever terminals, at one server.
-pub const WRONG_FROM_SOURCE_MAX: u32 = 50;
-/// Sources that are remembered; with more, the one that began first is forgotten.
-const SOURCES_MAX: usize = 4096;
 /// The audit's action.
 const ENROL: &str = "terminal.enrol";
 /// Most bytes of a serial number that the audit repeats.
@@ -82,40 +75,6 @@ impl CodeRefused {
     }
 }
 
-/// Wrong codes by source: how many, and since when.
-#[derive(Default)]
-pub(crate) struct WrongCodes(Mutex<HashMap<String, (u32, UnixTime)>>);
-
-impl WrongCodes {
-    fn held(&self) -> MutexGuard<'_, HashMap<String, (u32, UnixTime)>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn too_many(&self, source: &str, now: UnixTime) -> bool {
-        let held = self.held();
-        let counted = held.get(source).filter(|(_, since)| now.since(*since) < WRONG_WINDOW);
-        counted.is_some_and(|(wrong, _)| *wrong >= WRONG_FROM_SOURCE_MAX)
-    }
-
-    fn count(&self, source: &str, now: UnixTime) {
-        let mut held = self.held();
-        if !held.contains_key(source) && held.len() >= SOURCES_MAX {
-            held.retain(|_, (_, since)| now.since(*since) < WRONG_WINDOW);
-        }
-        if !held.contains_key(source) && held.len() >= SOURCES_MAX {
-            let first = held.iter().min_by_key(|(_, (_, since))| *since);
-            if let Some(first) = first.map(|(source, _)| source.clone()) {
-                held.remove(&first);
-            }
-        }
-        let (wrong, since) = held.entry(source.to_owned()).or_insert((0, now));
-        if now.since(*since) >= WRONG_WINDOW {
-            (*wrong, *since) = (0, now);
-        }
-        *wrong += 1;
-    }
-}
-
 /// What the first transaction decided.
 enum Decision {
     Code(CodeRefused),
@@ -162,7 +121,7 @@ impl Service {
         request: TerminalRequest,
     ) -> Result<EnrolledTerminal, ServiceError> {
         let subject: String = request.serial.chars().take(SUBJECT_MAX).collect();
-        if self.rki.wrong_codes.too_many(peer, self.now()) {
+        if self.wrong_codes.too_many(peer, self.now()) {
             return Err(self.refuse_code(peer, &subject, CodeRefused::TooManyHere).await);
         }
         let enrolled = self.enrol_by_code(peer, request).await;
@@ -171,7 +130,7 @@ impl Service {
             Err(ServiceError::Refused { check: "enrolment-code", .. }) => {}
             Err(error) if error.is_refusal() => {
                 if is_guess(error) {
-                    self.rki.wrong_codes.count(peer, self.now());
+                    self.wrong_codes.count(peer, self.now());
                 }
                 let reason = error.to_string();
                 self.refused_enrolment(peer, &subject, error.check(), reason).await;
@@ -226,7 +185,7 @@ impl Service {
         let len = u64::try_from(channel.point().len()).unwrap_or_default().to_be_bytes();
         let plan = Plan {
             keys: hash.hash(&[&len, channel.point(), krd.public_key()]),
-            code: self.typed_code_hash(&code),
+            code: self.typed_code_hash(CodeOf::Terminal, &code),
             channel: CertificateIntent {
                 number: prepared.number().to_string(),
                 device_id: String::new(),
@@ -245,7 +204,7 @@ impl Service {
             .await?;
         let (device_id, channel, krd, used) = match decision {
             Decision::Code(why) => {
-                self.rki.wrong_codes.count(peer, now);
+                self.wrong_codes.count(peer, now);
                 return Err(self.refuse_code(peer, &plan.serial, why).await);
             }
             Decision::Go { device_id, channel, krd, used } => (device_id, channel, krd, used),

@@ -23,12 +23,10 @@ use crate::{Service, ServiceError};
 
 pub use binding::{BoundAnswer, Rebind};
 pub use crl::CrlHealth;
-pub use enrolment::{
-    EnrolledTerminal, TerminalRequest, WRONG_CODES_MAX, WRONG_FROM_SOURCE_MAX, WRONG_WINDOW,
-};
+pub use enrolment::{EnrolledTerminal, TerminalRequest, WRONG_CODES_MAX};
 pub use hierarchy::{Hierarchy, OlderKdh};
 pub use operate::{AuthorityStatus, RkiStatus};
-pub use terminals::{AllowedTerminal, EnrolmentCode, Terminal};
+pub use terminals::{AllowedTerminal, Terminal};
 
 /// The label of the key under which everything symmetric lies in the database.
 pub const STORAGE_KEY_LABEL: &str = "storage";
@@ -72,8 +70,6 @@ pub(crate) struct Rki {
     /// Private keys that were opened, by label.
     keys: Mutex<HashMap<String, Arc<dyn RsaKey>>>,
     hierarchy: Mutex<Option<Arc<Hierarchy>>>,
-    /// Wrong codes by source.
-    wrong_codes: enrolment::WrongCodes,
     /// How the CRLs were when they were last looked at.
     crls: Mutex<Option<CrlHealth>>,
     slots: Slots,

@@ -1,48 +1,20 @@
 //! Terminals as operators see them: the allow-list, what is known of each, unbinding (E1).
 
-use std::fmt;
-
-use countersign_crypto::{Secret, UnixTime};
+use countersign_crypto::UnixTime;
 use countersign_pki::{Identity, Role};
 use countersign_store::{
     CertificateState, Device, DeviceKind, DeviceStatus, IdKind, Page, StoreError, TerminalRecord,
     TerminalRow, TerminalState,
 };
-use data_encoding::BASE32_NOPAD;
 use serde_json::json;
 use tr34::Certificate;
-use zeroize::Zeroizing;
 
 use super::making::stored_certificate;
+use crate::codes::{CodeOf, EnrolmentCode};
 use crate::{Actor, Gated, Scope, Service, ServiceError, done};
 
-/// Random bytes of an enrolment code: 120 bits, 24 characters.
-const CODE_BYTES: usize = 15;
-/// Characters of a code, and in each of the groups that it is shown in.
-const CODE_LEN: usize = CODE_BYTES * 8 / 5;
-const CODE_GROUP: usize = 4;
 /// Longest model or owner, in bytes.
 const NOTE_MAX: usize = 128;
-/// What a code's hash begins with, so that it is the hash of nothing else.
-const CODE_HASH: &[u8] = b"countersign enrolment code v1";
-
-/// A terminal's one-time enrolment code, as it is shown once.
-pub struct EnrolmentCode(Zeroizing<String>);
-
-impl EnrolmentCode {
-    /// The code in groups: `ABCD-EFGH-…`.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for EnrolmentCode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("EnrolmentCode(..)")
-    }
-}
-
 /// A terminal that may enrol now.
 #[derive(Debug)]
 pub struct AllowedTerminal {
@@ -106,7 +78,7 @@ impl Service {
             }
         }
         let now = self.now();
-        let (code, hash) = self.fresh_code();
+        let (code, hash) = self.fresh_code(CodeOf::Terminal);
         let expires_at = now.plus(self.policy.rki.code_validity);
         let device = Device {
             id: self.new_id(IdKind::Terminal),
@@ -165,7 +137,7 @@ impl Service {
     async fn renew_code(&self, actor: &Actor, id: &str) -> Result<AllowedTerminal, ServiceError> {
         actor.require(Scope::TerminalsManage)?;
         let now = self.now();
-        let (code, hash) = self.fresh_code();
+        let (code, hash) = self.fresh_code(CodeOf::Terminal);
         let expires_at = now.plus(self.policy.rki.code_validity);
         let entry = done(now, actor, "terminal.code", id);
         let id = id.to_owned();
@@ -179,37 +151,6 @@ impl Service {
             })
             .await?;
         Ok(AllowedTerminal { record, code, expires_at })
-    }
-
-    fn fresh_code(&self) -> (EnrolmentCode, [u8; 32]) {
-        let mut bytes = Zeroizing::new([0; CODE_BYTES]);
-        self.rng().fill_bytes(&mut *bytes);
-        let plain = Zeroizing::new(BASE32_NOPAD.encode(&*bytes));
-        let mut shown = Zeroizing::new(String::with_capacity(CODE_LEN + CODE_LEN / CODE_GROUP));
-        for (index, c) in plain.chars().enumerate() {
-            if index > 0 && index % CODE_GROUP == 0 {
-                shown.push('-');
-            }
-            shown.push(c);
-        }
-        (EnrolmentCode(shown), self.code_hash(&plain))
-    }
-
-    fn code_hash(&self, plain: &str) -> [u8; 32] {
-        self.authority.provider.hash.hash(&[CODE_HASH, plain.as_bytes()])
-    }
-
-    /// The hash of a code as somebody typed it; `None` if no code looks like this.
-    pub(crate) fn typed_code_hash(&self, typed: &Secret) -> Option<[u8; 32]> {
-        let typed = std::str::from_utf8(typed.expose()).ok()?;
-        let mut plain = Zeroizing::new(String::with_capacity(CODE_LEN));
-        for c in typed.chars().filter(|c| !matches!(c, '-' | ' ')) {
-            if plain.len() == CODE_LEN || !c.is_ascii_alphanumeric() {
-                return None;
-            }
-            plain.push(c.to_ascii_uppercase());
-        }
-        (plain.len() == CODE_LEN).then(|| self.code_hash(&plain))
     }
 
     /// Terminals, oldest first.

@@ -1,0 +1,255 @@
+use std::fmt;
+
+use countersign_payment::ocra;
+use countersign_pki::{Identity, Role};
+use countersign_store::{AnswerKey, Authorisation, PaymentRecord};
+
+pub use countersign_payment::machine::RejectReason;
+
+use super::decide::{Case, Digits, Seen, Verdict};
+use crate::refusals::{Party, Refusal};
+use crate::{PhoneActor, Service, ServiceError};
+
+/// Longest signature, in bytes: DER of two numbers of 32 bytes, with room.
+const SIGNATURE_MAX: usize = 80;
+/// How often an answer is verified anew because its device changed meanwhile.
+const VERIFICATIONS_MAX: usize = 3;
+
+/// What a phone brings (step 104).
+#[derive(Clone, PartialEq, Eq)]
+pub enum PaymentAnswer {
+    /// A signature over the request, of a device with a certificate.
+    Pki {
+        /// The device's serial number.
+        device_serial: String,
+        /// DER.
+        signature: Vec<u8>,
+    },
+    /// A dynamic password over the request (OCRA).
+    Ocra {
+        /// The device's serial number.
+        device_serial: String,
+        /// The digits.
+        digits: String,
+    },
+    /// The payer says no.
+    Reject {
+        /// Why.
+        reason: RejectReason,
+    },
+}
+
+impl fmt::Debug for PaymentAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pki { device_serial, .. } => write!(f, "Pki({device_serial})"),
+            Self::Ocra { device_serial, .. } => write!(f, "Ocra({device_serial})"),
+            Self::Reject { reason } => write!(f, "Reject({})", reason.name()),
+        }
+    }
+}
+
+impl PaymentAnswer {
+    fn serial(&self) -> Option<&str> {
+        match self {
+            Self::Pki { device_serial, .. } | Self::Ocra { device_serial, .. } => {
+                Some(device_serial)
+            }
+            Self::Reject { .. } => None,
+        }
+    }
+
+    /// What can be said of an answer without looking at anything secret.
+    fn check_form(&self) -> Result<(), ServiceError> {
+        let serial = self.serial();
+        if serial.is_some_and(|serial| Identity::new(Role::SecurityDevice, serial).is_err()) {
+            let detail = "a serial number has 1 to 64 of A-Z a-z 0-9 . _ -";
+            return Err(ServiceError::refused("answer-format", detail));
+        }
+        let detail = match self {
+            Self::Pki { signature, .. } if !(1..=SIGNATURE_MAX).contains(&signature.len()) => {
+                format!("a signature has 1 to {SIGNATURE_MAX} bytes")
+            }
+            Self::Ocra { digits, .. } if !is_digits(digits) => {
+                format!("a dynamic password has {} digits", ocra::PAYMENT_DIGITS)
+            }
+            _ => return Ok(()),
+        };
+        Err(ServiceError::refused("answer-format", detail))
+    }
+
+    /// The texts that make the answer what it is, in one form.
+    fn parts(&self) -> [&[u8]; 3] {
+        match self {
+            Self::Pki { device_serial, signature } => [b"pki", device_serial.as_bytes(), signature],
+            Self::Ocra { device_serial, digits } => {
+                [b"ocra", device_serial.as_bytes(), digits.as_bytes()]
+            }
+            Self::Reject { reason } => [b"reject", b"", reason.name().as_bytes()],
+        }
+    }
+}
+
+fn is_digits(text: &str) -> bool {
+    text.len() == ocra::PAYMENT_DIGITS && text.bytes().all(|c| c.is_ascii_digit())
+}
+
+/// What became of an answer that was not refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Answered {
+    /// The payment after it: executed, rejected, or, where the ledger refused it, not executed.
+    pub record: PaymentRecord,
+    /// The answer as it is stored.
+    pub authorisation: Authorisation,
+    /// Whether it had come before, and this is what it was answered then.
+    pub replayed: bool,
+}
+
+impl Service {
+    /// Decides over an answer that a phone brings (steps 104 to 107): verified against the bytes
+    /// that the server stored, it executes the payment; a wrong one is counted. The same answer
+    /// again is answered as before.
+    ///
+    /// # Errors
+    /// [`ServiceError::NotFound`], also for a payment of another account; `answer-format`;
+    /// `payment-expired`, `payment-cancelled`, `payment-rejected`, `payment-failed`,
+    /// `payment-settled`; [`ServiceError::AuthorisationRefused`] for everything that is wrong with
+    /// signature, digits, device or certificate.
+    pub async fn answer_payment(
+        &self,
+        phone: &PhoneActor,
+        id: &str,
+        answer: PaymentAnswer,
+    ) -> Result<Answered, ServiceError> {
+        let answered = self.answer(phone, id, answer).await;
+        if let Err(error) = &answered
+            && error.is_refusal()
+        {
+            // A wrong answer has its row already, in the transaction that counted it.
+            let (party, check) = (Party::Phone, error.check());
+            let (action, subject, reason) = ("payment.answer", id, error.to_string());
+            let (actor, reader) = (phone.id(), Some(phone.id()));
+            self.audit_refusal(Refusal { party, actor, action, subject, check, reason, reader })
+                .await;
+        }
+        answered
+    }
+
+    async fn answer(
+        &self,
+        phone: &PhoneActor,
+        id: &str,
+        answer: PaymentAnswer,
+    ) -> Result<Answered, ServiceError> {
+        answer.check_form()?;
+        let key = AnswerKey {
+            payment_id: id.to_owned(),
+            answer_hash: self.answer_hash(&answer),
+            phone_id: phone.id().to_owned(),
+            device_serial: answer.serial().map(str::to_owned),
+        };
+        for _ in 0..VERIFICATIONS_MAX {
+            let digits = match &answer {
+                PaymentAnswer::Ocra { device_serial, digits } => {
+                    Some(self.verify_digits(id, device_serial, digits).await?)
+                }
+                _ => None,
+            };
+            let case = Case { key: key.clone(), answer: answer.clone(), digits };
+            return match self.payments.lane.decide(case).await? {
+                Verdict::Answered { record, authorisation, replayed } => {
+                    let (record, authorisation) = (*record, *authorisation);
+                    Ok(Answered { record, authorisation, replayed })
+                }
+                Verdict::Refused { incident } => {
+                    Err(ServiceError::AuthorisationRefused { incident })
+                }
+                Verdict::Closed(refusal) => Err(refusal.into()),
+                Verdict::Unknown => Err(super::read::missing()),
+                Verdict::Stale => continue,
+            };
+        }
+        let detail = "the security device is being changed: try again".to_owned();
+        Err(ServiceError::Unavailable { detail })
+    }
+
+    /// Hash by which the same answer is known again. Each part has its length before it.
+    fn answer_hash(&self, answer: &PaymentAnswer) -> [u8; 32] {
+        let parts = answer.parts();
+        let lengths = parts.map(|part| (part.len() as u64).to_be_bytes());
+        let [one, two, three] = parts;
+        let hash = &self.authority.provider.hash;
+        hash.hash(&[&lengths[0], one, &lengths[1], two, &lengths[2], three])
+    }
+
+    /// Verifies a dynamic password over the stored request. Its key may lie in a token, which
+    /// takes its time: outside any lock.
+    async fn verify_digits(
+        &self,
+        id: &str,
+        serial: &str,
+        digits: &str,
+    ) -> Result<Digits, ServiceError> {
+        let (id, serial) = (id.to_owned(), serial.to_owned());
+        let (payment, signer) = self
+            .store
+            .read("answer_digits", move |tx| {
+                Ok::<_, ServiceError>((tx.payment(&id)?, tx.signer_by_serial(&serial)?))
+            })
+            .await?;
+        let seen = payment.map(|record| Seen::new(record.payment.request));
+        let signer = signer.filter(|signer| signer.signer.ocra_key.is_some());
+        let (Some(request), Some(signer)) = (&seen, signer) else {
+            return Ok(Digits { seen, block: None, good: false });
+        };
+        let key = self.ocra_key(&signer).await?;
+        let good = ocra::verify(&key, request.bytes(), digits);
+        Ok(Digits { seen, block: signer.signer.ocra_key, good })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pki(serial: &str, signature: &[u8]) -> PaymentAnswer {
+        let (device_serial, signature) = (serial.to_owned(), signature.to_vec());
+        PaymentAnswer::Pki { device_serial, signature }
+    }
+
+    fn ocra(serial: &str, digits: &str) -> PaymentAnswer {
+        let (device_serial, digits) = (serial.to_owned(), digits.to_owned());
+        PaymentAnswer::Ocra { device_serial, digits }
+    }
+
+    #[test]
+    fn an_answer_of_another_form_is_refused_before_anything_is_looked_at() {
+        for good in [
+            pki("SD-1", &[1]),
+            pki("SD-1", &[1; SIGNATURE_MAX]),
+            ocra("SD-1", "01234567"),
+            PaymentAnswer::Reject { reason: RejectReason::NotMine },
+        ] {
+            assert_eq!(good.check_form(), Ok(()), "{good:?}");
+        }
+        for bad in [
+            pki("", &[1]),
+            pki("SD 1", &[1]),
+            pki("SD-1", &[]),
+            pki("SD-1", &[1; SIGNATURE_MAX + 1]),
+            ocra("SD-1", "0123456"),
+            ocra("SD-1", "012345678"),
+            ocra("SD-1", "0123456x"),
+            ocra("SD-1", "١٢٣٤"),
+        ] {
+            let refused = bad.check_form().err().map(|error| error.check());
+            assert_eq!(refused, Some("answer-format"), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn digits_and_signatures_are_not_printed() {
+        let text = format!("{:?} {:?}", ocra("SD-1", "01234567"), pki("SD-2", b"abcd"));
+        assert_eq!(text, "Ocra(SD-1) Pki(SD-2)");
+    }
+}

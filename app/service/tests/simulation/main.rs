@@ -1,0 +1,166 @@
+//! Payments in worlds drawn from seeds: initiating terminals, phones, security devices, operators
+//! and forgers at servers that crash, on databases that fail. After every action the invariants of
+//! [`judge`] are worked out from what is stored.
+//!
+//! A seed gives the same actions each time; what runs at once may still end in another order.
+#![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
+
+mod calls;
+mod cast;
+mod forge;
+mod hear;
+mod house;
+mod judge;
+mod mutants;
+mod plan;
+mod reproductions;
+mod run;
+mod saboteurs;
+mod snapshot;
+mod soak;
+mod world;
+
+use libtest_mimic::{Arguments, Failed, Trial};
+use testkit::parts::{self, Postgres};
+
+use crate::house::Place;
+use crate::reproductions::{REPRODUCTIONS, Reproduction};
+use crate::run::{live, outlive};
+use crate::world::{Tally, World};
+
+/// How many actions a world has.
+const STEPS: usize = 150;
+/// The seeds of the worlds on each database. In memory there is time for more.
+const MEMORY_SEEDS: std::ops::Range<u64> = 1..9;
+const FILE_SEEDS: std::ops::Range<u64> = 101..104;
+const POSTGRES_SEEDS: std::ops::Range<u64> = 201..204;
+const DYING_SEED: u64 = 301;
+
+/// What has to happen in the worlds of a run at least once: otherwise they prove nothing.
+const EXPECTED: [&str; 27] = [
+    "accounts frozen",
+    "answers recovered",
+    "answers refused",
+    "calls that the database failed",
+    "calls without an answer",
+    "cancelled",
+    "clocks moved meanwhile",
+    "crashes",
+    "database faults",
+    "devices blocked",
+    "devices revoked",
+    "devices unbound",
+    "devices unblocked",
+    "executed",
+    "execution failed",
+    "expired",
+    "failed",
+    "identical answers",
+    "identical refusals",
+    "identical retries",
+    "joint actions",
+    "phones revoked",
+    "refunds",
+    "rejected",
+    "requests done",
+    "requests refused by name",
+    "steps",
+];
+
+fn main() {
+    let arguments = Arguments::from_args();
+    let postgres = parts::require(Postgres::start());
+    let mut trials = Vec::new();
+    if let Some(plan) = soak::Plan::from_environment() {
+        let part = postgres.part().cloned();
+        trials.push(Trial::test("soak", move || soak::run(&plan, part.as_deref())));
+    } else {
+        for reproduction in REPRODUCTIONS {
+            let Reproduction { seed, steps, .. } = reproduction;
+            let name = format!("reproduction_{seed}_{steps}");
+            trials.push(Trial::test(format!("{name}::sqlite"), || again(reproduction, &memory)));
+            let on_postgres = move |part: &Postgres| again(reproduction, &|| postgres_place(part));
+            trials.push(postgres.trial(format!("{name}::postgres"), on_postgres));
+        }
+        trials.extend(mutants::trials());
+        trials.extend(saboteurs::trials());
+        trials.push(Trial::test("worlds_hold::sqlite_memory", || {
+            let tally = worlds(MEMORY_SEEDS, &memory)?;
+            is_worth_it(&tally)
+        }));
+        trials.push(Trial::test("worlds_hold::sqlite_file", || {
+            worlds(FILE_SEEDS, &|| Ok(Place::file())).map(|_| ())
+        }));
+        trials.push(postgres.trial("worlds_hold::postgres", |part: &Postgres| {
+            worlds(POSTGRES_SEEDS, &|| postgres_place(part)).map(|_| ())
+        }));
+        trials.push(postgres.trial("worlds_hold::postgres_that_dies", |_: &Postgres| {
+            let own = Postgres::start()?;
+            let place = postgres_place(&own)?;
+            let lived = block_on(outlive(place, own, DYING_SEED));
+            lived.map(|_| ()).map_err(|failure| failure.to_string().into())
+        }));
+    }
+    let conclusion = libtest_mimic::run(&arguments, trials);
+    drop(postgres);
+    conclusion.exit();
+}
+
+fn memory() -> Result<Place, Failed> {
+    Ok(block_on(Place::memory()))
+}
+
+fn postgres_place(part: &Postgres) -> Result<Place, Failed> {
+    Ok(Place::Postgres(part.fresh_database()?))
+}
+
+/// Runs something of a world's on this thread.
+fn block_on<T>(work: impl Future<Output = T>) -> T {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.unwrap().block_on(work)
+}
+
+/// Lives one world.
+fn world(place: Place, seed: u64, steps: usize) -> Result<World, Failed> {
+    block_on(live(place, seed, steps)).map_err(|failure| failure.to_string().into())
+}
+
+/// Lives the worlds of these seeds; all of them, so that every failing seed is told.
+fn worlds(
+    seeds: impl IntoIterator<Item = u64>,
+    place: &dyn Fn() -> Result<Place, Failed>,
+) -> Result<Tally, Failed> {
+    let mut tally = Tally::default();
+    let mut failures = Vec::new();
+    for seed in seeds {
+        match block_on(live(place()?, seed, STEPS)) {
+            Ok(world) => tally.add_all(&world.tally),
+            Err(failure) => failures.push(failure.to_string()),
+        }
+    }
+    if failures.is_empty() { Ok(tally) } else { Err(failures.join("\n").into()) }
+}
+
+/// A world that once went wrong, several times: what runs at once may end in another order.
+fn again(
+    reproduction: &Reproduction,
+    place: &dyn Fn() -> Result<Place, Failed>,
+) -> Result<(), Failed> {
+    for _ in 0..3 {
+        world(place()?, reproduction.seed, reproduction.steps)
+            .map_err(|failed| format!("again: {}\n{failed:?}", reproduction.what))?;
+    }
+    Ok(())
+}
+
+/// Whether enough happened for the worlds to say anything.
+fn is_worth_it(tally: &Tally) -> Result<(), Failed> {
+    let missing: Vec<_> =
+        EXPECTED.iter().filter(|what| tally.0.get(*what).is_none_or(|count| *count == 0)).collect();
+    if missing.is_empty() {
+        println!("{:?}", tally.0);
+        Ok(())
+    } else {
+        Err(format!("this never happened: {missing:?}, but {:?}", tally.0).into())
+    }
+}
