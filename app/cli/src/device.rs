@@ -1,5 +1,7 @@
 mod batch;
 mod cards;
+mod key;
+mod phone;
 mod pos;
 mod reader;
 mod resident;
@@ -37,6 +39,12 @@ pub(crate) enum Device {
     /// The POS terminal that keys are injected into.
     #[command(subcommand)]
     Pos(pos::PosCommand),
+    /// A security device in software, which shows and signs payments.
+    #[command(subcommand)]
+    Key(key::KeyCommand),
+    /// A payer's phone.
+    #[command(subcommand)]
+    Phone(phone::PhoneCommand),
 }
 
 /// The server's API and who asks it.
@@ -89,6 +97,8 @@ impl Device {
             Self::Enroll(enroll) => enroll.run().await,
             Self::Reader(reader) => reader.run(json).await,
             Self::Pos(pos) => pos.run().await,
+            Self::Key(key) => key.run().await,
+            Self::Phone(phone) => phone.run(json).await,
         }
     }
 }

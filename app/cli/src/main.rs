@@ -1,29 +1,37 @@
 //! The `countersign` command: every program of the platform behind one name.
 #![forbid(unsafe_code)]
 
+mod account;
 mod approval;
 mod audit;
 mod ca;
 mod demo;
 mod device;
 mod emulator;
+mod evidence;
 mod failure;
 mod host;
 mod init;
 mod inject;
 mod key;
 mod local;
+mod once;
 mod operator;
 mod output;
+mod pay;
+mod payment;
+mod phone;
 mod reader;
 mod reads;
 mod rki;
 mod sam;
 mod secret_arg;
+mod security_device;
 mod serve;
 mod terminal;
 mod tr31;
 mod tr34;
+mod webhook;
 
 use std::process::ExitCode;
 
@@ -102,12 +110,35 @@ enum Command {
     /// POS terminals as the server sees them: allow-list, codes, blocks.
     #[command(subcommand)]
     Terminal(terminal::TerminalCommand),
+    /// Security devices, which confirm payments, as the server sees them.
+    #[command(subcommand)]
+    SecurityDevice(security_device::SecurityDeviceCommand),
+    /// Payers' phones as the server sees them: codes, accounts.
+    #[command(subcommand)]
+    Phone(phone::PhoneCommand),
     /// Injections: which keys go into which terminals.
     #[command(subcommand)]
     Inject(inject::InjectCommand),
     /// Injection runs over an inventory of terminals.
     #[command(subcommand)]
     Run(inject::RunCommand),
+    /// Ask for a payment, wait until its payer has confirmed it, and tell how it ended.
+    ///
+    /// Example: countersign pay --from PAYER0001 --to SHOP0001 --payee "Tea Shop" --amount 12.34
+    /// --currency CNY --order "Order 7"
+    Pay(pay::Pay),
+    /// Payments: show, cancel, refund, receipts, evidence.
+    #[command(subcommand)]
+    Payment(payment::PaymentCommand),
+    /// Accounts of the ledger.
+    #[command(subcommand)]
+    Account(account::AccountCommand),
+    /// Evidence of payments, checked offline.
+    #[command(subcommand)]
+    Evidence(evidence::EvidenceCommand),
+    /// Webhooks: who is told what happens to payments.
+    #[command(subcommand)]
+    Webhook(webhook::WebhookCommand),
     /// The audit.
     #[command(subcommand)]
     Audit(audit::Audit),
@@ -142,8 +173,15 @@ impl Command {
             Self::Approval(approval) => approval.run().await,
             Self::Rki(rki) => rki.run().await,
             Self::Terminal(terminal) => terminal.run().await,
+            Self::SecurityDevice(device) => device.run().await,
+            Self::Phone(phone) => phone.run().await,
             Self::Inject(inject) => inject.run().await,
             Self::Run(run) => run.run().await,
+            Self::Pay(pay) => pay.run().await,
+            Self::Payment(payment) => payment.run().await,
+            Self::Account(account) => account.run().await,
+            Self::Evidence(evidence) => evidence.run(),
+            Self::Webhook(webhook) => webhook.run(json).await,
             Self::Audit(audit) => audit.run().await,
         }
     }

@@ -1,5 +1,7 @@
 //! The HTTP client for the server's API.
 
+use std::io::{BufRead, BufReader, Read};
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,6 +14,10 @@ use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
 use zeroize::Zeroizing;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a stream of events may be silent; servers break the silence in 15 s.
+const SILENCE_MAX: Duration = Duration::from_secs(45);
+/// Longest event read, in bytes.
+const EVENT_MAX: usize = 64 * 1024;
 /// Largest answer read, in bytes.
 const ANSWER_MAX: u64 = 1024 * 1024;
 
@@ -123,6 +129,32 @@ impl Api {
         answer(url, sent)
     }
 
+    /// POSTs JSON under an `Idempotency-Key` and parses the JSON answer: the same key and body
+    /// again is answered as the first time and does nothing twice.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub fn post_once<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        key: &str,
+        body: &impl Serialize,
+    ) -> Result<T, ApiError> {
+        let url = format!("{}{path}", self.base);
+        let post = self.agent.post(&url).header("authorization", &*self.bearer());
+        answer(url, post.header("idempotency-key", key).send_json(body))
+    }
+
+    /// GETs the JSON answer as it came, not parsed: for what is kept as a file.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub fn get_text(&self, path: &str) -> Result<String, ApiError> {
+        let url = format!("{}{path}", self.base);
+        let sent = self.agent.get(&url).header("authorization", &*self.bearer()).call();
+        answer_text(&url, sent)
+    }
+
     /// PUTs JSON and parses the JSON answer.
     ///
     /// # Errors
@@ -137,8 +169,93 @@ impl Api {
         answer(url, sent)
     }
 
+    /// Reads a stream of server-sent events until it ends or `told` breaks off. A stream that is
+    /// silent for [`SILENCE_MAX`] is given up: the server would have broken the silence.
+    ///
+    /// # Errors
+    /// [`ApiError`]; [`ApiError::NotOurs`] for a stream that is none.
+    pub fn events(
+        &self,
+        path: &str,
+        mut told: impl FnMut(&ServerEvent) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ApiError> {
+        let url = format!("{}{path}", self.base);
+        let request = self.agent.get(&url).header("authorization", &*self.bearer());
+        let request = request.header("accept", "text/event-stream").config();
+        let request = request.timeout_global(None).timeout_recv_response(Some(TIMEOUT));
+        let sent = request.timeout_per_read(Some(SILENCE_MAX)).build().call();
+        let mut response = match sent {
+            Ok(response) if response.status() == 200 => response,
+            other => {
+                answer_text(&url, other)?;
+                let detail = "the answer is no stream of events".to_owned();
+                return Err(ApiError::NotOurs { url, detail });
+            }
+        };
+        let mut lines = BufReader::new(response.body_mut().as_reader());
+        let mut event = ServerEvent::default();
+        loop {
+            let mut line = Vec::new();
+            let mut bounded = (&mut lines).take(EVENT_MAX as u64 + 1);
+            let read = bounded.read_until(b'\n', &mut line).map_err(|error| {
+                ApiError::Unreachable { url: url.clone(), detail: error.to_string() }
+            })?;
+            if read == 0 {
+                return Ok(ControlFlow::Continue(()));
+            }
+            let not_ours =
+                |detail: &str| ApiError::NotOurs { url: url.clone(), detail: detail.to_owned() };
+            if line.len() + event.data.len() > EVENT_MAX {
+                return Err(not_ours("an event is too long"));
+            }
+            let line = String::from_utf8(line).map_err(|_| not_ours("an event is not text"))?;
+            if event.take_line(line.trim_end_matches(['\r', '\n'])) {
+                let whole = std::mem::take(&mut event);
+                if told(&whole).is_break() {
+                    return Ok(ControlFlow::Break(()));
+                }
+            }
+        }
+    }
+
     fn bearer(&self) -> Zeroizing<String> {
         Zeroizing::new(format!("Bearer {}", *self.token))
+    }
+}
+
+/// One server-sent event (HTML, section 9.2).
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ServerEvent {
+    /// Its type; empty if it has none.
+    pub kind: String,
+    /// Its id, if it has one.
+    pub id: String,
+    /// Its data; several lines are joined by line breaks.
+    pub data: String,
+}
+
+impl ServerEvent {
+    /// Takes one line of the stream; true when it ends the event.
+    fn take_line(&mut self, line: &str) -> bool {
+        if line.is_empty() {
+            let whole = *self != Self::default();
+            if whole && self.data.ends_with('\n') {
+                self.data.pop();
+            }
+            return whole;
+        }
+        let (field, value) = line.split_once(':').unwrap_or((line, ""));
+        let value = value.strip_prefix(' ').unwrap_or(value);
+        match field {
+            "event" => value.clone_into(&mut self.kind),
+            "id" => value.clone_into(&mut self.id),
+            "data" => {
+                self.data.push_str(value);
+                self.data.push('\n');
+            }
+            _ => {} // comments, retry, and what is not known
+        }
+        false
     }
 }
 
@@ -146,10 +263,22 @@ fn answer<T: DeserializeOwned>(
     url: String,
     sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
 ) -> Result<T, ApiError> {
-    let mut response = sent
-        .map_err(|error| ApiError::Unreachable { url: url.clone(), detail: error.to_string() })?;
+    let text = answer_text(&url, sent)?;
+    serde_json::from_str(&text)
+        .map_err(|error| ApiError::NotOurs { url, detail: error.to_string() })
+}
+
+/// The text of a good answer.
+fn answer_text(
+    url: &str,
+    sent: Result<ureq::http::Response<ureq::Body>, ureq::Error>,
+) -> Result<String, ApiError> {
+    let mut response = sent.map_err(|error| ApiError::Unreachable {
+        url: url.to_owned(),
+        detail: error.to_string(),
+    })?;
     let status = response.status().as_u16();
-    let not_ours = |detail: String| ApiError::NotOurs { url: url.clone(), detail };
+    let not_ours = |detail: String| ApiError::NotOurs { url: url.to_owned(), detail };
     let text = response
         .body_mut()
         .with_config()
@@ -162,7 +291,7 @@ fn answer<T: DeserializeOwned>(
         let Problem { check, detail } = problem;
         return Err(ApiError::Refused { status, check, detail });
     }
-    serde_json::from_str(&text).map_err(|error| not_ours(error.to_string()))
+    Ok(text)
 }
 
 /// What a token may be sent to. Judged on the parsed URL, which is also what is connected to: a
@@ -232,6 +361,16 @@ mod tests {
         ] {
             assert!(check_base(base).is_err(), "{base}");
         }
+    }
+
+    #[test]
+    fn events_are_read_line_by_line() {
+        let mut event = ServerEvent::default();
+        let stream = ["retry: 1000", "", ":", "", "event: push", "id:7", "data: {", "data:}", ""];
+        let ends: Vec<bool> = stream.iter().map(|line| event.take_line(line)).collect();
+        assert_eq!(ends.iter().filter(|end| **end).count(), 1, "comments are no events");
+        let wanted = ServerEvent { kind: "push".into(), id: "7".into(), data: "{\n}".into() };
+        assert_eq!(event, wanted);
     }
 
     #[test]

@@ -20,6 +20,7 @@ use countersign_pki::{CertificateNumber, Identity, Role, TrustStore, certified_p
 use pem::Pem;
 
 pub use self::error::DeviceDirError;
+pub(crate) use self::settings::suite_name;
 pub use self::settings::{DeviceKind, Settings};
 
 const MARKER: &str = "COUNTERSIGN-DEVICE";

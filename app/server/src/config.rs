@@ -1,6 +1,8 @@
 //! `config.toml` in the data directory.
 
 mod approvals;
+mod payments;
+mod webhooks;
 
 use std::path::PathBuf;
 
@@ -11,6 +13,8 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 pub use approvals::{APPROVAL_HOURS_MAX, Approvals};
+pub use payments::Payments;
+pub use webhooks::Webhooks;
 
 /// What an operator sets once. Command-line flags go before it.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Deserialize)]
@@ -26,6 +30,10 @@ pub struct Config {
     pub approvals: Approvals,
     /// Where the keys of injection live.
     pub keys: Keys,
+    /// How payments are confirmed.
+    pub payments: Payments,
+    /// What webhooks may reach.
+    pub webhooks: Webhooks,
     /// The SAM modules: attached to this machine, and at SAM hosts.
     #[serde(rename = "sam")]
     pub sams: Vec<SamAt>,
@@ -317,6 +325,8 @@ impl Config {
              datagrams = {}\n\n\
              {}\
              {}\
+             {}\
+             {}\
              # One section per SAM module attached to this machine:\n\
              # [[sam]]\n\
              # port = \"/dev/ttyUSB0\"\n\
@@ -330,7 +340,9 @@ impl Config {
             self.readers.plaintext_cache,
             self.gateway.datagrams,
             self.approvals.section(),
-            self.keys.section()
+            self.keys.section(),
+            self.payments.section(),
+            self.webhooks.section()
         )
     }
 }
@@ -435,7 +447,15 @@ mod tests {
                 let keys = Keys { vault: token_vault(), crl_days: 3 };
                 let readers = readers.clone();
                 let approvals = Approvals { needed: 2, expires_hours: 8 };
-                let config = Config { database, readers, gateway, approvals, keys, sams };
+                let config = Config {
+                    database,
+                    readers,
+                    gateway,
+                    approvals,
+                    keys,
+                    sams,
+                    ..Config::default()
+                };
                 assert_eq!(Config::parse(&config.initial()).unwrap(), config);
             }
         }

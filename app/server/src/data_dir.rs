@@ -28,7 +28,7 @@ use countersign_channel::EncryptionCredential;
 use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, Suite, UnixTime, aws_lc};
 use countersign_hsm::{HsmError, Vault};
 use countersign_pki::{PkiError, TlsName, certified_point};
-use countersign_service::{Authority, RiskRules};
+use countersign_service::{Authority, RiskRules, Webhooks};
 use pem::Pem;
 use thiserror::Error;
 
@@ -38,6 +38,7 @@ use crate::ca::{Maker, TLS_RENEW_BEFORE, https_provider};
 use crate::config::Config;
 use crate::risk_file::{INITIAL_RULES, parse_rules};
 use crate::seal::{Derivation, SealError, Sealer};
+use crate::webhook_client::HttpWebhooks;
 
 const MARKER: &str = "COUNTERSIGN";
 const FORMAT: &str = "countersign data directory, format 1\n";
@@ -258,6 +259,17 @@ impl DataDir {
             read => read?,
         };
         parse_rules(&text).map_err(|detail| DataError::Rules { path, detail })
+    }
+
+    /// What webhooks need: the policy, the client with its roots.
+    ///
+    /// # Errors
+    /// [`DataError::Config`] if the file of roots cannot be read or holds none.
+    pub fn webhooks(&self) -> Result<Webhooks, DataError> {
+        let config = &self.config.webhooks;
+        let roots = config.roots.as_ref().map(|roots| self.path.join(roots));
+        let client = Arc::new(HttpWebhooks::new(roots.as_deref())?);
+        Ok(Webhooks { policy: config.policy(), client, mac: aws_lc::provider().mac })
     }
 
     /// The passphrase that `init` made up, if it did.

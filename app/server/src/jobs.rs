@@ -4,9 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use countersign_service::Service;
-use countersign_store::{ChainOutcome, Checkpoint};
+use countersign_service::{PAYMENT_SWEEP_EVERY, Service};
+use countersign_store::{ChainOutcome, Checkpoint, Topic};
 use tokio::sync::watch;
+use tokio::task::JoinSet;
 
 use crate::audit_file::append_checkpoint;
 use crate::http::metrics::{CHECKPOINTS_LOST, UPKEEP_PERIOD, upkeep as upkeep_once};
@@ -28,6 +29,16 @@ const SWEEP_KEKS_EVERY: Duration = Duration::from_secs(600);
 const MAINTAIN_RKI_EVERY: Duration = Duration::from_secs(20);
 /// How often events that no rule needs any more are removed.
 const CLEAN_UP_EVERY: Duration = Duration::from_secs(60);
+/// How often deliveries that are due are looked for when nobody wakes this server.
+const DELIVER_EVERY: Duration = Duration::from_secs(1);
+/// The pause between two looks, so that many events at once are looked at together.
+const DELIVER_PAUSE: Duration = Duration::from_millis(20);
+/// Deliveries under way on this server at a time.
+const ATTEMPTS_AT_ONCE: usize = 64;
+/// How long deliveries under way may take when the server stops.
+const DELIVER_GRACE: Duration = Duration::from_secs(3);
+/// How often old events are looked for.
+const SWEEP_EVENTS_EVERY: Duration = Duration::from_secs(600);
 
 /// Calls `work` every `period` until `stop` turns true, and once more then.
 pub(crate) async fn every<F>(
@@ -127,6 +138,18 @@ pub(crate) async fn approvals(service: Arc<Service>, stop: watch::Receiver<bool>
     .await;
 }
 
+/// Ends payments that nobody answered in time.
+pub(crate) async fn expire_payments(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(PAYMENT_SWEEP_EVERY, stop, || async {
+        match service.expire_payments().await {
+            Ok(0) => {}
+            Ok(payments) => tracing::info!(payments, "payments have expired"),
+            Err(error) => tracing::warn!(%error, "overdue payments could not be ended"),
+        }
+    })
+    .await;
+}
+
 /// Makes the values of keys that are still pending.
 pub(crate) async fn finish_keys(service: Arc<Service>, stop: watch::Receiver<bool>) {
     every(FINISH_KEYS_EVERY, stop, || async {
@@ -178,4 +201,55 @@ pub(crate) async fn upkeep(
 ) {
     let handle = &metrics;
     every(UPKEEP_PERIOD, stop, || async { upkeep_once(handle) }).await;
+}
+
+/// Tells webhooks what has happened, as long as the server runs.
+pub(crate) async fn deliver_webhooks(service: Arc<Service>, mut stop: watch::Receiver<bool>) {
+    let mut woken = service.store().bus().listen(Topic::Event, "all");
+    let mut attempts = JoinSet::new();
+    loop {
+        if let Err(error) = deliver_due(&service, &mut attempts).await {
+            tracing::warn!(%error, "webhooks could not be told");
+        }
+        tokio::time::sleep(DELIVER_PAUSE).await;
+        tokio::select! {
+            _stopped = stop.wait_for(|stop| *stop) => break,
+            () = woken.changed() => {}
+            () = tokio::time::sleep(DELIVER_EVERY) => {}
+            // Its place may be wanted.
+            Some(_ended) = attempts.join_next() => {}
+        }
+    }
+    // What does not end in time is delivered again by another server, or after the next start.
+    let ending = async { while attempts.join_next().await.is_some() {} };
+    let _in_time = tokio::time::timeout(DELIVER_GRACE, ending).await;
+}
+
+async fn deliver_due(
+    service: &Arc<Service>,
+    attempts: &mut JoinSet<()>,
+) -> Result<(), countersign_service::ServiceError> {
+    while attempts.try_join_next().is_some() {}
+    service.spread_events().await?;
+    for due in service.claim_deliveries(ATTEMPTS_AT_ONCE - attempts.len()).await? {
+        let service = service.clone();
+        attempts.spawn(async move {
+            if let Err(error) = service.attempt_delivery(due).await {
+                tracing::warn!(%error, "what came of a delivery could not be stored");
+            }
+        });
+    }
+    Ok(())
+}
+
+/// Removes old events, settled deliveries, and answers to repeated requests.
+pub(crate) async fn sweep_events(service: Arc<Service>, stop: watch::Receiver<bool>) {
+    every(SWEEP_EVENTS_EVERY, stop, || async {
+        match service.sweep_events().await {
+            Ok(0) => {}
+            Ok(rows) => tracing::info!(rows, "old events and idempotency keys were removed"),
+            Err(error) => tracing::warn!(%error, "old events could not be removed"),
+        }
+    })
+    .await;
 }

@@ -19,6 +19,8 @@ mod per_source;
 mod risk_file;
 mod sam_host;
 mod seal;
+mod webhook_client;
+mod webhook_receiver;
 
 use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener, UdpSocket};
@@ -45,8 +47,9 @@ use sam_host::RemoteSam;
 
 pub use audit_file::{append_checkpoint, read_checkpoints};
 pub use config::{
-    APPROVAL_HOURS_MAX, Approvals, CRL_DAYS_MAX, Config, Gateway, Keys as KeysConfig, Readers, Sam,
-    SamAt, SamHostAt, VaultAt, parse_sam_ports,
+    APPROVAL_HOURS_MAX, Approvals, CRL_DAYS_MAX, Config, Gateway, Keys as KeysConfig,
+    Payments as PaymentsConfig, Readers, Sam, SamAt, SamHostAt, VaultAt,
+    Webhooks as WebhooksConfig, parse_sam_ports,
 };
 pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
 pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT, PER_SOURCE_MAX, SESSION_MAX};
@@ -54,6 +57,7 @@ pub use https::HTTP_CONNECTIONS_MAX;
 pub use risk_file::{INITIAL_RULES, parse_rules};
 pub use sam_host::{SAM_HOST_PORT, SamHost, SamHostOptions};
 pub use seal::SealError;
+pub use webhook_receiver::{ReceivedWebhook, WEBHOOK_TOLERANCE, WebhookReceiver, webhook_secret};
 
 /// HTTPS port unless chosen otherwise (interfaces.md).
 pub const HTTPS_PORT: u16 = 8443;
@@ -221,10 +225,12 @@ async fn service_over(
             crl_validity: DAY * u32::from(data.config.keys.crl_days),
             ..RkiPolicy::default()
         },
+        payments: data.config.payments.policy(),
         ..Policy::default()
     };
     let authority = keys.authority.clone();
-    let service = Service::new(store, authority, pool, policy, ambient);
+    let service =
+        Service::new(store, authority, pool, policy, ambient).with_webhooks(data.webhooks()?);
     Ok(Arc::new(match vault {
         Some(vault) => service
             .with_vault(vault, Arc::new(tr34::aws_lc::AwsLc))
@@ -324,7 +330,7 @@ impl Server {
         service.refresh_drains().await.map_err(StartError::Drains)?;
         let (stop, stopped) = watch::channel(false);
         let metrics = http::metrics::install();
-        let router = http::router(service.clone(), metrics.clone());
+        let router = http::router(service.clone(), metrics.clone(), stopped.clone());
         let http_handle = axum_server::Handle::new();
         let devices = Arc::new(gateway::Gateway::new(
             service.clone(),
@@ -359,8 +365,11 @@ impl Server {
             tokio::spawn(jobs::clean_up_risk(service.clone(), stopped.clone())),
             tokio::spawn(jobs::maintain_rki(service.clone(), stopped.clone())),
             tokio::spawn(jobs::approvals(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::expire_payments(service.clone(), stopped.clone())),
             tokio::spawn(jobs::finish_keys(service.clone(), stopped.clone())),
             tokio::spawn(jobs::sweep_keks(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::deliver_webhooks(service.clone(), stopped.clone())),
+            tokio::spawn(jobs::sweep_events(service.clone(), stopped.clone())),
             tokio::spawn(jobs::upkeep(metrics, stopped.clone())),
         ];
         if let Some(socket) = gateway_socket {

@@ -2,6 +2,7 @@
 
 mod idcard;
 mod injection;
+mod payments;
 mod steps;
 
 use std::path::Path;
@@ -16,7 +17,7 @@ use crate::output::Output;
 
 /// Runs all flows. Ends well only if every step's effect was checked and right.
 pub(crate) async fn run(json: bool) -> Result<Output, Failure> {
-    let flows = [idcard::run(json).await?, injection::run(json).await?];
+    let flows = [idcard::run(json).await?, injection::run(json).await?, payments::run(json).await?];
     let ok = flows.iter().all(steps::Flow::ok);
     let steps = flows.iter().map(|flow| flow.steps.len()).sum::<usize>();
     let verdict = if ok { "all checked" } else { "NOT all right" };

@@ -205,6 +205,13 @@ impl Host {
         })
     }
 
+    /// The same with the API over plain HTTP.
+    pub(crate) fn serve_plain(&self, ports: &Ports) -> Result<Process, Failed> {
+        self.serve_as("data", "sam", ports, |command| {
+            command.arg("--plain-http").stderr(Stdio::null());
+        })
+    }
+
     /// The same with all it can log in the file `log`.
     pub(crate) fn serve_logged(&self, ports: &Ports, log: &str) -> Result<Process, Failed> {
         let log = File::create(self.path(log))?;

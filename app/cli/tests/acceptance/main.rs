@@ -2,6 +2,7 @@
 
 mod altered;
 mod audit;
+mod bank;
 mod cache;
 mod certificates;
 mod crash;
@@ -9,6 +10,9 @@ mod host;
 mod inject;
 mod keys;
 mod links;
+mod payers;
+mod payments;
+mod payments_crash;
 mod read;
 mod reads;
 mod risk;
@@ -24,6 +28,7 @@ mod suites;
 mod tokens;
 mod tr31;
 mod tr34;
+mod webhooks;
 mod words;
 
 use libtest_mimic::{Arguments, Failed, Trial};
@@ -37,7 +42,9 @@ type Check = fn(&Database) -> Result<(), Failed>;
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    let alone: [(&str, Alone); 26] = [
+    let alone: [(&str, Alone); 28] = [
+        ("the_receiver_of_the_command_verifies", webhooks::the_receiver_of_the_command_verifies),
+        ("receivers_inside_are_refused", webhooks::receivers_inside_are_refused),
         ("a_flood_is_slowed", risk::a_flood_is_slowed),
         ("a_readers_record_is_kept", risk::a_readers_record_is_kept),
         ("one_certificate_twice_is_noticed", risk::one_certificate_twice_is_noticed),
@@ -79,11 +86,28 @@ fn main() {
         .chain(keys::TRIALS)
         .chain(rki::TRIALS)
         .chain(inject::TRIALS)
+        .chain(payments::TRIALS)
+        .chain(payers::TRIALS)
         .chain(altered::TRIALS);
     trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
     trials.extend(tokens::trials());
 
-    let both: [(&str, Check); 10] = [
+    let both: [(&str, Check); 16] = [
+        ("a_shop_is_told_of_its_payment", webhooks::a_shop_is_told_of_its_payment),
+        (
+            "a_payment_is_confirmed_on_a_second_device",
+            payments::a_payment_is_confirmed_on_a_second_device,
+        ),
+        ("a_refused_payment_ends_with_code_one", payments::a_refused_payment_ends_with_code_one),
+        (
+            "a_replay_is_the_same_bytes_after_a_restart",
+            payments::a_replay_is_the_same_bytes_after_a_restart,
+        ),
+        (
+            "a_phone_is_told_and_its_device_confirms",
+            payers::a_phone_is_told_and_its_device_confirms,
+        ),
+        ("a_revoked_phone_is_refused_at_once", payers::a_revoked_phone_is_refused_at_once),
         ("a_revoked_kdhs_terminals_come_back", rollover::a_revoked_kdhs_terminals_come_back),
         (
             "terminals_outlive_a_roll_over_of_each_ca",
@@ -115,6 +139,11 @@ fn main() {
     let name = "a_reversal_holds_on_all_servers::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         risk::a_reversal_holds_on_all_servers(&Database::Postgres(postgres.fresh_database()?))
+    }));
+    trials.extend(payments_crash::trials(&postgres));
+    let name = "a_payment_goes_over_two_servers::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        payments::a_payment_goes_over_two_servers(&Database::Postgres(postgres.fresh_database()?))
     }));
     let name = "two_servers_share_a_sam_host::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {

@@ -66,17 +66,17 @@ pub(super) fn short(suite: Suite) -> &'static str {
 }
 
 /// A suite by its short name.
-mod suite_name {
+pub(crate) mod suite_name {
     use countersign_crypto::Suite;
     use serde::de::Error;
     use serde::{Deserialize, Deserializer, Serializer};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "the shape that serde asks for")]
-    pub(super) fn serialize<S: Serializer>(suite: &Suite, to: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(suite: &Suite, to: S) -> Result<S::Ok, S::Error> {
         to.serialize_str(super::short(*suite))
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Suite, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<Suite, D::Error> {
         String::deserialize(from)?.parse().map_err(D::Error::custom)
     }
 }

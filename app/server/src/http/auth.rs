@@ -5,7 +5,8 @@ use std::marker::PhantomData;
 use axum::extract::FromRequestParts;
 use axum::http::header::AUTHORIZATION;
 use axum::http::request::Parts;
-use countersign_service::{Actor, Scope, ServiceError};
+use countersign_service::{Actor, Scope, Service, ServiceError};
+use zeroize::Zeroizing;
 
 use super::Api;
 use super::problem::Problem;
@@ -55,7 +56,18 @@ needs!(
 /// nothing of the request is looked at before.
 pub(super) struct Granted<N> {
     pub(super) actor: Actor,
+    /// To ask again with, where a request lasts.
+    token: Zeroizing<String>,
     scope: PhantomData<N>,
+}
+
+impl<N: Need> Granted<N> {
+    /// Whether the token is still live and has the scope. Who cannot say so now says that it is:
+    /// the next look says more.
+    pub(super) async fn still(&self, service: &Service) -> bool {
+        let asked = service.authorise(&self.token, N::SCOPE).await;
+        matches!(asked, Ok(_) | Err(ServiceError::Unavailable { .. }))
+    }
 }
 
 impl<N: Need> FromRequestParts<Api> for Granted<N> {
@@ -64,12 +76,12 @@ impl<N: Need> FromRequestParts<Api> for Granted<N> {
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
         let token = bearer(parts).ok_or(ServiceError::Unauthenticated)?;
         let actor = api.service.authorise(token, N::SCOPE).await?;
-        Ok(Self { actor, scope: PhantomData })
+        Ok(Self { actor, token: Zeroizing::new(token.to_owned()), scope: PhantomData })
     }
 }
 
 /// The token, if there is exactly one `Authorization` header and it is of the Bearer scheme.
-fn bearer(parts: &Parts) -> Option<&str> {
+pub(super) fn bearer(parts: &Parts) -> Option<&str> {
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let (Some(header), None) = (headers.next(), headers.next()) else { return None };
     let (scheme, token) = header.to_str().ok()?.split_once(' ')?;

@@ -6,6 +6,7 @@ use std::marker::PhantomData;
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{FromRequest, Request};
+use axum::http::HeaderMap;
 use axum::http::header::CONTENT_TYPE;
 use countersign_crypto::Secret;
 use data_encoding::HEXUPPER_PERMISSIVE;
@@ -36,9 +37,7 @@ impl<T: DeserializeOwned> FromRequest<Api> for SecretBody<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, api: &Api) -> Result<Self, Problem> {
-        let kind = request.headers().get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
-        let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
-        if !kind.trim().eq_ignore_ascii_case("application/json") {
+        if !says_json(request.headers()) {
             return Err(Problem::media_type());
         }
         let bytes = in_time(Bytes::from_request(request, api)).await?;
@@ -125,8 +124,21 @@ impl FromRequest<Api> for NoBody {
     }
 }
 
+/// Whether the body is said to be JSON.
+pub(super) fn says_json(headers: &HeaderMap) -> bool {
+    let kind = headers.get(CONTENT_TYPE).and_then(|kind| kind.to_str().ok());
+    let kind = kind.and_then(|kind| kind.split(';').next()).unwrap_or_default();
+    kind.trim().eq_ignore_ascii_case("application/json")
+}
+
+/// A JSON object of a known shape.
+pub(super) fn object<T: DeserializeOwned>(bytes: &[u8]) -> Result<T, Problem> {
+    let read = serde_json::from_slice(bytes);
+    read.map(|Object(value)| value).map_err(|error| Problem::body(error.to_string()))
+}
+
 /// The body, if it comes in time.
-async fn in_time<T, E: Into<Problem>>(
+pub(super) async fn in_time<T, E: Into<Problem>>(
     body: impl Future<Output = Result<T, E>>,
 ) -> Result<T, Problem> {
     let arrived = tokio::time::timeout(BODY_TIMEOUT, body).await;

@@ -36,6 +36,11 @@ impl<T> List<T> {
         Self { items: page.items.into_iter().map(map).collect(), next: page.next }
     }
 
+    /// A list that has no further parts.
+    pub(super) fn whole<S: Into<T>>(items: Vec<S>) -> Self {
+        Self { items: items.into_iter().map(Into::into).collect(), next: None }
+    }
+
     pub(super) fn of<S: Into<T>>(page: Page<S>) -> Self {
         Self { items: page.items.into_iter().map(Into::into).collect(), next: page.next }
     }

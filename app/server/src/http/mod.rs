@@ -5,17 +5,23 @@
 //!
 //! Absent on purpose: decisions, SQL, protocol bytes.
 
+mod accounts;
 mod approvals;
 mod auth;
 mod body;
 mod envelope;
 mod health;
+mod idempotency;
 mod injections;
 mod json;
 mod keks;
 mod keys;
 pub mod metrics;
+mod money;
 mod openapi;
+mod payments;
+mod phones;
+mod places;
 mod problem;
 mod query;
 mod readers;
@@ -23,7 +29,10 @@ mod reads;
 mod risk;
 mod rki;
 mod sams;
+mod security_devices;
+mod sse;
 mod terminals;
+mod webhooks;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,6 +43,7 @@ use axum::extract::DefaultBodyLimit;
 use axum::middleware::from_fn_with_state;
 use countersign_service::Service;
 use metrics_exporter_prometheus::PrometheusHandle;
+use tokio::sync::watch;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -55,16 +65,27 @@ struct Api {
     pulse: Arc<health::Pulse>,
     /// The rendered OpenAPI document.
     openapi: Bytes,
+    /// The open streams of events.
+    streams: sse::Streams,
+    /// For requests that wait for a change.
+    waits: places::Places,
 }
 
-/// All routes: `/v1/…` and `/metrics`. `metrics` comes from [`metrics::install`].
+/// All routes: `/v1/…` and `/metrics`. `metrics` comes from [`metrics::install`]; streams of
+/// events end when `stop` turns true.
 ///
 /// # Panics
 /// Never in a build whose tests passed: two handlers on one method and path would.
-pub fn router(service: Arc<Service>, metrics: PrometheusHandle) -> Router {
+pub fn router(
+    service: Arc<Service>,
+    metrics: PrometheusHandle,
+    stop: watch::Receiver<bool>,
+) -> Router {
     let (router, document) = routes().split_for_parts();
     let openapi = openapi::render(document);
-    let api = Api { service, metrics, pulse: Arc::default(), openapi };
+    let streams = sse::Streams::new(stop);
+    let waits = places::Places::new(payments::WAITS_MAX, payments::WAITS_PER_OWNER_MAX);
+    let api = Api { service, metrics, pulse: Arc::default(), openapi, streams, waits };
     router
         .fallback(async || Problem::unknown_path())
         .method_not_allowed_fallback(async || Problem::wrong_method())
@@ -129,12 +150,57 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(terminals::unblock))
         .routes(routes!(terminals::revoke))
         .routes(routes!(terminals::unbind))
+        .routes(routes!(accounts::open, accounts::list))
+        .routes(routes!(accounts::one))
+        .routes(routes!(accounts::entries))
+        .routes(routes!(accounts::freeze))
+        .routes(routes!(accounts::unfreeze))
+        .routes(routes!(accounts::close))
+        .routes(routes!(accounts::post))
+        .routes(routes!(accounts::ledger))
+        .routes(routes!(payments::create, payments::list))
+        .routes(routes!(payments::one))
+        .routes(routes!(payments::cancel))
+        .routes(routes!(payments::timeline))
+        .routes(routes!(payments::events))
+        .routes(routes!(payments::receipt))
+        .routes(routes!(payments::evidence))
+        .routes(routes!(payments::answer, payments::authorisations))
+        .routes(routes!(payments::refund))
+        .routes(routes!(payments::reverse))
+        .routes(routes!(security_devices::enrol, security_devices::list))
+        .routes(routes!(security_devices::terms))
+        .routes(routes!(security_devices::enrol_ocra))
+        .routes(routes!(security_devices::one))
+        .routes(routes!(security_devices::bind))
+        .routes(routes!(security_devices::unbind))
+        .routes(routes!(security_devices::block))
+        .routes(routes!(security_devices::unblock))
+        .routes(routes!(security_devices::revoke))
+        .routes(routes!(phones::allow, phones::list))
+        .routes(routes!(phones::one))
+        .routes(routes!(phones::renew_code))
+        .routes(routes!(phones::bind))
+        .routes(routes!(phones::unbind))
+        .routes(routes!(phones::revoke))
+        .routes(routes!(phones::enrol))
+        .routes(routes!(phones::own))
+        .routes(routes!(phones::payments))
+        .routes(routes!(phones::payment))
+        .routes(routes!(phones::events))
         .routes(routes!(injections::assign, injections::list))
         .routes(routes!(injections::one))
         .routes(routes!(injections::cancel))
         .routes(routes!(injections::keys))
         .routes(routes!(injections::begin_run, injections::runs))
         .routes(routes!(injections::run))
-        .routes(routes!(injections::close_run));
+        .routes(routes!(injections::close_run))
+        .routes(routes!(webhooks::register, webhooks::list))
+        .routes(routes!(webhooks::one))
+        .routes(routes!(webhooks::disable))
+        .routes(routes!(webhooks::enable))
+        .routes(routes!(webhooks::remove))
+        .routes(routes!(webhooks::deliveries))
+        .routes(routes!(webhooks::resend));
     OpenApiRouter::with_openapi(openapi::base()).nest("/v1", v1).routes(routes!(metrics::scrape))
 }

@@ -16,12 +16,16 @@ pub(super) fn base() -> OpenApi {
     let mut info = Info::new("Countersign", env!("CARGO_PKG_VERSION"));
     info.description = Some(format!(
         "Times are RFC 3339, UTC, milliseconds. Unknown JSON fields and query parameters are \
-         refused; bodies have at most {BODY_MAX} bytes. Every failure is an RFC 9457 problem. \
+         refused; bodies have at most {BODY_MAX} bytes. Amounts are decimal strings. What moves \
+         money takes an Idempotency-Key: the same request again is answered by the same bytes. \
+         Every failure is an RFC 9457 problem. \
          Every answer has an X-Request-Id."
     ));
     let mut components = Components::new();
     let bearer = SecurityScheme::Http(Http::new(HttpAuthScheme::Bearer));
-    components.add_security_scheme("token", bearer);
+    components.add_security_scheme("token", bearer.clone());
+    // The token of a payer's phone, which is no operator's.
+    components.add_security_scheme("phone", bearer);
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 
@@ -36,12 +40,16 @@ pub(super) fn render(document: OpenApi) -> Bytes {
     let mut document = serde_json::to_value(document).unwrap_or_default();
     let paths = document.get_mut("paths").and_then(Value::as_object_mut);
     for operation in paths.into_iter().flat_map(|paths| paths.values_mut()).flat_map(operations) {
-        let secured = operation.get("security").is_some();
+        let security = operation.get("security").cloned();
+        let secured = security.is_some();
+        let scoped = security.is_some_and(|security| security.pointer("/0/token").is_some());
         let Some(responses) = operation.get_mut("responses").and_then(Value::as_object_mut) else {
             continue;
         };
         if secured {
             responses.insert("401".to_owned(), problem("`token`: no live token"));
+        }
+        if scoped {
             responses.insert("403".to_owned(), problem("`scope`: the token lacks the scope"));
         }
         responses.insert("default".to_owned(), problem("Any other failure"));

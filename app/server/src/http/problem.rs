@@ -16,6 +16,11 @@ const DETAIL_MAX: usize = 300;
 
 /// The checks about state: the same request may pass once the state has changed (409).
 const STATE_CHECKS: &[&str] = &[
+    "account-closed",
+    "account-frozen",
+    "account-not-empty",
+    "account-number-taken",
+    "account-phones",
     "approval-expired",
     "approval-needed",
     "approval-not-usable",
@@ -33,9 +38,13 @@ const STATE_CHECKS: &[&str] = &[
     "component-taken",
     "conflict",
     "decision-ended",
+    "delivery-under-way",
     "device-blocked",
     "drains-full",
+    "evidence-not-ready",
+    "idempotency-in-flight",
     "injection-closed",
+    "insufficient-funds",
     "kek-name-taken",
     "kek-not-active",
     "kek-not-collecting",
@@ -46,10 +55,22 @@ const STATE_CHECKS: &[&str] = &[
     "ksn-base-taken",
     "ksn-exhausted",
     "operator-name-taken",
+    "payment-cancelled",
+    "payment-executed",
+    "payment-execution-failed",
+    "payment-expired",
+    "payment-failed",
+    "payment-not-executed",
+    "payment-not-pending",
+    "payment-refunded",
+    "payment-rejected",
+    "payment-reversed",
+    "payment-settled",
     "read-superseded",
     "reader-blocked",
     "rebind-ended",
     "rebind-open",
+    "receipt-not-ready",
     "reference-taken",
     "rki-no-kdh",
     "rki-not-initialised",
@@ -58,8 +79,11 @@ const STATE_CHECKS: &[&str] = &[
     "run-label-taken",
     "run-slot-taken",
     "serial-taken",
+    "signer-method",
     "terminal-not-bound",
     "terminal-serial-taken",
+    "webhook-not-active",
+    "webhooks-full",
 ];
 /// The checks about a device that asks without a token: it is not let in (403).
 const ADMISSION_CHECKS: &[&str] = &["enrolment-code", "terminal-not-allowed"];
@@ -233,6 +257,10 @@ impl From<ServiceError> for Problem {
             ServiceError::Forbidden { .. } => {
                 let (title, detail) = ("The token does not allow this", error.to_string());
                 Self::new(StatusCode::FORBIDDEN, check, title, detail)
+            }
+            ServiceError::AuthorisationRefused { incident } => {
+                let detail = format!("the answer is refused (incident {incident})");
+                Self::value(check, detail)
             }
             ServiceError::Unavailable { detail } => Self::unavailable(detail),
             ServiceError::Internal { detail } => Self::internal(detail),

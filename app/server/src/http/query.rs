@@ -1,9 +1,11 @@
 //! What stands in the URL: ids and the query of lists.
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use axum::extract::{ConnectInfo, FromRequestParts, Path, Query};
 use axum::http::request::Parts;
+use countersign_payment::{AccountNumber, State};
 use countersign_store::{ApprovalState, InjectionFilter, InjectionState, MAX_ID_LEN, MAX_PAGE};
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -16,6 +18,9 @@ use super::problem::Problem;
 const SERIAL_MAX: usize = 64;
 /// Items of a list if the query does not say.
 const LIMIT_DEFAULT: u32 = 50;
+/// Longest that one request waits for a change, in seconds: less than a request may take.
+pub(super) const WAIT_MAX: u64 = 25;
+const _: () = assert!(WAIT_MAX < super::REQUEST_TIMEOUT.as_secs());
 
 /// Whether this can be an id or a cursor: what no id looks like never reaches the database.
 fn id_like(text: &str) -> bool {
@@ -241,5 +246,104 @@ fn filter_id(id: Option<String>, check: &'static str) -> Result<Option<String>, 
     match id {
         Some(id) if !id_like(&id) => Err(Problem::query(check, "what is asked for is not an id")),
         id => Ok(id),
+    }
+}
+
+/// The query of the list of payments.
+#[derive(Deserialize, IntoParams)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct PaymentsQuery {
+    /// Only those in this state: `created`, `pending`, `approved`, `executing`, `executed`,
+    /// `rejected`, `expired`, `failed`, `cancelled` or `execution_failed`.
+    status: Option<String>,
+    /// Only those that the account with this number pays.
+    debtor_account: Option<String>,
+    /// `next` of the page before; the first page without it.
+    cursor: Option<String>,
+    /// Most items to send.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+}
+
+impl PaymentsQuery {
+    /// The state, the payer's account number, cursor and limit, checked.
+    pub(super) fn checked(self) -> Result<PaymentsAsked, Problem> {
+        let (cursor, limit) = Paging { cursor: self.cursor, limit: self.limit }.checked()?;
+        let state = self.status.map(|name| {
+            let detail = "status is a state of payments, for instance pending";
+            State::from_name(&name).ok_or_else(|| Problem::query("payment-status", detail))
+        });
+        let payer = account_number(self.debtor_account)?;
+        Ok(PaymentsAsked { state: state.transpose()?, payer, cursor, limit })
+    }
+}
+
+/// Which payments are asked for.
+pub(super) struct PaymentsAsked {
+    pub(super) state: Option<State>,
+    /// The number of an account.
+    pub(super) payer: Option<String>,
+    pub(super) cursor: Option<String>,
+    pub(super) limit: u32,
+}
+
+/// What no account number looks like never reaches the database.
+fn account_number(number: Option<String>) -> Result<Option<String>, Problem> {
+    match number {
+        Some(number) if AccountNumber::parse(&number).is_err() => {
+            Err(Problem::query("account-number", "what is asked for is no account number"))
+        }
+        number => Ok(number),
+    }
+}
+
+/// How long to wait for what.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct WaitQuery {
+    /// Seconds to wait until the payment's version is another than `version`, or nothing follows
+    /// its state.
+    #[param(minimum = 1, maximum = 25)]
+    wait: Option<u64>,
+    /// The version that the client has seen; without it, any change is waited for.
+    version: Option<i64>,
+}
+
+impl WaitQuery {
+    /// How long to wait, if at all, and the version that was seen; checked.
+    pub(super) fn checked(self) -> Result<Option<(Duration, Option<i64>)>, Problem> {
+        match self.wait {
+            None if self.version.is_some() => Err(Problem::query("wait", "version goes with wait")),
+            None => Ok(None),
+            Some(seconds) if !(1..=WAIT_MAX).contains(&seconds) => {
+                let detail = format!("wait is a number of seconds from 1 to {WAIT_MAX}");
+                Err(Problem::query("wait", detail))
+            }
+            Some(seconds) => Ok(Some((Duration::from_secs(seconds), self.version))),
+        }
+    }
+}
+
+/// The query of the list of accounts.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct AccountsQuery {
+    /// Only the account with this number: one or none.
+    identification: Option<String>,
+    /// `next` of the page before; the first page without it.
+    cursor: Option<String>,
+    /// Most items to send.
+    #[param(minimum = 1, maximum = 200, default = 50)]
+    limit: Option<u32>,
+}
+
+impl AccountsQuery {
+    /// The number, cursor and limit, checked.
+    pub(super) fn checked(self) -> Result<(Option<String>, Option<String>, u32), Problem> {
+        let (cursor, limit) = Paging { cursor: self.cursor, limit: self.limit }.checked()?;
+        Ok((account_number(self.identification)?, cursor, limit))
     }
 }

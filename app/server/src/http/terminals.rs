@@ -321,7 +321,7 @@ pub(super) struct Enrol {
 /// A code in a body: wiped, and shown nowhere.
 #[derive(Deserialize)]
 #[serde(from = "String")]
-struct Code(Secret);
+pub(super) struct Code(pub(super) Secret);
 
 impl From<String> for Code {
     fn from(text: String) -> Self {

@@ -1,12 +1,17 @@
 //! The HTTP API, driven without sockets: every route with good and bad input.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on fails")]
 
+mod accounts;
+mod bank;
+mod confirmed;
 mod contract;
 mod enrolment;
 mod keys;
 mod limits;
 mod logs;
 mod operation;
+mod payers;
+mod payments;
 mod readers;
 mod reads;
 mod refusals;
@@ -15,4 +20,5 @@ mod rki;
 mod sams;
 mod scopes;
 mod totality;
+mod webhooks;
 mod world;

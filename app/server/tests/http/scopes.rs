@@ -6,7 +6,7 @@ use countersign_service::Actor;
 use countersign_store::Role;
 use serde_json::json;
 
-use crate::contract::{ENROLMENTS, ROUTES, operations};
+use crate::contract::{ENROLMENTS, PHONE, PHONE_ENROLMENTS, ROUTES, operations};
 use crate::world::{World, build};
 
 /// What each role may, by the scope that the document names (interfaces.md, Operators).
@@ -29,6 +29,15 @@ const ALLOWED: [(Role, &[&str]); 5] = [
             "components:enter",
             "approvals:read",
             "approvals:vote",
+            "payments:read",
+            "payments:create",
+            "payments:manage",
+            "accounts:read",
+            "accounts:manage",
+            "security-devices:read",
+            "security-devices:manage",
+            "webhooks:read",
+            "webhooks:manage",
         ],
     ),
     (
@@ -48,11 +57,27 @@ const ALLOWED: [(Role, &[&str]); 5] = [
             "components:enter",
             "approvals:read",
             "approvals:vote",
+            "payments:read",
+            "accounts:read",
+            "accounts:manage",
+            "security-devices:read",
+            "security-devices:manage",
+            "webhooks:read",
+            "webhooks:manage",
         ],
     ),
     (
         Role::Approver,
-        &["readers:read", "terminals:read", "keys:read", "approvals:read", "approvals:vote"],
+        &[
+            "readers:read",
+            "terminals:read",
+            "keys:read",
+            "approvals:read",
+            "approvals:vote",
+            "payments:read",
+            "accounts:read",
+            "security-devices:read",
+        ],
     ),
     (
         Role::Auditor,
@@ -64,6 +89,10 @@ const ALLOWED: [(Role, &[&str]); 5] = [
             "terminals:read",
             "keys:read",
             "approvals:read",
+            "payments:read",
+            "accounts:read",
+            "security-devices:read",
+            "webhooks:read",
         ],
     ),
     (
@@ -78,6 +107,12 @@ const ALLOWED: [(Role, &[&str]); 5] = [
             "terminals:read",
             "keys:read",
             "approvals:read",
+            "payments:read",
+            "payments:create",
+            "accounts:read",
+            "security-devices:read",
+            "webhooks:read",
+            "webhooks:manage",
         ],
     ),
 ];
@@ -93,11 +128,16 @@ async fn each_role_may_what_it_may_on_every_route() {
             let request = build(operation.method, &path, &token, Body::empty());
             let answer = world.send(request).await;
             let Some(scope) = operation.scope else {
-                let wanted = if path == ENROLMENTS { 400 } else { 200 };
+                let coded = [ENROLMENTS, PHONE_ENROLMENTS].contains(&&*path);
+                let wanted = if coded { 400 } else { 200 };
                 assert_eq!(answer.status.as_u16(), wanted, "{path} needs no token");
                 continue;
             };
             secured += 1;
+            if scope == PHONE {
+                answer.assert_check(401, "token");
+                continue;
+            }
             if allowed.contains(&scope.as_str()) {
                 assert_ne!(answer.status, StatusCode::FORBIDDEN, "{role} {path} {answer:?}");
                 assert_ne!(answer.status, StatusCode::UNAUTHORIZED, "{role} {path}");

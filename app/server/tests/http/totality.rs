@@ -16,6 +16,15 @@ const POSTS: &[&str] = &[
     "/v1/keys/import",
     "/v1/keys/key_00000000-0000-7000-8000-000000000000/export",
     "/v1/keys/key_00000000-0000-7000-8000-000000000000/retire",
+    "/v1/accounts",
+    "/v1/accounts/acc_00000000-0000-7000-8000-000000000000/freeze",
+    "/v1/accounts/acc_00000000-0000-7000-8000-000000000000/close",
+    "/v1/payments",
+    "/v1/payments/pay_00000000-0000-7000-8000-000000000000/cancel",
+    "/v1/payments/pay_00000000-0000-7000-8000-000000000000/authorisations",
+    "/v1/payments/pay_00000000-0000-7000-8000-000000000000/refunds",
+    "/v1/payments/pay_00000000-0000-7000-8000-000000000000/reversal",
+    "/v1/postings",
     "/v1/readers",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/block",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/unblock",
@@ -37,6 +46,11 @@ const POSTS: &[&str] = &[
     "/v1/terminals/trm_00000000-0000-7000-8000-000000000000/unbind",
     "/v1/sams/05.03-20260101-0000000001-0000000001/drain",
     "/v1/sam-hosts/smh_00000000-0000-7000-8000-000000000000/revoke",
+    "/v1/webhooks",
+    "/v1/webhooks/whk_00000000-0000-7000-8000-000000000000/disable",
+    "/v1/webhooks/whk_00000000-0000-7000-8000-000000000000/enable",
+    "/v1/webhooks/whk_00000000-0000-7000-8000-000000000000/remove",
+    "/v1/webhook-deliveries/dlv_00000000-0000-7000-8000-000000000000/resend",
 ];
 
 fn any_json() -> impl Strategy<Value = Value> {
@@ -88,6 +102,16 @@ fn any_request() -> impl Strategy<Value = Value> {
             json!({ "amount": amount, "currency": currency, "reference": reference,
                 "outcome": outcome })
         }),
+        ("[0-9.e-]{0,30}", ".{0,5}", ".{0,50}").prop_map(|(amount, currency, text)| {
+            json!({ "instructedAmount": { "amount": amount, "currency": currency },
+                "endToEndIdentification": text, "debtorAccount": { "identification": text },
+                "creditorAccount": { "identification": "SHOP0001" }, "creditor": { "name": text },
+                "remittanceInformation": text, "initiatingParty": { "name": text } })
+        }),
+        (".{0,40}", "[A-Z]{0,4}", "[0-9.-]{0,20}").prop_map(|(text, currency, amount)| {
+            json!({ "identification": text, "holder": text, "currency": currency,
+                "overdraft": amount })
+        }),
         "(?s).{0,300}".prop_map(|text| {
             let armour = "CERTIFICATE REQUEST-----";
             json!({ "request": format!("-----BEGIN {armour}\n{text}\n-----END {armour}") })
@@ -114,7 +138,8 @@ fn no_body_makes_the_server_fail() {
     ];
     let mut runner = proptest::test_runner::TestRunner::new(ProptestConfig::with_cases(400));
     let result = runner.run(&(0..POSTS.len(), bodies), |(index, body)| {
-        let request = build(Method::POST, POSTS[index], &world.admin, Body::from(body));
+        let mut request = build(Method::POST, POSTS[index], &world.admin, Body::from(body));
+        request.headers_mut().insert("idempotency-key", "key".parse().unwrap());
         check(&world, &runtime, request);
         Ok(())
     });

@@ -1,6 +1,7 @@
 //! A service in memory, its router, operators with tokens, and readers with keys.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -17,7 +18,8 @@ use countersign_pki::{
 };
 use countersign_server::http;
 use countersign_service::{
-    Actor, Ambient, Authority, Policy, SamConnector, SamPool, SamPort, Service,
+    Actor, Ambient, Authority, Policy, SamConnector, SamPool, SamPort, Service, WebhookClient,
+    WebhookFailure, WebhookFuture, WebhookPolicy, WebhookRequest, Webhooks,
 };
 use countersign_store::{Role, Store};
 use serde_json::{Value, json};
@@ -50,6 +52,27 @@ impl SamConnector for NoSam {
 
     fn open(&self) -> io::Result<Box<dyn SamPort>> {
         Err(io::Error::other(SAM_FAILURE))
+    }
+}
+
+/// Receivers of webhooks that nobody reaches.
+struct NoReceivers;
+
+impl WebhookClient for NoReceivers {
+    fn resolve<'a>(
+        &'a self,
+        _host: &'a str,
+        _port: u16,
+    ) -> WebhookFuture<'a, io::Result<Vec<SocketAddr>>> {
+        Box::pin(std::future::ready(Err(io::Error::other("there is no network here"))))
+    }
+
+    fn post<'a>(
+        &'a self,
+        _request: &'a WebhookRequest,
+        _address: SocketAddr,
+    ) -> WebhookFuture<'a, Result<u16, WebhookFailure>> {
+        Box::pin(std::future::ready(Err(WebhookFailure::Connect)))
     }
 }
 
@@ -132,9 +155,18 @@ impl World {
         let vault = FileVault::new(MemoryStorage::new(), seeded(77));
         let service = service
             .with_vault(Arc::new(vault), Arc::new(tr34::aws_lc::AwsLc))
-            .with_ciphers(Arc::new(tr31::aws_lc::AwsLc));
+            .with_ciphers(Arc::new(tr31::aws_lc::AwsLc))
+            .with_webhooks(Webhooks {
+                policy: WebhookPolicy::default(),
+                client: Arc::new(NoReceivers),
+                mac: countersign_crypto::aws_lc::provider().mac,
+            });
         let service = Arc::new(service);
-        let router = http::router(service.clone(), http::metrics::install());
+        let router = http::router(
+            service.clone(),
+            http::metrics::install(),
+            tokio::sync::watch::channel(false).1,
+        );
         let mut world = Self { service, router, admin: String::new(), clock };
         world.admin = world.token("admin", &[Role::Admin]).await;
         world
@@ -154,7 +186,7 @@ impl World {
     pub(crate) async fn send(&self, request: Request<Body>) -> Answer {
         let response = self.router.clone().oneshot(request).await.unwrap();
         let (parts, body) = response.into_parts();
-        let bytes = axum::body::to_bytes(body, 1 << 20).await.unwrap();
+        let bytes = axum::body::to_bytes(body, 1 << 22).await.unwrap();
         let text = String::from_utf8(bytes.to_vec()).unwrap();
         Answer { status: parts.status, headers: parts.headers, text }
     }

@@ -1,0 +1,133 @@
+//! `pay`: an initiating terminal (D1, D6, D7).
+
+use std::time::Duration;
+
+use clap::Args;
+use countersign_device::{Api, ApiError};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+use crate::device::Client;
+use crate::failure::Failure;
+use crate::once::Once;
+use crate::output::{self, Output};
+use crate::payment::{is_final, line, whole};
+use crate::reader::{encoded, shown};
+
+/// How long the server is asked to hold one answer back, in seconds: below the client's limit.
+const WAIT_STEP: u64 = 20;
+/// How long a server that does not answer is asked again before it is given up.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// The pause before it is asked again.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// Ask for a payment, wait until its payer has confirmed it, and tell how it ended.
+#[derive(Args)]
+pub(crate) struct Pay {
+    #[command(flatten)]
+    client: Client,
+    /// The account that pays.
+    #[arg(long, value_name = "ACCOUNT")]
+    from: String,
+    /// The account that is paid.
+    #[arg(long, value_name = "ACCOUNT")]
+    to: String,
+    /// The payee's name, as the payer is to see it.
+    #[arg(long, value_name = "NAME")]
+    payee: String,
+    /// A decimal number, for instance 12.34.
+    #[arg(long, allow_hyphen_values = true)]
+    amount: String,
+    /// Three capital letters (ISO 4217).
+    #[arg(long)]
+    currency: String,
+    /// What is paid for, as the payer is to see it.
+    #[arg(long, value_name = "TEXT")]
+    order: String,
+    /// Your reference for it (`endToEndIdentification`); the idempotency key if it is not given.
+    #[arg(long, value_name = "TEXT")]
+    reference: Option<String>,
+    /// Who asks, as the payer is to see it.
+    #[arg(long, value_name = "NAME", default_value = "countersign pay")]
+    initiator: String,
+    /// Until when it can be confirmed, in seconds; the server has its own default.
+    #[arg(long, value_name = "SECONDS")]
+    expires_in: Option<u64>,
+    /// Do not wait for its end.
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    once: Once,
+}
+
+impl Pay {
+    pub(crate) async fn run(self) -> Result<Output, Failure> {
+        // The API client blocks.
+        let working = tokio::task::spawn_blocking(move || self.ask());
+        working.await.map_err(|error| Failure::environment("task", error.to_string()))?
+    }
+
+    fn ask(self) -> Result<Output, Failure> {
+        let api = self.client.api()?;
+        let once = self.once.fixed();
+        let mut body = json!({
+            "endToEndIdentification": self.reference.as_deref().unwrap_or(once.key()),
+            "instructedAmount": { "amount": self.amount, "currency": self.currency },
+            "debtorAccount": { "identification": self.from },
+            "creditorAccount": { "identification": self.to },
+            "creditor": { "name": self.payee },
+            "remittanceInformation": self.order,
+            "initiatingParty": { "name": self.initiator },
+        });
+        if let Some(seconds) = self.expires_in {
+            body["expiresIn"] = json!(seconds);
+        }
+        let payment = once.post(&api, "/v1/payments", &body)?;
+        if self.no_wait {
+            let text = line(&payment);
+            return Ok(Output::new(payment, text));
+        }
+        let said = format!(
+            "{} waits for its payer until {}",
+            shown(&payment, "id"),
+            shown(&payment, "expiresAt")
+        );
+        output::print_error(&said);
+        ended(wait(&api, payment)?)
+    }
+}
+
+/// Asks until the payment is final. An answer that got lost is asked for again.
+pub(crate) fn wait(api: &Api, mut payment: Value) -> Result<Value, Failure> {
+    let path = format!("/v1/payments/{}", encoded(shown(&payment, "id")));
+    let mut heard = Instant::now();
+    while !is_final(&payment) {
+        let version = payment["version"].as_u64().unwrap_or_default();
+        match api.get(&format!("{path}?wait={WAIT_STEP}&version={version}")) {
+            Ok(answer) => {
+                payment = answer;
+                heard = Instant::now();
+            }
+            Err(error) if lost(&error) && heard.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(error) => return Err(Failure::from(error).after(json!({ "payment": payment }))),
+        }
+    }
+    Ok(payment)
+}
+
+/// Whether to ask again: the payment goes on without its asker.
+fn lost(error: &ApiError) -> bool {
+    match error {
+        // 429: the server has no place for one more that waits.
+        ApiError::Refused { status, .. } => *status >= 500 || *status == 429,
+        ApiError::Unreachable { .. } => true,
+        _ => false,
+    }
+}
+
+/// How a payment ended: refused is all but executed.
+pub(crate) fn ended(payment: Value) -> Result<Output, Failure> {
+    let refused = payment["status"] != "executed";
+    let text = whole(&payment);
+    Ok(Output { refused, ..Output::new(payment, text) })
+}

@@ -1,0 +1,115 @@
+use std::io;
+use std::path::PathBuf;
+
+use countersign_crypto::Suite;
+use countersign_payment::PaymentError;
+use countersign_pki::PkiError;
+use thiserror::Error;
+
+use super::{PIN_MAX, PIN_MIN};
+use crate::{ApiError, EnrollError};
+
+/// Why a security device did not do what it was asked.
+#[derive(Debug, Error)]
+pub enum KeyError {
+    /// Not there, or not one of ours.
+    #[error("{0} is no security device: run `countersign device key enroll` first")]
+    NotOurs(PathBuf),
+    /// Enrolment has not finished.
+    #[error("{0} is not enrolled: run `countersign device key enroll` again")]
+    NotEnrolled(PathBuf),
+    /// It is another device, of another method or of another suite.
+    #[error("{dir} holds another security device: {detail}")]
+    Other {
+        /// The directory.
+        dir: PathBuf,
+        /// What differs.
+        detail: String,
+    },
+    /// Another program has it in use.
+    #[error("another program has this security device in use")]
+    Busy,
+    /// A suite that this program does not have.
+    #[error("this program does not have the suite {0}")]
+    Suite(Suite),
+    /// A PIN of a form that none has.
+    #[error("a PIN has {PIN_MIN} to {PIN_MAX} digits")]
+    PinForm,
+    /// A wrong PIN.
+    #[error("the PIN is wrong; it may be tried {left} more times")]
+    PinWrong {
+        /// Tries that are left.
+        left: u32,
+    },
+    /// Too many wrong PINs.
+    #[error("too many wrong PINs: the security device is blocked and must be enrolled anew")]
+    PinBlocked,
+    /// No PIN could be had from the keypad.
+    #[error("no PIN was entered: {0}")]
+    Keypad(String),
+    /// Its holder would not sign.
+    #[error("the holder of the security device has declined")]
+    Declined,
+    /// What it is to sign is no confirmation request, or holds what it must not show.
+    #[error("the security device refuses to sign this: {0}")]
+    Request(PaymentError),
+    /// Enrolment.
+    #[error(transparent)]
+    Enroll(#[from] EnrollError),
+    /// The server's API.
+    #[error(transparent)]
+    Api(#[from] ApiError),
+    /// A certificate does not verify.
+    #[error("the security device's certificates: {0}")]
+    Pki(PkiError),
+    /// What the server sent at enrolment is not for this device.
+    #[error("what the server certified is not for this security device")]
+    Foreign,
+    /// A file does not parse or was altered.
+    #[error("{path}: {detail}")]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        detail: String,
+    },
+    /// The system refused.
+    #[error("{path}: {source}")]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl KeyError {
+    /// Stable name of the failed check.
+    #[must_use]
+    pub const fn check(&self) -> &'static str {
+        match self {
+            Self::NotOurs(_) => "device-not-ours",
+            Self::NotEnrolled(_) => "device-not-enrolled",
+            Self::Other { .. } => "device-other",
+            Self::Busy => "device-busy",
+            Self::Suite(_) => "device-suite",
+            Self::PinForm => "pin-form",
+            Self::PinWrong { .. } => "pin-wrong",
+            Self::PinBlocked => "pin-blocked",
+            Self::Keypad(_) => "pin-absent",
+            Self::Declined => "declined",
+            Self::Request(error) => error.check(),
+            Self::Enroll(_) | Self::Api(_) => "enrolment",
+            Self::Pki(error) => error.check(),
+            Self::Foreign => "device-foreign",
+            Self::Damaged { .. } => "device-damaged",
+            Self::Io { .. } => "io",
+        }
+    }
+
+    /// Whether the system is to blame, rather than whoever asked.
+    #[must_use]
+    pub const fn is_environment(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::Busy)
+    }
+}

@@ -1,0 +1,101 @@
+//! Small files of a directory that only its owner may read, each replaced at once.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use super::KeyError;
+
+const LOCK: &str = "lock";
+const FILE_MAX: u64 = 64 * 1024;
+
+/// A directory's files.
+#[derive(Debug, Clone)]
+pub(super) struct Files(PathBuf);
+
+impl Files {
+    pub(super) fn new(dir: &Path) -> Self {
+        Self(dir.to_owned())
+    }
+
+    pub(super) fn path(&self) -> PathBuf {
+        self.0.clone()
+    }
+
+    /// Makes the directory, private to its owner, if it is not there.
+    pub(super) fn make_dir(&self) -> Result<(), KeyError> {
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
+        made.map_err(|source| KeyError::Io { path: self.0.clone(), source })
+    }
+
+    /// Whether there is anything in the directory.
+    pub(super) fn occupied(&self) -> bool {
+        fs::read_dir(&self.0).is_ok_and(|mut entries| entries.next().is_some())
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        self.0.join(name).exists()
+    }
+
+    /// Keeps other programs away until it is dropped.
+    pub(super) fn lock(&self) -> Result<File, KeyError> {
+        let mut options = OpenOptions::new();
+        let options = options.write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(self.0.join(LOCK)).map_err(self.io(LOCK))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(fs::TryLockError::WouldBlock) => Err(KeyError::Busy),
+            Err(fs::TryLockError::Error(error)) => Err(self.io(LOCK)(error)),
+        }
+    }
+
+    pub(super) fn text(&self, name: &str) -> Result<String, KeyError> {
+        let mut bytes = Vec::new();
+        let read = File::open(self.0.join(name))
+            .and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
+        read.map_err(self.io(name))?;
+        if bytes.len() as u64 > FILE_MAX {
+            return Err(self.damaged(name, "the file is larger than any of ours".to_owned()));
+        }
+        String::from_utf8(bytes).map_err(|_| self.damaged(name, "not text".to_owned()))
+    }
+
+    /// The certificate in a PEM file.
+    pub(super) fn pem(&self, name: &str) -> Result<Vec<u8>, KeyError> {
+        let parsed = pem::parse(self.text(name)?);
+        let pem = parsed.map_err(|error| self.damaged(name, error.to_string()))?;
+        if pem.tag() != "CERTIFICATE" {
+            return Err(self.damaged(name, "not a certificate".to_owned()));
+        }
+        Ok(pem.into_contents())
+    }
+
+    /// Replaces a file at once: a crash leaves the old one or the new one. Follows no link.
+    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), KeyError> {
+        let path = self.0.join(name);
+        let new = path.with_extension("new");
+        let write = || {
+            match fs::remove_file(&new) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+            let mut options = OpenOptions::new();
+            let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
+            file.write_all(bytes)?;
+            file.sync_all()?;
+            fs::rename(&new, &path)?;
+            File::open(&self.0)?.sync_all()
+        };
+        write().map_err(self.io(name))
+    }
+
+    pub(super) fn damaged(&self, name: &str, detail: String) -> KeyError {
+        KeyError::Damaged { path: self.0.join(name), detail }
+    }
+
+    fn io(&self, name: &str) -> impl FnOnce(io::Error) -> KeyError + use<> {
+        let path = self.0.join(name);
+        move |source| KeyError::Io { path, source }
+    }
+}
