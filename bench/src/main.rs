@@ -9,6 +9,7 @@ mod channel;
 mod inject;
 mod measure;
 mod party;
+mod payments;
 mod report;
 mod soak;
 
@@ -66,6 +67,19 @@ enum Bench {
         #[arg(long, value_name = "N", default_value_t = 100, value_parser = rounds())]
         rounds: usize,
     },
+    /// Confirmed payments, beside pgbench on the same PostgreSQL, and group commit on SQLite.
+    Payments {
+        /// How often the sides take turns.
+        #[arg(long, value_name = "N", default_value_t = 8, value_parser = rounds())]
+        rounds: usize,
+        /// How long a side's turn is, in milliseconds.
+        #[arg(long, value_name = "N", default_value_t = 1500,
+              value_parser = clap::value_parser!(u64).range(1..=60_000))]
+        slice: u64,
+        /// Measure on this database only.
+        #[arg(long, value_name = "DATABASE")]
+        only: Option<payments::Database>,
+    },
     /// Not a comparison: reads for a long time with trouble on every side. Exits with 1 if anything
     /// was lost, wrong or grew.
     Soak {
@@ -88,10 +102,11 @@ enum Bench {
     List,
 }
 
-const BENCHES: [(&str, &str); 3] = [
+const BENCHES: [(&str, &str); 4] = [
     ("channel", "the secure channel: handshakes, refusals, bytes, memory, records"),
     ("read", "the ID-card read: latency, bytes on the wire"),
     ("inject", "key injection: tokens, key blocks, beside the library's bare operations"),
+    ("payments", "confirmed payments, beside pgbench on the same PostgreSQL; group commit"),
 ];
 
 fn list(json: bool) -> String {
@@ -120,6 +135,10 @@ fn main() -> ExitCode {
         Bench::Channel { rounds } => channel::report(rounds).map(print),
         Bench::Read { rounds } => card_read::report(rounds).map(print),
         Bench::Inject { rounds } => inject::report(rounds).map(print),
+        Bench::Payments { rounds, slice, only } => {
+            let plan = payments::Plan { rounds, slice: Duration::from_millis(slice), only };
+            payments::report(plan).map(print)
+        }
     };
     let printed = text.and_then(|text| Ok(writeln!(io::stdout(), "{text}")?));
     match printed {
@@ -161,6 +180,9 @@ mod tests {
         assert!(Arguments::try_parse_from(["bench", "inject", "--rounds", "0"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "inject", "--json"]).is_ok());
         assert!(Arguments::try_parse_from(["bench", "channel", "--rounds", "1001"]).is_err());
+        assert!(Arguments::try_parse_from(["bench", "payments", "--slice", "0"]).is_err());
+        assert!(Arguments::try_parse_from(["bench", "payments", "--only", "oracle"]).is_err());
+        assert!(Arguments::try_parse_from(["bench", "payments", "--json"]).is_ok());
         assert!(Arguments::try_parse_from(["bench", "nothing"]).is_err());
     }
 }

@@ -122,5 +122,5 @@ fn all_benches_are_listed() {
     let list: Value = serde_json::from_str(&run(&["list", "--json"])).unwrap();
     let names: Vec<_> =
         list["benches"].as_array().expect("benches").iter().map(|one| &one["name"]).collect();
-    assert_eq!(names, ["channel", "read", "inject"]);
+    assert_eq!(names, ["channel", "read", "inject", "payments"]);
 }
