@@ -11,6 +11,8 @@ use crate::failure::Failure;
 
 /// Random bytes in a key that the command makes.
 const KEY_BYTES: usize = 16;
+/// Longest key, in characters.
+const KEY_MAX: usize = 255;
 /// How often a request whose outcome is not known is sent in all.
 const TRIES: u32 = 5;
 /// The pause after the first try; each further one is twice as long.
@@ -47,6 +49,7 @@ impl Fixed {
 
     /// POSTs under this key; when it is not known what became of it, again.
     pub(crate) fn post(&self, api: &Api, path: &str, body: &Value) -> Result<Value, Failure> {
+        check_key(&self.0)?;
         repeated(|| api.post_once(path, &self.0, body)).map_err(|error| {
             let unknown = unknown_outcome(&error);
             let mut failure = Failure::from(error);
@@ -59,6 +62,15 @@ impl Fixed {
             failure
         })
     }
+}
+
+/// What a header cannot carry is not sent at all, so its outcome is known.
+fn check_key(key: &str) -> Result<(), Failure> {
+    if (1..=KEY_MAX).contains(&key.len()) && key.bytes().all(|c| c.is_ascii_graphic()) {
+        return Ok(());
+    }
+    let detail = format!("an Idempotency-Key has 1 to {KEY_MAX} visible ASCII characters");
+    Err(Failure::check("idempotency-key", detail))
 }
 
 fn random_key() -> String {
@@ -117,6 +129,17 @@ mod tests {
             Err(lost())
         });
         assert_eq!((never, sent), (Err(lost()), TRIES));
+    }
+
+    #[test]
+    fn a_key_that_cannot_be_sent_is_named_and_not_tried() {
+        let check = |key: &str| check_key(key).map_err(|failure| failure.check);
+        for good in [random_key(), "order-7/try:1".to_owned(), "k".repeat(KEY_MAX)] {
+            assert_eq!(check(&good), Ok(()), "{good}");
+        }
+        for bad in ["", "two words", "a\nb", "größe", &"k".repeat(KEY_MAX + 1)] {
+            assert_eq!(check(bad), Err("idempotency-key".to_owned()), "{bad}");
+        }
     }
 
     #[test]

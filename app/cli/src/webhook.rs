@@ -1,6 +1,5 @@
 //! `webhook`: who is told what happens (D6), what came of it, and a receiver to try it with.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -11,7 +10,7 @@ use serde_json::{Value, json};
 
 use crate::device::{Client, read_file};
 use crate::failure::Failure;
-use crate::output::Output;
+use crate::output::{Output, print};
 use crate::reader::{all, encoded};
 
 /// Most events that `receive` waits for.
@@ -22,7 +21,7 @@ const COUNT_MAX: i64 = 10_000;
 pub(crate) enum WebhookCommand {
     /// Register a receiver of events; prints its secret, once.
     ///
-    /// Example: countersign webhook add https://shop.example/countersign --type payment.executed
+    /// Example: countersign webhook add https://shop:8443/countersign --type payment.executed
     Add(Add),
     /// List the webhooks.
     ///
@@ -227,8 +226,7 @@ impl Receive {
                 let Some(received) = receiver.next().await else { break };
                 let item = shown(&received);
                 if !json {
-                    // Who reads may have gone; then there is nobody to tell.
-                    let _read = writeln!(std::io::stdout(), "{item}");
+                    print(&item.to_string());
                 }
                 items.push(item);
             }

@@ -170,7 +170,7 @@ impl Api {
     }
 
     /// Reads a stream of server-sent events until it ends or `told` breaks off. A stream that is
-    /// silent for [`SILENCE_MAX`] is given up: the server would have broken the silence.
+    /// silent for 45 s is given up: the server would have broken the silence.
     ///
     /// # Errors
     /// [`ApiError`]; [`ApiError::NotOurs`] for a stream that is none.

@@ -1,6 +1,9 @@
 use countersign_crypto::UnixTime;
-use countersign_store::{IdKind, Operator, Page, Role, Roles, StoreError, Token};
+use countersign_store::{
+    AuditEntry, IdKind, MAX_PAGE, Operator, Page, Role, Roles, StoreError, Token, WebhookStatus,
+};
 use data_encoding::BASE64URL_NOPAD;
+use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::{Actor, Service, ServiceError, done};
@@ -11,6 +14,8 @@ const TOKEN_BYTES: usize = 32;
 const TOKEN_PREFIX: &str = "cst_";
 /// Length of every token in characters: the prefix, and the random bytes in base64.
 const TOKEN_LEN: usize = TOKEN_PREFIX.len() + (TOKEN_BYTES * 8).div_ceil(6);
+/// Why the webhooks of an operator that was disabled are.
+const DISABLED: &str = "operator-disabled";
 /// Longest operator name or token label, in characters.
 const NAME_MAX: usize = 64;
 
@@ -133,18 +138,26 @@ impl Service {
             .ok_or(ServiceError::NotFound { what: "operator" })
     }
 
-    /// Disables an operator: all its tokens stop working.
+    /// Disables an operator: all its tokens stop working, and its webhooks are told nothing more
+    /// until somebody enables them.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`].
     pub async fn disable_operator(&self, actor: &Actor, name: &str) -> Result<(), ServiceError> {
         let operator = self.operator_named(name).await?;
         let now = self.now();
-        let entry = done(now, actor, "operator.disable", &operator.id);
+        let (entry, actor) = (done(now, actor, "operator.disable", &operator.id), actor.clone());
         self.store
             .run_tx("disable_operator", move |tx| {
                 tx.disable_operator(&operator.id, now)?;
                 tx.append_audit(&entry)?;
+                let hooks = tx.webhooks_page(Some(&operator.id), None, MAX_PAGE)?.items;
+                for hook in hooks.iter().filter(|hook| hook.status == WebhookStatus::Active) {
+                    tx.set_webhook_status(&hook.id, WebhookStatus::Disabled, Some(DISABLED), now)?;
+                    let detail = json!({ "reason": DISABLED }).to_string();
+                    let entry = done(now, &actor, "webhook.disable", &hook.id);
+                    tx.append_audit(&AuditEntry { detail, ..entry })?;
+                }
                 Ok::<_, ServiceError>(())
             })
             .await

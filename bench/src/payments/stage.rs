@@ -14,6 +14,10 @@ use super::slice::{PAYERS, numbered};
 use crate::Fallible;
 use crate::card_read::make_data_dir;
 
+/// Security devices, each with a phone: more than clients, so that no client waits for another one's
+/// device; a device serves so many payers, none of which are neighbours.
+const SIGNERS: u64 = PAYERS / BOUND_ACCOUNTS_MAX as u64;
+
 /// The service, and who confirms.
 pub(super) struct House {
     pub(super) service: Arc<Service>,
@@ -38,18 +42,17 @@ impl House {
         seed::accounts(&service).await?;
         let mut signers = Vec::new();
         let provider = countersign_crypto::aws_lc::provider();
-        for first in (0..PAYERS).step_by(BOUND_ACCOUNTS_MAX) {
-            let end = PAYERS.min(first + u64::try_from(BOUND_ACCOUNTS_MAX)?);
-            let accounts = (first..end).map(|account| numbered("acc", account)).collect();
-            signers.push(Signer::enrol(&service, &provider, signers.len(), accounts).await?);
+        for number in 0..SIGNERS {
+            let accounts = (number..PAYERS).step_by(usize::try_from(SIGNERS)?);
+            let accounts = accounts.map(|account| numbered("acc", account)).collect();
+            signers.push(Signer::enrol(&service, &provider, number, accounts).await?);
         }
         Ok(Arc::new(Self { service, signers }))
     }
 
     /// Whose device confirms what this account pays.
     pub(super) fn signer_of(&self, account: u64) -> &Signer {
-        let at = usize::try_from(account).unwrap_or_default() / BOUND_ACCOUNTS_MAX;
-        &self.signers[at % self.signers.len()]
+        &self.signers[usize::try_from(account % SIGNERS).unwrap_or_default()]
     }
 
     /// The ledger's own check: every balance is the sum of its entries, and all sum to zero.
@@ -68,7 +71,7 @@ impl Signer {
     async fn enrol(
         service: &Service,
         provider: &Provider,
-        number: usize,
+        number: u64,
         accounts: Vec<String>,
     ) -> Fallible<Self> {
         let serial = format!("SD-BENCH-{number}");

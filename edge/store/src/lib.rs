@@ -109,6 +109,6 @@ pub use tokens::{MAX_TOKENS_LISTED, Token, TokenOwner};
 pub use tx::{MAX_QUERY_ROWS, Tx};
 pub use value::{MAX_TEXT_LEN, MAX_VALUE_LEN, Row, Value};
 pub use webhooks::{
-    AttemptEnd, CLAIM_MAX, Delivery, DeliveryState, DueDelivery, PER_WEBHOOK_MAX,
+    AttemptEnd, CLAIM_MAX, Delivery, DeliveryState, DueDelivery, OWN_WEBHOOKS_MAX, PER_WEBHOOK_MAX,
     WEBHOOK_TYPES_MAX, WEBHOOK_URL_MAX, WEBHOOKS_MAX, Webhook, WebhookStatus,
 };

@@ -92,6 +92,7 @@ fn prepare(connection: &Connection) -> Result<(), StoreError> {
          PRAGMA foreign_keys = ON;
          PRAGMA recursive_triggers = ON;
          PRAGMA trusted_schema = OFF;
+         PRAGMA temp_store = MEMORY;
          PRAGMA wal_autocheckpoint = {WAL_AUTOCHECKPOINT};"
     );
     connection.execute_batch(&pragmas).map_err(|error| open_error(&error))

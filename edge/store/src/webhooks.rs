@@ -14,6 +14,9 @@ use crate::{Page, Row, StoreError, Tx};
 
 /// Most webhooks that are not removed.
 pub const WEBHOOKS_MAX: u32 = 100;
+/// Most of one integrator, not removed: with [`PER_WEBHOOK_MAX`] each, half of the deliveries that
+/// a server has under way at a time, however slow they are.
+pub const OWN_WEBHOOKS_MAX: u32 = 8;
 /// Longest URL of a webhook, in bytes.
 pub const WEBHOOK_URL_MAX: usize = 1024;
 /// Most types of events that one webhook names.
@@ -209,7 +212,12 @@ impl Tx<'_> {
         }
         let sql = "SELECT count(*) FROM webhooks WHERE status <> 'removed'";
         let count = self.query_one(sql, &[])?.map_or(Ok(0), |row| row.int(0))?;
-        if count >= i64::from(WEBHOOKS_MAX) {
+        let sql = "SELECT count(*) FROM webhooks
+             WHERE status <> 'removed' AND own_only = 1 AND created_by = ?1";
+        let own = self.query_one(sql, &[(&webhook.created_by).into()])?;
+        let own = own.map_or(Ok(0), |row| row.int(0))?;
+        let own_full = webhook.own_only && own >= i64::from(OWN_WEBHOOKS_MAX);
+        if own_full || count >= i64::from(WEBHOOKS_MAX) {
             return Err(StoreError::Refused { check: "webhooks-full" });
         }
         self.execute(

@@ -144,8 +144,10 @@ fn pin_in(path: &Path) -> Result<Secret, Failure> {
 }
 
 fn typed(question: &str) -> Result<Secret, Failure> {
-    let typed = rpassword::prompt_password(question)
-        .map_err(|error| Failure::environment("prompt", error.to_string()))?;
+    let typed = rpassword::prompt_password(question).map_err(|error| {
+        let detail = format!("there is no terminal to type it at ({error}): give it in a file");
+        Failure::environment("prompt", detail)
+    })?;
     Ok(Secret::new(typed.into_bytes()))
 }
 

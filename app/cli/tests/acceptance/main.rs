@@ -8,8 +8,10 @@ mod certificates;
 mod crash;
 mod host;
 mod inject;
+mod interrupted;
 mod keys;
 mod links;
+mod papers;
 mod payers;
 mod payments;
 mod payments_crash;
@@ -42,9 +44,13 @@ type Check = fn(&Database) -> Result<(), Failed>;
 fn main() {
     let arguments = Arguments::from_args();
     let mut trials = Vec::new();
-    let alone: [(&str, Alone); 28] = [
+    let alone: [(&str, Alone); 29] = [
         ("the_receiver_of_the_command_verifies", webhooks::the_receiver_of_the_command_verifies),
         ("receivers_inside_are_refused", webhooks::receivers_inside_are_refused),
+        (
+            "what_a_receiver_prints_steers_no_terminal",
+            webhooks::what_a_receiver_prints_steers_no_terminal,
+        ),
         ("a_flood_is_slowed", risk::a_flood_is_slowed),
         ("a_readers_record_is_kept", risk::a_readers_record_is_kept),
         ("one_certificate_twice_is_noticed", risk::one_certificate_twice_is_noticed),
@@ -88,6 +94,8 @@ fn main() {
         .chain(inject::TRIALS)
         .chain(payments::TRIALS)
         .chain(payers::TRIALS)
+        .chain(interrupted::TRIALS)
+        .chain(papers::TRIALS)
         .chain(altered::TRIALS);
     trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
     trials.extend(tokens::trials());
@@ -144,6 +152,10 @@ fn main() {
     let name = "a_payment_goes_over_two_servers::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         payments::a_payment_goes_over_two_servers(&Database::Postgres(postgres.fresh_database()?))
+    }));
+    let name = "both_servers_tell_at_once::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        interrupted::both_servers_tell_at_once(&Database::Postgres(postgres.fresh_database()?))
     }));
     let name = "two_servers_share_a_sam_host::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {

@@ -353,7 +353,8 @@ fn a_terminal_is_told_why() -> Result<(), Failed> {
     let soon = bank.pay_words(PRICE, &["--expires-in", "5"]);
     bank.refused("till", &soon, "expiry-range")?;
     bank.refused("till", &["payment", "show", "pay_none"], "not-found")?;
-    bank.refused("till", &["account", "show", "NOBODY001"], "not-found")?;
+    bank.refused("admin", &["account", "show", "NOBODY001"], "not-found")?;
+    bank.refused("till", &["account", "show", "PAYER0001"], "scope")?;
     bank.refused("till", &["account", "freeze", "PAYER0001", "--reason", "x"], "scope")?;
     let overdrawn = bank.post("p-1", "SHOP0001", "PAYER0001", "0.01")?;
     assert_eq!(overdrawn.json()?["error"]["check"], "insufficient-funds");

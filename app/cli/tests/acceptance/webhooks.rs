@@ -213,6 +213,25 @@ pub(crate) fn the_receiver_of_the_command_verifies() -> Result<(), Failed> {
     Ok(())
 }
 
+/// Anyone may send to a receiver that knows no secret: what arrives steers no terminal.
+pub(crate) fn what_a_receiver_prints_steers_no_terminal() -> Result<(), Failed> {
+    let host = Host::new()?;
+    let listen = format!("127.0.0.1:{}", Ports::pick()?.https);
+    let receiving = host.spawn(&["webhook", "receive", "--listen", &listen, "--wait", "60"])?;
+    wait_for("the receiver", || Ok(TcpStream::connect(&listen).ok()))?;
+    let body = "{\"order\":\"\u{9b}2J\u{7f}\"}";
+    let mut sending = TcpStream::connect(&listen)?;
+    let length = body.len();
+    write!(
+        sending,
+        "POST / HTTP/1.1\r\nhost: a\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    )?;
+    let printed = receiving.finish()?.ok()?.stdout;
+    let steers = |c: char| c.is_control() && c != '\n';
+    assert!(!printed.contains(steers) && printed.contains("2J"), "{printed:?}");
+    Ok(())
+}
+
 /// Unless the configuration says otherwise, nothing on this machine is told anything.
 pub(crate) fn receivers_inside_are_refused() -> Result<(), Failed> {
     let bank = Bank::new(&Database::Sqlite)?;

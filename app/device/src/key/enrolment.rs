@@ -100,7 +100,7 @@ impl KeyDir {
     ) -> Result<Self, KeyError> {
         sealed::check_pin(&enrolment.pin)?;
         let identity = Identity::new(Role::SecurityDevice, &enrolment.serial);
-        let identity = identity.map_err(KeyError::Pki)?;
+        let identity = identity.map_err(KeyError::Serial)?;
         let mut dir = Self::open_or_make(path, enrolment, provider)?;
         let server_id = match enrolment.method {
             SignWith::Pki => dir.enroll_pki(enrolment, api, provider, &identity, now, rng)?,

@@ -59,6 +59,9 @@ pub enum KeyError {
     /// The server's API.
     #[error(transparent)]
     Api(#[from] ApiError),
+    /// A serial number of a form that none has.
+    #[error(transparent)]
+    Serial(PkiError),
     /// A certificate does not verify.
     #[error("the security device's certificates: {0}")]
     Pki(PkiError),
@@ -100,7 +103,7 @@ impl KeyError {
             Self::Declined => "declined",
             Self::Request(error) => error.check(),
             Self::Enroll(_) | Self::Api(_) => "enrolment",
-            Self::Pki(error) => error.check(),
+            Self::Serial(error) | Self::Pki(error) => error.check(),
             Self::Foreign => "device-foreign",
             Self::Damaged { .. } => "device-damaged",
             Self::Io { .. } => "io",

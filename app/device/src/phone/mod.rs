@@ -6,6 +6,7 @@ mod files;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use countersign_payment::{ConfirmationRequest, PaymentError};
 use data_encoding::BASE64URL_NOPAD;
@@ -19,6 +20,9 @@ use files::PhoneFiles;
 
 /// Pushes that a phone remembers so as to tell of each once.
 const TOLD_MAX: usize = 1024;
+
+/// The pause before a stream of pushes that ended is asked for again.
+const COME_BACK: Duration = Duration::from_secs(1);
 
 /// Why a phone did not do what it was asked.
 #[derive(Debug, Error)]
@@ -333,6 +337,7 @@ impl Phone {
             if ended.is_break() {
                 return Ok(());
             }
+            std::thread::sleep(COME_BACK);
         }
     }
 }
@@ -354,6 +359,38 @@ mod tests {
         for bad in ["", "../x", "a/b", "a?b", "a#b", "a b", "é"] {
             assert_eq!(segment(bad), "none", "{bad}");
         }
+    }
+
+    /// A proxy that closes every stream at once is not asked as fast as it answers.
+    #[test]
+    fn a_stream_that_ends_at_once_is_not_asked_for_in_a_loop() {
+        use std::io::{Read, Write};
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let server = format!("http://{}", listener.local_addr().unwrap());
+        let (came, comings) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for mut stream in listener.incoming().flatten() {
+                let _head = stream.read(&mut [0; 4096]);
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n";
+                let _told = write!(stream, "{head}connection: close\r\n\r\n");
+                if came.send(()).is_err() {
+                    return;
+                }
+            }
+        });
+        let pki = testkit::pki::TestPki::new(countersign_crypto::aws_lc::provider(), 1);
+        let ca = pem::encode(&pem::Pem::new("CERTIFICATE", pki.root()));
+        let settings = PhoneSettings {
+            id: "phn_1".to_owned(),
+            label: "x".to_owned(),
+            server: server.clone(),
+            server_id: "srv".to_owned(),
+        };
+        let phone = Phone { settings, api: Api::new(&server, &ca, "csp_x").unwrap() };
+        std::thread::spawn(move || phone.watch(|_| ControlFlow::Continue(())));
+        std::thread::sleep(COME_BACK / 2);
+        assert_eq!(comings.try_iter().count(), 1);
+        comings.recv_timeout(COME_BACK * 5).expect("it comes back");
     }
 
     #[test]

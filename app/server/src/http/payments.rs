@@ -157,6 +157,9 @@ pub(super) async fn one(
         None => api.service.payment(&granted.actor, &id).await?.payment.version,
     };
     let record = api.service.wait_payment(&granted.actor, &id, seen, wait).await?;
+    if !granted.still(&api.service).await {
+        return Err(ServiceError::Unauthenticated.into());
+    }
     Ok(Json(record.into()))
 }
 

@@ -257,7 +257,7 @@ pub(super) struct PaymentsQuery {
     /// Only those in this state: `created`, `pending`, `approved`, `executing`, `executed`,
     /// `rejected`, `expired`, `failed`, `cancelled` or `execution_failed`.
     status: Option<String>,
-    /// Only those that the account with this number pays.
+    /// Only those that the account with this number pays; needs `accounts:read` too.
     debtor_account: Option<String>,
     /// `next` of the page before; the first page without it.
     cursor: Option<String>,

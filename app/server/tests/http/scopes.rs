@@ -109,8 +109,6 @@ const ALLOWED: [(Role, &[&str]); 5] = [
             "approvals:read",
             "payments:read",
             "payments:create",
-            "accounts:read",
-            "security-devices:read",
             "webhooks:read",
             "webhooks:manage",
         ],

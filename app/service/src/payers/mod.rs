@@ -11,15 +11,14 @@ pub use signers::{EnrolledOcra, EnrolledSigner, SIGNER_LABEL_MAX, SignerToEnrol}
 
 use crate::ServiceError;
 
-/// A label has 1 to [`SIGNER_LABEL_MAX`] printable characters.
+/// A label has 1 to [`SIGNER_LABEL_MAX`] characters, of those that may be shown to a payer too: it
+/// stands in lists beside others.
 fn check_label(label: &str) -> Result<(), ServiceError> {
-    let fits = !label.is_empty() && label.chars().count() <= SIGNER_LABEL_MAX;
-    if fits && !label.chars().any(char::is_control) && label.trim() == label {
-        return Ok(());
-    }
-    let detail =
-        format!("a label has 1 to {SIGNER_LABEL_MAX} printable characters, no space at its ends");
-    Err(ServiceError::refused("label-format", detail))
+    let detail = |error: countersign_payment::PaymentError| {
+        format!("a label has 1 to {SIGNER_LABEL_MAX} characters that can be shown: {error}")
+    };
+    countersign_payment::text::check("label", label, SIGNER_LABEL_MAX)
+        .map_err(|error| ServiceError::refused("label-format", detail(error)))
 }
 
 #[cfg(test)]
@@ -29,7 +28,7 @@ mod tests {
     #[test]
     fn labels_are_bounded_and_printable() {
         assert!(check_label("Li Lei's key").is_ok());
-        for bad in ["", " x", "x ", "a\nb", &"x".repeat(65)] {
+        for bad in ["", " x", "x ", "a\nb", "\u{202e}iL iL", "a\u{200b}b", &"x".repeat(65)] {
             assert_eq!(check_label(bad).expect_err(bad).check(), "label-format");
         }
     }

@@ -20,6 +20,8 @@ const END_TO_END_MAX: usize = 35;
 const ALERT_NAME_DIFFERS: &str = "payee-name-differs";
 /// Nothing was paid from this payer to this payee before.
 const ALERT_NEW_PAYEE: &str = "new-payee";
+/// The check of a payee's account that is not here; a payer's has its own.
+const PAYEE_UNKNOWN: &str = "payee-unknown";
 
 /// An amount as it travels.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -100,8 +102,10 @@ pub(super) fn fit(
     unknown: &'static str,
     currency: Currency,
 ) -> Result<Account, ServiceError> {
-    let account = account
-        .ok_or_else(|| ServiceError::refused(unknown, "there is no account of this number"))?;
+    let account = account.ok_or_else(|| {
+        let whose = if unknown == PAYEE_UNKNOWN { "payee" } else { "payer" };
+        ServiceError::refused(unknown, format!("the {whose}'s account is not known here"))
+    })?;
     refuse_unless_open(&account)?;
     if account.currency != currency.code() {
         let detail = format!("the account {} is not in {}", account.number, currency.code());
@@ -215,7 +219,7 @@ impl Draft {
         let payer = tx.account_by_number(payer.as_str())?;
         let payer = fit(payer, "account-unknown", amount.currency())?;
         let payee = tx.account_by_number(payee.as_str())?;
-        let payee = fit(payee, "payee-unknown", amount.currency())?;
+        let payee = fit(payee, PAYEE_UNKNOWN, amount.currency())?;
         let mut alerts = Vec::new();
         if !same_name(&payee.holder, &new.payee_name) {
             alerts.push(ALERT_NAME_DIFFERS.to_owned());

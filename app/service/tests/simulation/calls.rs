@@ -232,6 +232,7 @@ impl World {
             genuine,
             answered: None,
             sent: false,
+            closed: false,
         });
         Some(self.mail.len() - 1)
     }

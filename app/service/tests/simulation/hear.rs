@@ -195,10 +195,18 @@ impl World {
             (Heard::Settled(Ok(_)), _) => {
                 found.push(violation("key-for-two-requests", format!("{call:?}")));
             }
-            (Heard::Answered(answered), Call::Deliver(at)) => match *answered {
-                Ok(answered) => self.hear_answered(*at, &answered, foreseen, &mut found),
-                Err(error) => self.hear_refused_answer(*at, &error, foreseen, &mut found),
-            },
+            (Heard::Answered(answered), Call::Deliver(at)) => {
+                match *answered {
+                    Ok(answered) => self.hear_answered(*at, &answered, foreseen, &mut found),
+                    Err(error) => self.hear_refused_answer(*at, &error, foreseen, &mut found),
+                }
+                // Whichever was heard first: the same answer is answered alike, also at once.
+                let envelope = &self.mail[*at];
+                if envelope.closed && envelope.answered.is_some() {
+                    let detail = format!("answer {at}: taken, and told that it is too late");
+                    found.push(violation("answer-answered-otherwise", detail));
+                }
+            }
             (Heard::Record(record), _) => match *record {
                 Ok(record) => self.hear_record(call, &record, foreseen, &mut found),
                 Err(error) => self.hear_error(call, &error, foreseen, &mut found),
@@ -325,6 +333,7 @@ impl World {
         found: &mut Vec<Violation>,
     ) {
         let call = Call::Deliver(at);
+        self.mail[at].closed |= CLOSED.contains(&error.check());
         let ServiceError::AuthorisationRefused { incident } = error else {
             let fair = match (error, foreseen) {
                 (ServiceError::Unauthenticated, _) => self.phones[self.mail[at].phone].revoked,

@@ -30,10 +30,11 @@ const SABOTEURS: [Saboteur; 9] = [
         &["retry-answered-otherwise"],
     ),
     (
-        "refused_answers_are_forgotten",
+        "refused_answers_are_not_known_again",
         "CREATE TRIGGER sabotage AFTER INSERT ON payment_authorisations
          WHEN NEW.outcome = 'refused'
-         BEGIN DELETE FROM payment_authorisations WHERE id = NEW.id; END",
+         BEGIN UPDATE payment_authorisations SET answer_hash = randomblob(32)
+         WHERE id = NEW.id; END",
         &["answer-answered-otherwise"],
     ),
     (

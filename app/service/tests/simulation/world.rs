@@ -112,6 +112,8 @@ pub(crate) struct Envelope {
     pub(crate) answered: Option<Result<String, String>>,
     /// Whether it was ever delivered.
     pub(crate) sent: bool,
+    /// Whether it was ever told that the payment takes no answer any more.
+    pub(crate) closed: bool,
 }
 
 /// How often things happened, for what a run is worth.

@@ -91,6 +91,50 @@ async fn an_integrator_hears_of_its_own_payments_and_sees_its_own_webhooks() {
     }
 }
 
+/// Whose token was stolen is disabled; a webhook that the thief left behind tells nothing more.
+#[tokio::test]
+async fn the_webhooks_of_an_operator_that_is_disabled_are_disabled_with_it() {
+    let stage = Stage::new().await;
+    let service = &stage.service;
+    let shop = stage.operator("shop", Role::Integrator).await;
+    let own = service.register_webhook(&shop, "https://left.example/", &[]).await.unwrap().webhook;
+    let other = stage.register(URL).await.webhook;
+    stage.happens(Some(shop.id())).await;
+    service.spread_events().await.unwrap();
+    service.disable_operator(&stage.admin, "shop").await.unwrap();
+    stage.happens(Some(shop.id())).await;
+    stage.turn().await;
+    let told: Vec<String> = stage.world.posted().into_iter().map(|(one, _)| one.url).collect();
+    assert_eq!(told, [URL, URL]);
+    let own = service.webhook(&stage.admin, &own.id).await.unwrap();
+    let why = (own.status, own.status_reason.as_deref());
+    assert_eq!(why, (WebhookStatus::Disabled, Some("operator-disabled")));
+    let other = service.webhook(&stage.admin, &other.id).await.unwrap();
+    assert_eq!(other.status, WebhookStatus::Active);
+    let rows = stage.audit().await;
+    let disabled = |row: &&countersign_store::AuditRow| row.entry.action == "webhook.disable";
+    let subjects: Vec<_> = rows.iter().filter(disabled).map(|row| &row.entry.subject).collect();
+    assert_eq!(subjects, [&own.id]);
+}
+
+#[tokio::test]
+async fn an_integrator_takes_some_places_and_leaves_others_theirs() {
+    let stage = Stage::new().await;
+    let service = &stage.service;
+    let shop = stage.operator("shop", Role::Integrator).await;
+    let mut last = None;
+    for _ in 0..countersign_store::OWN_WEBHOOKS_MAX {
+        last = Some(service.register_webhook(&shop, URL, &[]).await.unwrap().webhook);
+    }
+    let full = service.register_webhook(&shop, URL, &[]).await.unwrap_err();
+    assert_eq!(full.check(), "webhooks-full");
+    let other = stage.operator("other", Role::Integrator).await;
+    service.register_webhook(&other, URL, &[]).await.unwrap();
+    stage.register(URL).await;
+    service.remove_webhook(&shop, &last.unwrap().id).await.unwrap();
+    service.register_webhook(&shop, URL, &[]).await.unwrap();
+}
+
 #[tokio::test]
 async fn who_may_not_is_refused_and_it_is_audited() {
     let stage = Stage::new().await;

@@ -17,8 +17,9 @@ use super::{Notice, Registry, Topic};
 const CHANNEL: &str = "countersign";
 /// Most notices in one `NOTIFY`: PostgreSQL takes less than 8000 bytes, a notice has at most 50.
 const TOGETHER_MAX: usize = 128;
-/// The rest after one, in which further notices gather.
-const REST: Duration = Duration::from_millis(2);
+/// The rest after one, in which further notices gather: each costs the database a transaction, beside
+/// those that it is about.
+const REST: Duration = Duration::from_millis(10);
 /// Connecting and every statement take at most this long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Without traffic, the connection is asked so often whether it still is one.
@@ -111,14 +112,15 @@ async fn serve(
 /// Sends notices until the last sender is gone; `None` if the connection is.
 async fn pass_on(client: &Client, inbox: &mut mpsc::Receiver<Notice>) -> Option<()> {
     let mut together = Vec::with_capacity(TOGETHER_MAX);
+    let notify = client.prepare("SELECT pg_notify($1, $2)");
+    let notify = timeout(ANSWER_TIMEOUT, notify).await.ok()?.ok()?;
     loop {
         together.clear();
         match timeout(ASK_EVERY, inbox.recv_many(&mut together, TOGETHER_MAX)).await {
             Ok(0) => return Some(()),
             Ok(_) => {
                 let text = payload(&together);
-                let sent =
-                    async { client.execute("SELECT pg_notify($1, $2)", &[&CHANNEL, &text]).await };
+                let sent = async { client.execute(&notify, &[&CHANNEL, &text]).await };
                 timeout(ANSWER_TIMEOUT, sent).await.ok()?.ok()?;
                 sleep(REST).await;
             }

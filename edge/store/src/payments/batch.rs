@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::authorisations::{self, authorisation};
 use super::{Authorisation, Payment, payment};
 use crate::accounts::{ACCOUNT_COLUMNS, by_id};
+use crate::dialect::Dialect;
 use crate::security_devices::{select_signers_with, signer};
 use crate::tx::Many;
 use crate::{Account, Column, SignerRecord, StoreError, Tx, Value};
@@ -63,7 +64,7 @@ fn rows_of<'a>(texts: impl Iterator<Item = &'a str>) -> Vec<Vec<Value>> {
     texts.into_iter().map(|text| vec![text.into()]).collect()
 }
 
-fn statements(keys: &[AnswerKey]) -> Vec<Many> {
+fn statements(keys: &[AnswerKey], locks: bool) -> Vec<Many> {
     let payments = || rows_of(keys.iter().map(|key| key.payment_id.as_str()));
     let serials = || rows_of(keys.iter().filter_map(|key| key.device_serial.as_deref()));
     let answers = keys.iter().enumerate().map(|(index, key)| {
@@ -77,7 +78,8 @@ fn statements(keys: &[AnswerKey]) -> Vec<Many> {
          JOIN devices d ON d.kind = 'security-device' AND d.serial = k.k1
          JOIN security_devices t ON t.device_id = d.id ORDER BY t.device_id {lock}",
         &[Column::Text],
-        serials(),
+        // Without locks it would select for nothing.
+        if locks { serials() } else { Vec::new() },
     );
     vec![
         Many::new(
@@ -139,7 +141,8 @@ impl Tx<'_> {
     /// [`StoreError::Misuse`] for more than [`ANSWERS_MAX`].
     pub fn lock_answers(&mut self, keys: &[AnswerKey]) -> Result<LockedAnswers, StoreError> {
         refuse_many(keys)?;
-        let found = self.select_many(statements(keys))?;
+        let locks = self.dialect() == Dialect::Postgres;
+        let found = self.select_many(statements(keys, locks))?;
         let [payments, _, accounts, priors, phones, devices] = found.as_slice() else {
             return Err(StoreError::misuse("not one result per statement"));
         };

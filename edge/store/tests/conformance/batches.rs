@@ -248,7 +248,7 @@ pub(crate) async fn refunds_are_counted_and_bounded(db: Db) {
     pending(&db, "p1", "a", "b").await;
     execute(&db.store, "p1", |_| ()).await.unwrap();
     let refund = |name: &'static str, reference: &'static str, amount: i64| {
-        let done = db.store.run_locked::<_, StoreError, _>("refund", move |tx| {
+        db.store.run_locked::<_, StoreError, _>("refund", move |tx| {
             let record = tx.lock_payment(&pay("p1"))?.unwrap();
             let PaymentRecord { payment, payer, payee } = &record;
             let accounts = tx.lock_accounts(&[&payer.id, &payee.id])?;
@@ -275,8 +275,7 @@ pub(crate) async fn refunds_are_counted_and_bounded(db: Db) {
                 }],
                 ..Outcomes::default()
             })
-        });
-        done
+        })
     };
     refund("one", "refund-1", 40).await.unwrap();
     let constraint = "ledger_postings_kind_reference_key".to_owned();

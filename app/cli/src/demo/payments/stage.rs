@@ -122,7 +122,8 @@ async fn accounts(office: &Arc<Api>) -> Result<(), Failure> {
         let body = json!({
             "identification": number, "holder": holder, "currency": CURRENCY, "kind": kind,
         });
-        once(office, "/v1/accounts", format!("open-{number}"), body).await?;
+        let api = office.clone();
+        let _opened: Value = blocking(move || Ok(api.post("/v1/accounts", &body)?)).await?;
     }
     let body = json!({
         "reference": "FUNDS",
