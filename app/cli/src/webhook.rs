@@ -240,8 +240,13 @@ impl Receive {
                 true
             }
         };
-        let refused = !in_time;
-        Ok(Output { refused, ..Output::new(json!({ "items": items, "next": null }), "") })
+        let came = items.len();
+        let told = json!({ "items": items, "next": null });
+        if in_time {
+            return Ok(Output::new(told, ""));
+        }
+        let detail = format!("{came} of {} events came in time", self.count);
+        Err(Failure::check("webhook-wait", detail).after(told))
     }
 }
 

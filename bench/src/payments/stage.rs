@@ -14,8 +14,8 @@ use super::slice::{PAYERS, numbered};
 use crate::Fallible;
 use crate::card_read::make_data_dir;
 
-/// Security devices, each with a phone: more than clients, so that no client waits for another one's
-/// device; a device serves so many payers, none of which are neighbours.
+/// Security devices, each with a phone: more than clients, so that no client waits for another
+/// one's device; a device serves so many payers, none of which are neighbours.
 const SIGNERS: u64 = PAYERS / BOUND_ACCOUNTS_MAX as u64;
 
 /// The service, and who confirms.

@@ -106,7 +106,8 @@ impl Tx<'_> {
     }
 
     /// The pushes that wait for a phone: of payments that are pending and not overdue at `now`,
-    /// oldest first; `limit` in 1..=[`crate::MAX_PAGE`]. Delivered ones are among them, for a phone
+    /// the newest `limit` of them, oldest first: many that nobody answers hide none that was made
+    /// after them; `limit` in 1..=[`crate::MAX_PAGE`]. Delivered ones are among them, for a phone
     /// may have lost one; and there is no cursor, for a push may be stored after a later one.
     ///
     /// # Errors
@@ -121,10 +122,10 @@ impl Tx<'_> {
             "{SELECT} h.phone_id = ?1 AND h.expires_at > ?2 AND p.state = 'pending'
              AND EXISTS (SELECT 1 FROM phone_accounts a
                  WHERE a.phone_id = h.phone_id AND a.account_id = p.payer_account)
-             ORDER BY h.id LIMIT ?3"
+             ORDER BY h.id DESC LIMIT ?3"
         );
         let values = [phone_id.into(), now.into(), (fetch_limit(limit)? - 1).into()];
-        self.query(&sql, &values)?.iter().map(push).collect()
+        self.query(&sql, &values)?.iter().rev().map(push).collect()
     }
 
     /// The push that this phone was sent, whatever became of its payment.
@@ -136,8 +137,8 @@ impl Tx<'_> {
         self.query_one(&sql, &[id.into(), phone_id.into()])?.map(|row| push(&row)).transpose()
     }
 
-    /// The payments of a phone's accounts that wait for an answer at `now`, oldest first; `limit`
-    /// in 1..=[`crate::MAX_PAGE`].
+    /// The payments of a phone's accounts that wait for an answer at `now`, as
+    /// [`Self::waiting_pushes`]; `limit` in 1..=[`crate::MAX_PAGE`].
     ///
     /// # Errors
     /// [`StoreError::Refused`] `page-limit`.
@@ -147,10 +148,11 @@ impl Tx<'_> {
         now: UnixTime,
         limit: u32,
     ) -> Result<Vec<PhonePayment>, StoreError> {
-        let sql =
-            format!("{PAYMENTS} p.state = 'pending' AND p.expires_at > ?2 ORDER BY p.id LIMIT ?3");
+        let sql = format!(
+            "{PAYMENTS} p.state = 'pending' AND p.expires_at > ?2 ORDER BY p.id DESC LIMIT ?3"
+        );
         let values = [phone_id.into(), now.into(), (fetch_limit(limit)? - 1).into()];
-        self.query(&sql, &values)?.iter().map(|row| phone_payment(row, now)).collect()
+        self.query(&sql, &values)?.iter().rev().map(|row| phone_payment(row, now)).collect()
     }
 
     /// A payment of one of a phone's accounts, by its id or by that of the phone's push, whatever

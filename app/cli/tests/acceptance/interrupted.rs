@@ -12,7 +12,7 @@ use tokio::time::Instant;
 
 use crate::Alone;
 use crate::bank::{Bank, PRICE};
-use crate::host::{Database, Ports, Process, exists, wait_for};
+use crate::host::{Database, Ports, Process, exists};
 
 pub(crate) const TRIALS: [(&str, Alone); 4] = [
     ("a_killed_terminal_asks_again_and_pays_once", a_killed_terminal_asks_again_and_pays_once),
@@ -26,6 +26,8 @@ const TIMED: u32 = 6;
 /// How soon one server's waiters hear of what happens at the other, on average. A waiter that was
 /// not told looks by itself, after 2 s (a terminal) or 15 s (a phone).
 const SOON: Duration = Duration::from_millis(500);
+/// How long a device may take to ask for its PIN.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// Two servers on one database: a payment asked for at the one wakes a phone that streams from the
 /// other, and a terminal that waits at the one hears at once of an answer taken at the other.
@@ -130,7 +132,7 @@ fn a_killed_key_enrolment_is_gone_on_with() -> Result<(), Failed> {
     let enroll = [&words[..], &more, &client].concat();
     let mut kills = 0;
     // Each time later, so that at last it is through; each stage is begun again in between.
-    for moment in [0, 10, 50, 200, 400, 600, 800, 1000, 1500, 2000] {
+    for moment in [0, 4, 6, 8, 10, 14, 20, 50, 200, 300, 400, 600, 800, 1000, 1500, 2000] {
         let enrolling = bank.host.spawn(&enroll)?;
         thread::sleep(Duration::from_millis(moment));
         let said = enrolling.kill_and_read()?;
@@ -156,7 +158,7 @@ fn a_killed_key_enrolment_is_gone_on_with() -> Result<(), Failed> {
 fn a_killed_phone_enrolment_is_made_good() -> Result<(), Failed> {
     let mut bank = Bank::new(&Database::Sqlite)?;
     let api = bank.url();
-    let (mut cut, mut whole) = (0, 0);
+    let mut cut = 0;
     for moment in [0, 2, 5, 10, 15, 20, 30, 40, 60, 100, 500] {
         let dir = format!("phone-{moment}");
         let words = ["phone", "allow", "--label", &dir, "--account", "PAYER0001"];
@@ -172,15 +174,13 @@ fn a_killed_phone_enrolment_is_made_good() -> Result<(), Failed> {
         let enrolling = bank.host.spawn(&first)?;
         thread::sleep(Duration::from_millis(moment));
         enrolling.kill()?;
-        if exists(&bank.host.path(&dir).join("phone.toml")) {
-            whole += 1;
-        } else {
+        if !exists(&bank.host.path(&dir).join("phone.toml")) {
             cut += 1;
             let ended = bank.host.run(&first)?;
             if ended.code != 0 {
                 // The server has taken the code; the token in its answer is lost.
                 assert_eq!(ended.json()?["error"]["check"], "enrolment-code", "{moment}");
-                let phone = allowed["id"].as_str().ok_or("no phone")?;
+                let phone = allowed["phone"]["id"].as_str().ok_or("no phone")?;
                 let another = bank.done(&["phone", "code", phone])?;
                 let second = enroll(another["enrolmentCode"].as_str().ok_or("no code")?);
                 let second: Vec<_> = second.iter().map(String::as_str).collect();
@@ -190,7 +190,7 @@ fn a_killed_phone_enrolment_is_made_good() -> Result<(), Failed> {
         let listed = bank.host.run(&["--json", "device", "phone", "list", "--phone", &dir])?;
         assert_eq!(listed.ok()?.json()?, json!({ "items": [] }), "{moment}");
     }
-    assert!(cut > 0 && whole > 0, "{cut} were cut off, {whole} came through");
+    assert!(cut > 0, "none was cut off");
     bank.books_hold()
 }
 
@@ -207,7 +207,12 @@ fn a_killed_device_gives_no_try_back() -> Result<(), Failed> {
         let words = ["--json", "device", "phone", "approve", &id, "--phone", "phone"];
         let words = [&words[..], &["--key", "KEY-1", "--pin-file", pin]].concat();
         let asked = bank.host.spawn(&words)?;
-        wait_for("a try", || Ok((left()? == after).then_some(())))?;
+        // It works on the PIN for a fifth of a second: look often.
+        let started = Instant::now();
+        while left()? != after {
+            assert!(started.elapsed() < PATIENCE, "no PIN was tried");
+            thread::sleep(Duration::from_millis(1));
+        }
         let said = asked.kill_and_read()?;
         assert_eq!((said.as_str(), left()?.as_str()), ("", after), "killed at work");
     }

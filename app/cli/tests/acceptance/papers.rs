@@ -78,18 +78,18 @@ impl OpenSsl<'_> {
 }
 
 /// `r` and `s` of equal length as the DER that OpenSSL reads.
-fn der(pair: &[u8]) -> Vec<u8> {
+fn der(pair: &[u8]) -> Result<Vec<u8>, Failed> {
     let (r, s) = pair.split_at(pair.len() / 2);
     let mut integers = Vec::new();
     for number in [r, s] {
         let first = number.iter().position(|&byte| byte != 0).unwrap_or(number.len() - 1);
         let sign = usize::from(number[first] >= 0x80);
         let length = number.len() - first + sign;
-        integers.extend([2, u8::try_from(length).unwrap()]);
+        integers.extend([2, u8::try_from(length)?]);
         integers.extend(&[0][..sign]);
         integers.extend(&number[first..]);
     }
-    [&[0x30, u8::try_from(integers.len()).unwrap()], &integers[..]].concat()
+    Ok([&[0x30, u8::try_from(integers.len())?], &integers[..]].concat())
 }
 
 fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, Failed> {
@@ -137,7 +137,7 @@ fn openssl_accepts(suite: &str) -> Result<(), Failed> {
     openssl.certificate("server.pem", text(&head, "/x5c/0")?)?;
     openssl.certificate("server-issuer.pem", text(&head, "/x5c/1")?)?;
     openssl.leads_to_root("server-issuer.pem", "server.pem")?;
-    let signature = der(&BASE64URL_NOPAD.decode(signature.as_bytes())?);
+    let signature = der(&BASE64URL_NOPAD.decode(signature.as_bytes())?)?;
     assert!(openssl.verifies("server.pem", input.as_bytes(), &signature)?, "{jws}");
     let payload = BASE64URL_NOPAD.decode(payload.as_bytes())?;
     let told: Value = serde_json::from_slice(&payload)?;

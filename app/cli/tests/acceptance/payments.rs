@@ -10,13 +10,14 @@ use tokio::time::Instant;
 
 use crate::Alone;
 use crate::bank::{Bank, OPENING, PRICE};
-use crate::host::{Database, Ports, Process, wait_for};
+use crate::host::{Database, Host, Ports, Process, wait_for};
 
-pub(crate) const TRIALS: [(&str, Alone); 5] = [
+pub(crate) const TRIALS: [(&str, Alone); 6] = [
     ("evidence_is_checked_offline", evidence_is_checked_offline),
     ("bad_requests_cost_little", bad_requests_cost_little),
     ("streams_that_nobody_reads_hold_nobody_up", streams_that_nobody_reads_hold_nobody_up),
     ("a_terminal_is_told_why", a_terminal_is_told_why),
+    ("one_wrong_answer_ends_it_where_set_so", one_wrong_answer_ends_it_where_set_so),
     ("a_terminal_waits_through_a_restart", a_terminal_waits_through_a_restart),
 ];
 
@@ -392,5 +393,40 @@ fn a_terminal_waits_through_a_restart() -> Result<(), Failed> {
     let ended = terminal.finish()?;
     assert_eq!((ended.code, &ended.json()?["status"]), (0, &json!("executed")));
     assert_eq!(bank.balance("SHOP0001")?, PRICE);
+    bank.books_hold()
+}
+
+/// The patent's letter (step 107): with `wrong-answers = 1` the first wrong answer terminates the
+/// payment, and the terminal that waits is told so. The device shows the server's own name.
+fn one_wrong_answer_ends_it_where_set_so() -> Result<(), Failed> {
+    let host = Host::new()?;
+    host.init(&Database::Sqlite)?;
+    let path = host.path("data/config.toml");
+    let usual = fs::read_to_string(&path)?;
+    let set = usual.replace("wrong-answers = 3", "wrong-answers = 1");
+    let set = set.replace("# server-name = ", "server-name = ");
+    fs::write(&path, &set)?;
+    let mut bank = Bank::on(host, false)?;
+    bank.payer("KEY-1", "PHONE-1")?;
+    let foreign = ["device", "key", "enroll", "--key", "FOREIGN", "--serial", "FOREIGN"];
+    let bound = ["--label", "the shop's key", "--account", "SHOP0001", "--pin-file", "pin"];
+    bank.done(&[&foreign[..], &bound].concat())?;
+    let terminal = paying(&bank, PRICE)?;
+    let id = waiting(&bank)?;
+    let show = ["--json", "device", "phone", "show", &id, "--phone", "PHONE-1"];
+    let shown = bank.host.run(&show)?.ok()?.json()?;
+    let server = json!({ "label": "Server", "text": "Example Bank" });
+    let display = shown["display"].as_array().ok_or("no display")?;
+    assert!(display.contains(&server), "{shown}");
+    let wrong = bank.approve("PHONE-1", "FOREIGN", &id)?;
+    let told = wrong.json()?;
+    assert_eq!((wrong.code, &told["error"]["check"]), (1, &json!("authorisation-refused")));
+    let ended = terminal.finish()?;
+    let payment = ended.json()?;
+    assert_eq!((ended.code, &payment["status"]), (1, &json!("failed")), "{payment}");
+    assert_eq!(payment["statusReason"], "too-many-wrong-answers");
+    let late = bank.approve("PHONE-1", "KEY-1", &id)?;
+    assert_eq!(late.json()?["error"]["check"], "payment-failed");
+    assert_eq!(bank.balance("PAYER0001")?, OPENING);
     bank.books_hold()
 }

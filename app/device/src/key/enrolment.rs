@@ -123,7 +123,8 @@ impl KeyDir {
             server_id: String::new(),
         };
         let files = Files::new(path);
-        if files.occupied() {
+        // Without the marker, what was cut off before it is begun again.
+        if files.has(MARKER) || files.occupied(&[SETTINGS, MARKER]) {
             let dir = Self::open(path)?;
             let found = &dir.settings;
             if (&found.serial, found.method, found.suite)

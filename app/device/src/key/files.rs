@@ -29,9 +29,17 @@ impl Files {
         made.map_err(|source| KeyError::Io { path: self.0.clone(), source })
     }
 
-    /// Whether there is anything in the directory.
-    pub(super) fn occupied(&self) -> bool {
-        fs::read_dir(&self.0).is_ok_and(|mut entries| entries.next().is_some())
+    /// Whether there is anything in the directory but the lock and what [`Self::write`] leaves of
+    /// the files `begun` when it is cut off.
+    pub(super) fn occupied(&self, begun: &[&str]) -> bool {
+        let ours = |found: &Path| {
+            let mut files = begun.iter().map(Path::new);
+            found == Path::new(LOCK)
+                || files.any(|file| found == file || found == file.with_extension("new"))
+        };
+        let entries = fs::read_dir(&self.0).into_iter().flatten();
+        let mut names = entries.map(|entry| entry.map(|entry| entry.file_name()));
+        names.any(|name| !name.is_ok_and(|name| ours(Path::new(&name))))
     }
 
     pub(super) fn has(&self, name: &str) -> bool {

@@ -244,3 +244,37 @@ fn one_program_at_a_time_and_one_device_per_directory() {
     let error = refused(&mut fresh.unwrap(), &bytes(), &mut Types::pin(PIN));
     assert_eq!(error.check(), "device-not-enrolled");
 }
+
+#[test]
+fn a_beginning_that_was_cut_off_is_begun_again() {
+    let provider = rust_crypto::provider();
+    let wanted = KeyEnrolment {
+        serial: "KEY-1".to_owned(),
+        label: String::new(),
+        accounts: Vec::new(),
+        method: SignWith::Pki,
+        pin: secret(PIN),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    // In the order in which they come to be; what is cut off has the ending `new`.
+    let files = ["lock", "security-device.new", SETTINGS, "COUNTERSIGN-SECURITY-DEVICE.new"];
+    for count in 0..=files.len() {
+        let path = dir.path().join(count.to_string());
+        fs::create_dir(&path).unwrap();
+        for file in &files[..count] {
+            fs::write(path.join(file), "serial = \"KE").unwrap();
+        }
+        assert_eq!(KeyDir::open(&path).err().unwrap().check(), "device-not-ours");
+        drop(KeyDir::open_or_make(&path, &wanted, &provider).unwrap());
+        KeyDir::open(&path).unwrap();
+    }
+    // Somebody's files are not taken for such a beginning, nor a key without its marker.
+    for file in ["notes.txt", sealed::FILE] {
+        let path = dir.path().join(format!("with {file}"));
+        fs::create_dir(&path).unwrap();
+        fs::write(path.join(file), "mine").unwrap();
+        let error = KeyDir::open_or_make(&path, &wanted, &provider).err().unwrap();
+        assert_eq!(error.check(), "device-not-ours");
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "nothing was added");
+    }
+}

@@ -338,7 +338,7 @@ impl From<PhonePayment> for Payment {
 #[serde(rename_all = "camelCase")]
 #[schema(as = PhonePayments)]
 pub(super) struct Payments {
-    /// Oldest first, at most 100 at a time.
+    /// Oldest first, the newest 100.
     items: Vec<Payment>,
 }
 

@@ -56,8 +56,6 @@ const STATE_CHECKS: &[&str] = &[
     "ksn-exhausted",
     "operator-name-taken",
     "payment-cancelled",
-    "payment-executed",
-    "payment-execution-failed",
     "payment-expired",
     "payment-failed",
     "payment-not-executed",

@@ -415,7 +415,7 @@ async fn who_is_disabled_while_it_waits_is_told_nothing_more() {
     let disabling = async {
         tokio::time::sleep(std::time::Duration::from_millis(100)).await;
         let service = &bank.world.service;
-        service.disable_operator(&countersign_service::Actor::Console, "auditor").await.unwrap();
+        service.disable_operator(&Actor::Console, "auditor").await.unwrap();
     };
     let (answer, ()) = tokio::join!(waiting, disabling);
     answer.assert_check(401, "token");

@@ -332,7 +332,7 @@ impl Service {
         let (detail, account) = (json!({ "account": account }), account.to_owned());
         let unbind = move |tx: &mut Tx<'_>, known: &PhoneRecord, _| {
             let had = tx.unbind_phone(&known.phone.id, &account)?;
-            if had { Ok(()) } else { Err(ServiceError::NotFound { what: "account" }) }
+            if had { Ok(()) } else { Err(ServiceError::NotFound { what: "bound account" }) }
         };
         self.change_phone(actor, id, "unbind", detail.to_string(), unbind).await
     }

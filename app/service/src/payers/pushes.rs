@@ -74,9 +74,9 @@ impl Service {
         self.store.bus().listen(Topic::Phone, phone.id())
     }
 
-    /// What waits for a phone, oldest first, at most [`PUSHES_TAKEN_MAX`]: pushes of payments that
-    /// wait for an answer, whether it was sent them before or not. [`Self::delivered`] notes that
-    /// it was.
+    /// What waits for a phone, oldest first, the newest [`PUSHES_TAKEN_MAX`]: pushes of payments
+    /// that wait for an answer, whether it was sent them before or not. [`Self::delivered`] notes
+    /// that it was.
     ///
     /// # Errors
     /// The store's.
@@ -105,7 +105,8 @@ impl Service {
             .await
     }
 
-    /// The payments that wait for this phone's answer, oldest first, at most [`PUSHES_TAKEN_MAX`].
+    /// The payments that wait for this phone's answer, oldest first, the newest
+    /// [`PUSHES_TAKEN_MAX`].
     ///
     /// # Errors
     /// The store's.

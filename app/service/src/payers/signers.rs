@@ -300,7 +300,7 @@ impl Service {
         let (detail, account) = (json!({ "account": account }), account.to_owned());
         let unbind = move |tx: &mut Tx<'_>, known: &SignerRecord, _| {
             let had = tx.unbind_signer(&known.signer.device_id, &account)?;
-            if had { Ok(()) } else { Err(ServiceError::NotFound { what: "account" }) }
+            if had { Ok(()) } else { Err(ServiceError::NotFound { what: "bound account" }) }
         };
         self.change_signer(actor, id, "unbind", detail.to_string(), unbind).await
     }

@@ -2,7 +2,7 @@ use std::fmt;
 
 use countersign_payment::ocra;
 use countersign_pki::{Identity, Role};
-use countersign_store::{AnswerKey, Authorisation, PaymentRecord};
+use countersign_store::{AnswerKey, Authorisation, PaymentRecord, SignerRecord};
 
 pub use countersign_payment::machine::RejectReason;
 
@@ -151,7 +151,7 @@ impl Service {
         for _ in 0..VERIFICATIONS_MAX {
             let digits = match &answer {
                 PaymentAnswer::Ocra { device_serial, digits } => {
-                    Some(self.verify_digits(id, device_serial, digits).await?)
+                    Some(self.verify_digits(phone, id, device_serial, digits).await?)
                 }
                 _ => None,
             };
@@ -183,9 +183,11 @@ impl Service {
     }
 
     /// Verifies a dynamic password over the stored request. Its key may lie in a token, which
-    /// takes its time: outside any lock.
+    /// takes its time: outside any lock, and only for a phone and a device of the payer. A phone
+    /// that names another's device sets no token to work, and learns nothing by error or by time.
     async fn verify_digits(
         &self,
+        phone: &PhoneActor,
         id: &str,
         serial: &str,
         digits: &str,
@@ -197,8 +199,12 @@ impl Service {
                 Ok::<_, ServiceError>((tx.payment(&id)?, tx.signer_by_serial(&serial)?))
             })
             .await?;
+        let serve = |signer: &SignerRecord| {
+            let payer = payment.as_ref().map(|record| record.payment.payer_account.as_str());
+            payer.is_some_and(|payer| phone.serves(payer) && signer.serves(payer))
+        };
+        let signer = signer.filter(|signer| signer.signer.ocra_key.is_some() && serve(signer));
         let seen = payment.map(|record| Seen::new(record.payment.request));
-        let signer = signer.filter(|signer| signer.signer.ocra_key.is_some());
         let (Some(request), Some(signer)) = (&seen, signer) else {
             return Ok(Digits { seen, block: None, good: false });
         };

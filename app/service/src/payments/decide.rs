@@ -52,7 +52,7 @@ impl Seen {
 pub(super) struct Digits {
     /// What it was verified over; none if there was no such payment.
     pub(super) seen: Option<Arc<Seen>>,
-    /// The sealed key under which it was verified; none if there was none.
+    /// The sealed key under which it was verified; none if the payer had no such device.
     pub(super) block: Option<String>,
     pub(super) good: bool,
 }

@@ -29,10 +29,11 @@ pub(super) fn sees(actor: &Actor, record: &PaymentRecord) -> bool {
     sees_all(actor) || record.payment.created_by == actor.id()
 }
 
-/// Answers as they are told outside: not which check refused one (D7).
+/// Answers as they are told outside: not which check refused one (D7), and so not whether there is
+/// the device that a refused one named.
 pub(super) fn outside(answers: Vec<Authorisation>) -> Vec<Authorisation> {
     let tell = |answer: Authorisation| match answer.outcome {
-        AnswerOutcome::Refused => Authorisation { failed_check: None, ..answer },
+        AnswerOutcome::Refused => Authorisation { failed_check: None, device_id: None, ..answer },
         AnswerOutcome::Accepted | AnswerOutcome::Rejected => answer,
     };
     answers.into_iter().map(tell).collect()

@@ -10,6 +10,10 @@ use super::postings::{Cause, move_money};
 use super::settle::{locked, named_event};
 use crate::{Actor, Scope, Service, ServiceError, done};
 
+/// Refunds of one payment, beside one of all that is left: its postings fit one page of the store,
+/// so that what evidence lists is all of them.
+const REFUNDS_MAX: usize = 100;
+
 /// A part of a payment, or all of it, that went back.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refunded {
@@ -50,9 +54,10 @@ impl Service {
     ///
     /// # Errors
     /// [`ServiceError::Forbidden`]; [`ServiceError::NotFound`]; the checks of amounts;
-    /// `payment-not-executed`, `payment-reversed`, `refund-too-much`; the ledger's, where the payee
-    /// has the money no more: `insufficient-funds`, `account-frozen`, `account-closed`;
-    /// `idempotency-in-flight`, `idempotency-mismatch`.
+    /// `payment-not-executed`, `payment-reversed`, `refund-too-much`; `refund-too-many` after 100
+    /// refunds, unless it is of all that is left; the ledger's, where the payee has the money no
+    /// more: `insufficient-funds`, `account-frozen`, `account-closed`; `idempotency-in-flight`,
+    /// `idempotency-mismatch`.
     pub async fn refund_payment(
         &self,
         actor: &Actor,
@@ -174,9 +179,16 @@ fn how_much(
         Return::Whole => Ok(Amount::new(payment.amount, currency)?),
         Return::Part(decimal) => {
             let amount = Amount::parse(decimal, currency.code())?;
-            if amount.minor() > payment.amount - payment.refunded {
+            let left = payment.amount - payment.refunded;
+            if amount.minor() > left {
                 let detail = "refunds are at most what was paid";
                 return Err(ServiceError::refused("refund-too-much", detail));
+            }
+            // The payment's own posting is among them.
+            let done = tx.postings_of_payment(&payment.id)?.len();
+            if amount.minor() < left && done > REFUNDS_MAX {
+                let detail = format!("after {REFUNDS_MAX} refunds only all that is left goes back");
+                return Err(ServiceError::refused("refund-too-many", detail));
             }
             Ok(amount)
         }

@@ -103,7 +103,8 @@ impl Service {
     /// Takes a payment back that nobody has answered yet. Again: the same answer.
     ///
     /// # Errors
-    /// [`ServiceError::Forbidden`], also for another's without `payments:manage`; [`ServiceError::NotFound`], also for another's payment;
+    /// [`ServiceError::Forbidden`], also without `payments:manage` for another's payment that the
+    /// actor sees; [`ServiceError::NotFound`] for one that it does not see;
     /// `payment-expired`, `payment-settled`, `payment-rejected`, `payment-failed`.
     pub async fn cancel_payment(
         &self,

@@ -118,19 +118,22 @@ pub(super) fn parse(policy: &WebhookPolicy, text: &str) -> Result<Url, ServiceEr
     match url.scheme() {
         "https" => {}
         "http" if policy.allow_http => {}
-        _ => return refused("webhook-url-scheme", "a webhook's URL begins with https://"),
+        _ => return refused("webhook-url-scheme", "a webhook's URL has to begin with https://"),
     }
     if !url.username().is_empty() || url.password().is_some() || url.fragment().is_some() {
-        return refused("webhook-url", "a webhook's URL has no user, password or fragment");
+        return refused(
+            "webhook-url",
+            "a webhook's URL must not have a user, password or fragment",
+        );
     }
     let address = match url.host() {
-        None => return refused("webhook-url", "a webhook's URL has a host"),
+        None => return refused("webhook-url", "this URL has no host"),
         Some(Host::Ipv4(address)) => Some(IpAddr::V4(address)),
         Some(Host::Ipv6(address)) => Some(IpAddr::V6(address)),
         Some(Host::Domain(_)) => None,
     };
     if let Some(Err(inward)) = address.map(|address| check(policy, address)) {
-        let detail = "a webhook's URL points to the internet, not into a network";
+        let detail = "this address is not on the internet, and webhooks go nowhere else";
         return refused(inward.check(), detail);
     }
     Ok(url)

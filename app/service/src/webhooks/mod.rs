@@ -120,7 +120,8 @@ fn check_types(types: &[String]) -> Result<(), ServiceError> {
         return Ok(());
     }
     let detail = format!(
-        "at most {WEBHOOK_TYPES_MAX} types of events, such as payment.executed or payment.*"
+        "a type of event is written payment.executed, or payment.* for a group; at most \
+         {WEBHOOK_TYPES_MAX} of them"
     );
     Err(ServiceError::refused("webhook-types", detail))
 }

@@ -556,6 +556,37 @@ pub(crate) async fn a_row_that_is_not_what_was_signed_pays_nothing(place: Place)
     assert_eq!((bank.balance("PAYER1").await, bank.balance("PAYEE1").await), (100_000, 100));
 }
 
+/// A phone that names devices of others learns neither whether there are such, nor sets their keys
+/// to work.
+pub(crate) async fn names_of_others_devices_tell_nothing(place: Place) {
+    let bank = Bank::new(place).await;
+    let token = bank.token("TK-2", &["PAYEE1"]).await;
+    let id = token.id.clone();
+    // Whoever opens this key fails by it.
+    bank.tx(move |tx| tx.set_ocra_key(&id, "OCRA-1:HOTP-SHA256-8:QH64", "no block")).await;
+    let record = bank.pending("1.00").await;
+    for (serial, why) in [("TK-2", "device-not-bound"), ("TK-9", "device-unknown")] {
+        let (device_serial, digits) = (serial.to_owned(), "01234567".to_owned());
+        let answer = PaymentAnswer::Ocra { device_serial, digits };
+        let error = bank.answer(&record, answer).await.unwrap_err();
+        assert_eq!(error.check(), "authorisation-refused", "{serial}");
+        assert_eq!(bank.incident(&error).await, why);
+    }
+    let id = record.payment.id.as_str();
+    let to_phone = bank.service.phone_authorisations(&bank.phone, id).await.unwrap();
+    let to_shop = bank.service.payment_authorisations(&bank.shop, id).await.unwrap();
+    assert_eq!(to_phone.len(), 2);
+    assert!(to_phone.iter().chain(&to_shop).all(|told| told.device_id.is_none()), "{to_phone:?}");
+    let all = bank.service.payment_authorisations(&bank.admin, id).await.unwrap();
+    assert!(all.iter().any(|answer| answer.device_id.as_ref() == Some(&token.id)));
+    // Nor does it in the name of a payment that is not its own.
+    let other = bank.another_phone(&["PAYEE1"]).await;
+    let (device_serial, digits) = ("TK-2".to_owned(), "01234567".to_owned());
+    let answer = PaymentAnswer::Ocra { device_serial, digits };
+    let foreign = bank.service.answer_payment(&other, id, answer);
+    assert_eq!(check(foreign.await), "not-found");
+}
+
 pub(crate) async fn an_answer_needs_a_stored_request(place: Place) {
     let bank = Bank::new(place).await;
     let unknown = bank.service.answer_payment(

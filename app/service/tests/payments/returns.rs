@@ -39,6 +39,28 @@ pub(crate) async fn refunds_are_at_most_what_was_paid(place: Place) {
     bank.in_order().await;
 }
 
+/// Evidence has every posting of a payment: so there are not more than it can have.
+pub(crate) async fn refunds_are_counted(place: Place) {
+    let bank = Bank::new(place).await;
+    let record = bank.executed("10.00").await;
+    let id = record.payment.id.as_str();
+    let mut done = 0;
+    let last = loop {
+        match bank.refund(id, "0.01").await {
+            Ok(_) => done += 1,
+            Err(error) => break error.check(),
+        }
+        assert!(done <= 200, "no end of refunds");
+    };
+    assert_eq!((done, last), (100, "refund-too-many"));
+    let postings = bank.service.payment_postings(&bank.admin, id).await.unwrap();
+    assert_eq!(postings.len(), 101, "all of them are told");
+    // What is left can go back still.
+    value(bank.refund(id, "9.00").await.unwrap());
+    assert_eq!(bank.payment(id).await.payment.refunded, 1000);
+    bank.in_order().await;
+}
+
 pub(crate) async fn a_payment_is_reversed_once(place: Place) {
     let bank = Bank::new(place).await;
     let record = bank.executed("10.00").await;

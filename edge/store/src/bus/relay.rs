@@ -17,8 +17,8 @@ use super::{Notice, Registry, Topic};
 const CHANNEL: &str = "countersign";
 /// Most notices in one `NOTIFY`: PostgreSQL takes less than 8000 bytes, a notice has at most 50.
 const TOGETHER_MAX: usize = 128;
-/// The rest after one, in which further notices gather: each costs the database a transaction, beside
-/// those that it is about.
+/// The rest after one, in which further notices gather: each costs the database a transaction,
+/// beside those that it is about.
 const REST: Duration = Duration::from_millis(10);
 /// Connecting and every statement take at most this long.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);

@@ -267,6 +267,10 @@ pub(crate) async fn pushes_wait_until_they_are_settled(db: Db) {
     assert_eq!(waiting("p", 20).await, [pay("one")]);
     assert_eq!(waiting("q", 20).await.len(), 2);
     assert!(waiting("q", 1000).await.is_empty(), "they have expired");
+    // Many that nobody answers hide none that was made after them.
+    let all = db.tx(|tx| tx.waiting_pushes(&phn("q"), at(20), 100)).await;
+    assert!(all[0].id < all[1].id, "oldest first");
+    assert_eq!(db.tx(|tx| tx.waiting_pushes(&phn("q"), at(20), 1)).await, all[1..]);
 
     // Delivered, and asked for again: it is told again; the first time stays.
     let first = id(IdKind::Push, "1");
@@ -306,6 +310,7 @@ pub(crate) async fn a_phone_sees_payments_of_its_accounts_only(db: Db) {
     ids.sort_unstable();
     wanted.sort_unstable();
     assert_eq!(ids, wanted, "with a push or without");
+    assert_eq!(db.tx(|tx| tx.phone_payments(&phn("p"), at(20), 1)).await, seen[1..]);
     let one = db.tx(|tx| tx.phone_payment(&phn("p"), &pay("own"), at(20))).await.unwrap();
     assert_eq!((one.state, one.request), (State::Pending, b"request of own".to_vec()));
     let push_id = id(IdKind::Push, "1");

@@ -153,7 +153,8 @@ pub(in super::super) struct Authorisation {
     method: Option<&'static str>,
     /// `accepted`, `refused` or `rejected`.
     outcome: &'static str,
-    /// The security device, `sdv_…`; null if none is known.
+    /// The security device, `sdv_…`; null if none is known, and, but for operators who see all
+    /// payments, of a refused answer.
     #[schema(required)]
     device_id: Option<String>,
     /// The phone, `phn_…`.

@@ -34,8 +34,8 @@ pub(in super::super) struct Refund {
         (status = 409, description = "`payment-not-executed`, `payment-reversed`, \
              `idempotency-in-flight`",
             body = super::super::problem::Document, content_type = "application/problem+json"),
-        (status = 422, description = "`refund-too-much`, `currency-mismatch`, \
-             `idempotency-mismatch`",
+        (status = 422, description = "`refund-too-much`, `refund-too-many` (after 100, unless of \
+             all that is left), `currency-mismatch`, `idempotency-mismatch`",
             body = super::super::problem::Document, content_type = "application/problem+json"),
     ))]
 pub(in super::super) async fn refund(
