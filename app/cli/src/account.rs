@@ -42,6 +42,10 @@ pub(crate) enum AccountCommand {
     ///
     /// Example: countersign account unfreeze PAYER0001
     Unfreeze(Which),
+    /// Set how far below zero the balance may go.
+    ///
+    /// Example: countersign account overdraft PAYER0001 100.00
+    Overdraft(Overdraft),
     /// Close an account for ever; its balance must be zero.
     ///
     /// Example: countersign account close PAYER0001 --reason "the customer left"
@@ -108,6 +112,16 @@ pub(crate) struct Reasoned {
     reason: String,
 }
 
+/// Which account, and its bound.
+#[derive(Args)]
+pub(crate) struct Overdraft {
+    #[command(flatten)]
+    which: Which,
+    /// A decimal number, zero or more, for instance 100.00.
+    #[arg(value_name = "AMOUNT")]
+    overdraft: String,
+}
+
 /// A posting by hand.
 #[derive(Args)]
 pub(crate) struct Post {
@@ -161,6 +175,9 @@ impl AccountCommand {
                 which.post("freeze", &json!({ "reason": reason }))
             }
             Self::Unfreeze(which) => which.post("unfreeze", &json!({})),
+            Self::Overdraft(Overdraft { which, overdraft }) => {
+                which.post("overdraft", &json!({ "overdraft": overdraft }))
+            }
             Self::Close(Reasoned { which, reason }) => {
                 which.post("close", &json!({ "reason": reason }))
             }

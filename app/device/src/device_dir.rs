@@ -6,9 +6,9 @@
 mod error;
 mod settings;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{self, DirBuilder, File};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -22,6 +22,7 @@ use pem::Pem;
 pub use self::error::DeviceDirError;
 pub(crate) use self::settings::suite_name;
 pub use self::settings::{DeviceKind, Settings};
+use crate::private_file;
 
 const MARKER: &str = "COUNTERSIGN-DEVICE";
 const FORMAT: &str = "countersign device directory, format 1\n";
@@ -421,20 +422,7 @@ impl DeviceDir {
     /// Replaces a file at once: a crash leaves the old one or the new one. Follows no link.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), DeviceDirError> {
         let path = self.path.join(name);
-        let new = path.with_extension("new");
-        let write = || {
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)
-        };
-        write().map_err(io_error(&path))?;
-        sync_dir(&self.path)
+        private_file::replace(&path, bytes).map_err(io_error(&path))
     }
 }
 

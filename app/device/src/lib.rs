@@ -19,6 +19,7 @@ mod key;
 mod line;
 mod phone;
 mod pos;
+mod private_file;
 mod reader;
 mod resident;
 mod traffic;

@@ -71,6 +71,7 @@ pub(crate) fn every_command_has_help_and_an_example() -> Result<(), Failed> {
         &["account", "entries"],
         &["account", "freeze"],
         &["account", "unfreeze"],
+        &["account", "overdraft"],
         &["account", "close"],
         &["account", "post"],
         &["account", "ledger"],

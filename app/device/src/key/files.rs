@@ -1,11 +1,12 @@
 //! Small files of a directory that only its owner may read, each replaced at once.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::KeyError;
+use crate::private_file;
 
 const LOCK: &str = "lock";
 const FILE_MAX: u64 = 64 * 1024;
@@ -81,21 +82,7 @@ impl Files {
 
     /// Replaces a file at once: a crash leaves the old one or the new one. Follows no link.
     pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), KeyError> {
-        let path = self.0.join(name);
-        let new = path.with_extension("new");
-        let write = || {
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.0)?.sync_all()
-        };
-        write().map_err(self.io(name))
+        private_file::replace(&self.0.join(name), bytes).map_err(self.io(name))
     }
 
     pub(super) fn damaged(&self, name: &str, detail: String) -> KeyError {

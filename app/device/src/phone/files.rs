@@ -1,14 +1,15 @@
 //! A phone's directory. The token lies in a file that only its owner may read; a real phone keeps
 //! it in its keystore.
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
-use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::fs::{DirBuilder, File};
+use std::io::{self, Read};
+use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
 
 use super::{PhoneError, PhoneSettings};
+use crate::private_file;
 
 const SETTINGS: &str = "phone.toml";
 const CA: &str = "ca.pem";
@@ -65,20 +66,7 @@ impl PhoneFiles {
     /// Replaces a file at once. Follows no link.
     fn write(&self, name: &str, bytes: &[u8]) -> Result<(), PhoneError> {
         let path = self.0.join(name);
-        let new = path.with_extension("new");
-        let write = || {
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.0)?.sync_all()
-        };
-        write().map_err(file_error(&path))
+        private_file::replace(&path, bytes).map_err(file_error(&path))
     }
 }
 

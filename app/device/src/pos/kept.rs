@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions};
-use std::io::{self, Read, Write};
+use std::io::{self, Read};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -16,6 +16,7 @@ use serde::{Deserialize, Serialize};
 use tr31::CmacKey;
 
 use super::{Element, PosError};
+use crate::private_file;
 
 const ELEMENT: &str = "element.toml";
 const STATE: &str = "terminal-state";
@@ -147,20 +148,7 @@ impl StateFiles {
 
     fn replace(&self, name: &str, bytes: &[u8]) -> Result<(), PosError> {
         let path = self.dir.join(name);
-        let new = path.with_extension("new");
-        let write = || {
-            match fs::remove_file(&new) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-                _ => {}
-            }
-            let mut options = OpenOptions::new();
-            let mut file = options.write(true).create_new(true).mode(0o600).open(&new)?;
-            file.write_all(bytes)?;
-            file.sync_all()?;
-            fs::rename(&new, &path)?;
-            File::open(&self.dir)?.sync_all()
-        };
-        write().map_err(PosError::io(&path))
+        private_file::replace(&path, bytes).map_err(PosError::io(&path))
     }
 }
 

@@ -228,6 +228,37 @@ pub(super) async fn close(
     Ok(Json(api.service.close_account(&granted.actor, &id, &reason).await?.into()))
 }
 
+/// How far below zero a balance may go.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SetOverdraftRequest)]
+pub(super) struct SetOverdraft {
+    /// A decimal number in the account's currency, zero or more.
+    #[schema(example = "100.00")]
+    overdraft: String,
+}
+
+/// Sets how far below zero the balance of an account may go.
+#[utoipa::path(post, path = "/accounts/{id}/overdraft", tag = "accounts",
+    request_body = SetOverdraft, operation_id = "set_overdraft",
+    params(("id" = String, Path, description = "`acc_…`")),
+    security(("token" = ["accounts:manage"])),
+    responses(
+        (status = 200, description = "The account", body = Account),
+        (status = 409, description = "`overdraft-used`: the balance is lower already; \
+            `account-closed`",
+            body = super::problem::Document, content_type = "application/problem+json"),
+    ))]
+pub(super) async fn set_overdraft(
+    granted: Granted<AccountsManage>,
+    State(api): State<Api>,
+    id: Id,
+    Body(SetOverdraft { overdraft }): Body<SetOverdraft>,
+) -> Result<Json<Account>, Problem> {
+    let id = id.of("account")?;
+    Ok(Json(api.service.set_overdraft(&granted.actor, &id, &overdraft).await?.into()))
+}
+
 /// An entry: one account's side of a posting.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]

@@ -155,6 +155,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(accounts::entries))
         .routes(routes!(accounts::freeze))
         .routes(routes!(accounts::unfreeze))
+        .routes(routes!(accounts::set_overdraft))
         .routes(routes!(accounts::close))
         .routes(routes!(accounts::post))
         .routes(routes!(accounts::ledger))

@@ -55,6 +55,7 @@ const STATE_CHECKS: &[&str] = &[
     "ksn-base-taken",
     "ksn-exhausted",
     "operator-name-taken",
+    "overdraft-used",
     "payment-cancelled",
     "payment-expired",
     "payment-failed",

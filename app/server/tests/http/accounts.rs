@@ -81,3 +81,25 @@ async fn accounts_are_opened_frozen_closed_and_their_entries_listed() {
     let ledger = bank.world.get("/v1/ledger").await.json();
     assert_eq!(ledger["balanced"], true, "{ledger}");
 }
+
+#[tokio::test]
+async fn an_overdraft_is_set_and_not_below_what_is_used() {
+    let bank = Bank::new().await;
+    let path = "/v1/accounts?identification=SHOP0001";
+    let shop = bank.world.get(path).await.json()["items"][0].clone();
+    let path = format!("/v1/accounts/{}/overdraft", shop["id"].as_str().unwrap());
+    let poor = bank.post_money("o-1", "SHOP0001", "PAYER0001", "3.00").await;
+    poor.assert_check(409, "insufficient-funds");
+    let set = bank.world.post(&path, &json!({ "overdraft": "5.00" })).await.json();
+    assert_eq!(set["overdraft"]["amount"], "5.00");
+    let posted = bank.post_money("o-2", "SHOP0001", "PAYER0001", "3.00").await;
+    assert_eq!(posted.status, StatusCode::CREATED, "{posted:?}");
+    let used = bank.world.post(&path, &json!({ "overdraft": "2.99" })).await;
+    used.assert_check(409, "overdraft-used");
+    for wrong in ["-1", "1.001", "a"] {
+        let answer = bank.world.post(&path, &json!({ "overdraft": wrong })).await;
+        assert_eq!(answer.status.as_u16(), 422, "{wrong}: {answer:?}");
+    }
+    let set = bank.world.post(&path, &json!({ "overdraft": "3.00" })).await.json();
+    assert_eq!(set["overdraft"]["amount"], "3.00");
+}

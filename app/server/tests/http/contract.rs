@@ -89,6 +89,7 @@ pub(crate) const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("GET", "/v1/accounts/{id}/entries", Some("accounts:read")),
     ("POST", "/v1/accounts/{id}/freeze", Some("accounts:manage")),
     ("POST", "/v1/accounts/{id}/unfreeze", Some("accounts:manage")),
+    ("POST", "/v1/accounts/{id}/overdraft", Some("accounts:manage")),
     ("POST", "/v1/accounts/{id}/close", Some("accounts:manage")),
     ("POST", "/v1/postings", Some("accounts:manage")),
     ("GET", "/v1/ledger", Some("accounts:read")),

@@ -19,6 +19,7 @@ const POSTS: &[&str] = &[
     "/v1/accounts",
     "/v1/accounts/acc_00000000-0000-7000-8000-000000000000/freeze",
     "/v1/accounts/acc_00000000-0000-7000-8000-000000000000/close",
+    "/v1/accounts/acc_00000000-0000-7000-8000-000000000000/overdraft",
     "/v1/payments",
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/cancel",
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/authorisations",

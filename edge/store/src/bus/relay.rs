@@ -15,6 +15,8 @@ use super::{Notice, Registry, Topic};
 
 /// The channel of `NOTIFY`.
 const CHANNEL: &str = "countersign";
+/// By this name the database's own views show the connection.
+const APPLICATION: &str = "countersign-bus";
 /// Most notices in one `NOTIFY`: PostgreSQL takes less than 8000 bytes, a notice has at most 50.
 const TOGETHER_MAX: usize = 128;
 /// The rest after one, in which further notices gather: each costs the database a transaction,
@@ -31,7 +33,8 @@ const PAUSE_MAX: Duration = Duration::from_secs(5);
 type Line = Connection<Socket, NoTlsStream>;
 
 /// Starts the thread; it ends with the last sender. Without a thread the servers are apart.
-pub(super) fn start(config: Config, inbox: mpsc::Receiver<Notice>, registry: Arc<Registry>) {
+pub(super) fn start(mut config: Config, inbox: mpsc::Receiver<Notice>, registry: Arc<Registry>) {
+    config.application_name(APPLICATION);
     let run = move || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
         if let Ok(runtime) = runtime {

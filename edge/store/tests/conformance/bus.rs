@@ -94,8 +94,7 @@ pub(crate) async fn a_killed_connection_is_made_again(url: String) {
     let killed = client
         .execute(
             "SELECT pg_terminate_backend(pid) FROM pg_stat_activity
-             WHERE datname = current_database() AND query LIKE '%LISTEN countersign%'
-               AND pid <> pg_backend_pid()",
+             WHERE datname = current_database() AND application_name = 'countersign-bus'",
             &[],
         )
         .await
