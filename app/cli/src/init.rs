@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use clap::Args;
 use countersign_crypto::{Secret, Suite, aws_lc};
 use countersign_server::{
-    Config, DataDir, DataError, Init as DataInit, NewDataDir, ambient, open_service, parse_tls_name,
+    Config, DataDir, DataError, Init as DataInit, NewDataDir, StartError, ambient, open_service,
+    parse_tls_name,
 };
 use countersign_service::{Actor, NewToken, Service, ServiceError};
 use countersign_store::Role;
@@ -241,7 +242,9 @@ pub(crate) async fn make(
     let new = NewDataDir::build(target, &init, &provider, now, &mut *(ambient.rng)())?;
     let building = DataDir::open(new.path())?;
     // A database that cannot be reached or is not ours refuses here, before anything is published.
-    let (service, _keys) = open_service(&building, plan.passphrase, None, &[]).await?;
+    let (service, keys) = open_service(&building, plan.passphrase, None, &[]).await?;
+    // In the directory from the first day, so that every copy of it has the same.
+    building.make_storage_key(&keys).map_err(StartError::from)?;
     let mut keep = |token: &NewToken| token_file.as_mut().map_or(Ok(()), |file| file.fill(token));
     if plan.config.database.is_some() {
         let data = new.publish()?;

@@ -28,7 +28,7 @@ use countersign_channel::EncryptionCredential;
 use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, Suite, UnixTime, aws_lc};
 use countersign_hsm::{HsmError, Vault};
 use countersign_pki::{PkiError, TlsName, certified_point};
-use countersign_service::{Authority, RiskRules, Webhooks};
+use countersign_service::{Authority, RiskRules, STORAGE_KEY_LABEL, Webhooks};
 use pem::Pem;
 use thiserror::Error;
 
@@ -343,6 +343,15 @@ impl DataDir {
     /// [`DataError::Vault`]: the token's; [`DataError::Io`] for the file with its PIN.
     pub fn open_vault(&self, keys: &Keys) -> Result<Arc<dyn Vault>, DataError> {
         vault::open(&self.path, &self.config.keys, keys.sealer.clone())
+    }
+
+    /// Makes the key under which the database's symmetric keys will lie, unless it is there.
+    ///
+    /// # Errors
+    /// As [`DataDir::open_vault`].
+    pub fn make_storage_key(&self, keys: &Keys) -> Result<(), DataError> {
+        self.open_vault(keys)?.storage_key(STORAGE_KEY_LABEL)?;
+        Ok(())
     }
 
     fn server_id(

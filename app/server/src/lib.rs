@@ -35,7 +35,7 @@ use countersign_idcard::server::ReadPolicy;
 use countersign_net::{SystemClock, SystemRng, serial};
 use countersign_pki::PkiError;
 use countersign_service::{
-    Ambient, Policy, RiskRules, RkiPolicy, SamConnector, SamPool, SamPort, Service,
+    Ambient, Policy, RiskRules, RkiPolicy, SamConnector, SamPool, SamPort, Service, ServiceError,
 };
 use countersign_store::{Store, StoreError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -106,7 +106,10 @@ pub enum StartError {
     Channel(countersign_channel::Error),
     /// Which SAM modules are out of service could not be read.
     #[error("SAM modules out of service: {0}")]
-    Drains(countersign_service::ServiceError),
+    Drains(ServiceError),
+    /// The vault's storage key cannot be opened, or is another than this database was begun with.
+    #[error(transparent)]
+    StorageKey(ServiceError),
     /// The HTTPS certificate or key is refused by the TLS library.
     #[error("the HTTPS certificate: {0}")]
     Tls(#[from] rustls::Error),
@@ -130,7 +133,7 @@ impl StartError {
             Self::PlainHttp(_) => "plain-http",
             Self::Pki(error) => error.check(),
             Self::Channel(error) => error.check(),
-            Self::Drains(error) => error.check(),
+            Self::Drains(error) | Self::StorageKey(error) => error.check(),
             Self::Tls(_) => "tls-certificate",
         }
     }
@@ -141,6 +144,7 @@ impl StartError {
         match self {
             Self::Data(error) => error.is_environment(),
             Self::Store(_) | Self::Listen { .. } | Self::Drains(_) => true,
+            Self::StorageKey(error) => !matches!(error, ServiceError::Refused { .. }),
             Self::PlainHttp(_) | Self::Pki(_) | Self::Channel(_) | Self::Tls(_) => false,
         }
     }
@@ -327,6 +331,8 @@ impl Server {
         let vault = Some(data.open_vault(&keys)?);
         let service = service_over(data, &keys, vault, database, &sams, ambient, rules).await?;
 
+        // A server that opens none of the database's secrets must not claim work on them.
+        service.storage_key().await.map_err(StartError::StorageKey)?;
         service.refresh_drains().await.map_err(StartError::Drains)?;
         let (stop, stopped) = watch::channel(false);
         let metrics = http::metrics::install();

@@ -53,7 +53,14 @@ pub(crate) fn two_servers_behave_as_one(database: &Database) -> Result<(), Faile
         host.api(&two)?.post(&format!("/v1/readers/{id}/unblock"), &serde_json::json!({}))?;
     assert_eq!(api["status"], "enrolled");
     read(&two)?.ok()?;
-    second.kill()
+    second.kill()?;
+
+    // A server that cannot open what the database holds does not take part.
+    std::fs::remove_dir_all(host.path("data-2/keys/vault"))?;
+    let refused = host.run(&["--json", "serve", "--data", "data-2"])?;
+    assert_eq!(refused.code, 1);
+    assert_eq!(refused.json()?["error"]["check"], "storage-key-differs");
+    Ok(())
 }
 
 /// The passphrase as systemd hands it over, and the API without TLS on loopback.
