@@ -12,12 +12,13 @@ use crate::ci::Tests;
 /// so a crate that reaches for it does not compile.
 const TARGET: &str = "thumbv7em-none-eabihf";
 /// What a device's firmware is built from.
-const CRATES: [&str; 8] = [
+const CRATES: [&str; 9] = [
     "countersign-crypto",
     "countersign-pki",
     "countersign-channel",
     "countersign-idcard",
     "countersign-injection",
+    "countersign-iso7816",
     "countersign-payment",
     "tr31",
     "tr34",

@@ -11,19 +11,30 @@ use crate::child::{capture, run};
 /// libc6-dev), the tests talk to a real PostgreSQL and ask OpenSSL about our certificates. Keys
 /// live in a software token (softhsm2); another one (kryoptic) is built against the libraries named
 /// here and set up with opensc's pkcs11-tool. The foreign oracle of key blocks lives in a Python
-/// environment of its own (python3-venv).
-const NEEDED: [&str; 11] = [
+/// environment of its own (python3-venv). Cards are reached through a real smart-card service with
+/// a virtual reader (pcscd, vsmartcard-vpcd, libpcsclite-dev) and by programs of other makers
+/// (opensc, pcsc-tools). Pages are driven in a real browser (chromium, chromium-driver), in Chinese
+/// too (fonts-noto-cjk), and their QR codes are read off the screen (zbar-tools).
+const NEEDED: [&str; 19] = [
+    "chromium",
+    "chromium-driver",
+    "fonts-noto-cjk",
     "gcc",
     "libc6-dev",
     "libclang-dev",
+    "libpcsclite-dev",
     "libsqlite3-dev",
     "libssl-dev",
     "openssl",
     "opensc",
+    "pcsc-tools",
+    "pcscd",
     "pkg-config",
     "postgresql",
     "python3-venv",
     "softhsm2",
+    "vsmartcard-vpcd",
+    "zbar-tools",
 ];
 
 /// Installs what is missing if we are root; otherwise says how.

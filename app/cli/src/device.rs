@@ -2,9 +2,12 @@ mod batch;
 mod cards;
 mod key;
 mod phone;
+mod phone_helper;
 mod pos;
 mod reader;
 mod resident;
+mod token;
+mod which_device;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -40,8 +43,7 @@ pub(crate) enum Device {
     #[command(subcommand)]
     Pos(pos::PosCommand),
     /// A security device in software, which shows and signs payments.
-    #[command(subcommand)]
-    Key(key::KeyCommand),
+    Key(key::Key),
     /// A payer's phone.
     #[command(subcommand)]
     Phone(phone::PhoneCommand),
@@ -97,7 +99,7 @@ impl Device {
             Self::Enroll(enroll) => enroll.run().await,
             Self::Reader(reader) => reader.run(json).await,
             Self::Pos(pos) => pos.run().await,
-            Self::Key(key) => key.run().await,
+            Self::Key(key) => key.run(json).await,
             Self::Phone(phone) => phone.run(json).await,
         }
     }

@@ -124,6 +124,8 @@ enum Command {
     Run(inject::RunCommand),
     /// Ask for a payment, wait until its payer has confirmed it, and tell how it ended.
     ///
+    /// Says first what to show the payer: the number to match, and the URL of the payment's page.
+    ///
     /// Example: countersign pay --from PAYER0001 --to SHOP0001 --payee "Tea Shop" --amount 12.34
     /// --currency CNY --order "Order 7"
     Pay(pay::Pay),

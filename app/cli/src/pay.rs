@@ -11,7 +11,7 @@ use crate::device::Client;
 use crate::failure::Failure;
 use crate::once::Once;
 use crate::output::{self, Output};
-use crate::payment::{is_final, line, whole};
+use crate::payment::{checkout, checkout_lines, is_final, line, whole};
 use crate::reader::{encoded, shown};
 
 /// How long the server is asked to hold one answer back, in seconds: below the client's limit.
@@ -82,9 +82,17 @@ impl Pay {
         if let Some(seconds) = self.expires_in {
             body["expiresIn"] = json!(seconds);
         }
-        let payment = once.post(&api, "/v1/payments", &body)?;
+        let mut payment = once.post(&api, "/v1/payments", &body)?;
+        // For the payer's eyes; the payment goes on without it.
+        let shown_to_payer = checkout(&api, shown(&payment, "id"));
         if self.no_wait {
-            let text = line(&payment);
+            let mut text = line(&payment);
+            if let Ok(checkout) = shown_to_payer {
+                text = format!("{text}\n{}", checkout_lines(&checkout));
+                // Without what is signed anew each time: a repeated request is answered the same.
+                let (url, number) = (&checkout["url"], &checkout["matchCode"]);
+                payment["checkout"] = json!({ "url": url, "matchCode": number });
+            }
             return Ok(Output::new(payment, text));
         }
         let said = format!(
@@ -93,6 +101,10 @@ impl Pay {
             shown(&payment, "expiresAt")
         );
         output::print_error(&said);
+        match shown_to_payer {
+            Ok(checkout) => output::print_error(&checkout_lines(&checkout)),
+            Err(error) => output::print_error(&format!("there is no page for it: {error}")),
+        }
         ended(wait(&api, payment)?)
     }
 }

@@ -3,8 +3,10 @@
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand};
-use countersign_device::Api;
+use clap::{Args, Subcommand, ValueEnum};
+use countersign_device::{Api, ApiError};
+use qrcode::render::unicode::Dense1x2;
+use qrcode::{EcLevel, QrCode};
 use serde_json::{Value, json};
 
 use crate::account::posting_line;
@@ -35,6 +37,20 @@ pub(crate) enum PaymentCommand {
         /// Wait for its end; the exit code is 1 if that is another than executed.
         #[arg(long)]
         wait: bool,
+    },
+    /// Print what the payer is to be shown: the number to match, the page's URL, and what a
+    /// security device without a network scans.
+    ///
+    /// Whoever has the URL sees the payment: it is for its payer.
+    ///
+    /// Example: countersign payment checkout pay_01890000-0000-7000-8000-000000000000 --qr device
+    Checkout {
+        #[command(flatten)]
+        which: Which,
+        /// Draw a QR code: for the payer's browser, or for a device without a network (only
+        /// without --json).
+        #[arg(long, value_name = "FOR")]
+        qr: Option<QrFor>,
     },
     /// Take back a payment that is not confirmed yet.
     ///
@@ -89,6 +105,15 @@ pub(crate) enum PaymentCommand {
     },
 }
 
+/// Who is to scan it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum QrFor {
+    /// The payer's browser: the page's URL.
+    Page,
+    /// A security device without a network: the signed confirmation request.
+    Device,
+}
+
 /// List payments.
 #[derive(Args)]
 pub(crate) struct List {
@@ -138,6 +163,11 @@ impl PaymentCommand {
                 }
                 let text = whole(&payment);
                 Ok(Output::new(payment, text))
+            }
+            Self::Checkout { which, qr } => {
+                let checkout = checkout(&which.client.api()?, &which.payment)?;
+                let text = checkout_text(&checkout, qr)?;
+                Ok(Output::new(checkout, text))
             }
             Self::Cancel(which) => {
                 let (api, path) = which.find()?;
@@ -224,6 +254,41 @@ fn keep(path: &Path, text: &str) -> std::io::Result<()> {
     file.sync_all()
 }
 
+/// What the payer of a payment is to be shown.
+pub(crate) fn checkout(api: &Api, payment: &str) -> Result<Value, ApiError> {
+    api.get(&format!("/v1/payments/{}/checkout", encoded(payment)))
+}
+
+/// What the payer is to be shown, for people.
+pub(crate) fn checkout_lines(checkout: &Value) -> String {
+    let row = |name: &str, field: &str| format!("  {name:<12}{}", shown(checkout, field));
+    format!("{}\n{}", row("number", "matchCode"), row("page", "url"))
+}
+
+/// All that there is to show, and a QR code if one is wanted.
+fn checkout_text(checkout: &Value, qr: Option<QrFor>) -> Result<String, Failure> {
+    let offline = shown(checkout, "offline");
+    let text = format!("{}\n  {:<12}{offline}", checkout_lines(checkout), "for a device");
+    let code = match qr {
+        None => return Ok(text),
+        Some(QrFor::Page) => shown(checkout, "url"),
+        Some(QrFor::Device) if checkout["offline"].is_null() => {
+            return Err(Failure::check("qr-code", "no QR code can hold this payment's request"));
+        }
+        Some(QrFor::Device) => offline,
+    };
+    Ok(format!("{text}\n{}", drawn(code)?))
+}
+
+/// A QR code in half blocks, dark modules as the terminal's ground, which is dark for most; with
+/// the quiet zone that the standard asks for.
+fn drawn(text: &str) -> Result<String, Failure> {
+    let code = QrCode::with_error_correction_level(text, EcLevel::L)
+        .map_err(|error| Failure::environment("qr-code", error.to_string()))?;
+    let (dark, light) = (Dense1x2::Light, Dense1x2::Dark);
+    Ok(code.render::<Dense1x2>().dark_color(dark).light_color(light).build())
+}
+
 fn posted(posting: Value) -> Result<Output, Failure> {
     let text = posting_line(&posting);
     Ok(Output::new(posting, text))
@@ -299,4 +364,50 @@ fn answer_line(answer: &Value) -> String {
         line += &format!("  ({incident})");
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Modules as they are seen on a dark ground: true is light.
+    fn seen(drawn: &str) -> Vec<Vec<bool>> {
+        let halves = |c| match c {
+            '█' => (true, true),
+            '▀' => (true, false),
+            '▄' => (false, true),
+            ' ' => (false, false),
+            other => panic!("{other:?} is no half block"),
+        };
+        let rows = drawn.lines().flat_map(|line| {
+            let (upper, lower): (Vec<_>, Vec<_>) = line.chars().map(halves).unzip();
+            [upper, lower]
+        });
+        rows.collect()
+    }
+
+    #[test]
+    fn a_drawn_code_has_its_modules_and_a_quiet_zone() {
+        const QUIET: usize = 4;
+        let text = "CS1:ABCDEFGHIJKLMNOPQRSTUVWXYZ234567";
+        let rows = seen(&drawn(text).unwrap());
+        let code = QrCode::with_error_correction_level(text, EcLevel::L).unwrap();
+        let width = code.width();
+        for (y, row) in rows.iter().enumerate() {
+            assert_eq!(row.len(), width + 2 * QUIET);
+            for (x, light) in row.iter().enumerate() {
+                let inside =
+                    (QUIET..QUIET + width).contains(&x) && (QUIET..QUIET + width).contains(&y);
+                let dark = inside && code[(x - QUIET, y - QUIET)] == qrcode::types::Color::Dark;
+                // The last half row may be below the code.
+                let below = y >= width + 2 * QUIET;
+                assert!(below || *light != dark, "{x} {y}");
+            }
+        }
+        assert!(rows.len() >= width + 2 * QUIET);
+        assert_eq!(
+            drawn(&"x".repeat(8000)).err().map(|failure| failure.check),
+            Some("qr-code".to_owned())
+        );
+    }
 }

@@ -68,6 +68,7 @@ pub enum ApiError {
 pub struct Api {
     agent: Agent,
     base: String,
+    scheme: &'static str,
     token: Zeroizing<String>,
 }
 
@@ -102,7 +103,15 @@ impl Api {
             .max_redirects(0)
             .build()
             .new_agent();
-        Ok(Self { agent, base, token: Zeroizing::new(token.trim().to_owned()) })
+        Ok(Self { agent, base, scheme: "Bearer", token: Zeroizing::new(token.trim().to_owned()) })
+    }
+
+    /// The same for a checkout page's key, which speaks for one payment.
+    ///
+    /// # Errors
+    /// As [`Api::new`].
+    pub fn checkout(base: &str, ca: &str, key: &str) -> Result<Self, ApiError> {
+        Ok(Self { scheme: "Checkout", ..Self::new(base, ca, key)? })
     }
 
     /// GETs and parses the JSON answer.
@@ -219,7 +228,7 @@ impl Api {
     }
 
     fn bearer(&self) -> Zeroizing<String> {
-        Zeroizing::new(format!("Bearer {}", *self.token))
+        Zeroizing::new(format!("{} {}", self.scheme, *self.token))
     }
 }
 
@@ -312,7 +321,7 @@ fn check_base(base: &str) -> Result<(), &'static str> {
     }
 }
 
-fn is_loopback(host: &str) -> bool {
+pub(crate) fn is_loopback(host: &str) -> bool {
     let address = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
     host.eq_ignore_ascii_case("localhost")
         || address.parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback())

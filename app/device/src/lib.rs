@@ -4,9 +4,12 @@
 //! chip; [`enroll`] gets it a certificate; [`Reader`] reads cards, over
 //! any [`Uplink`]; [`Resident`] lets it wait for commands; [`Host`] is the PC at the other end of
 //! its serial line. [`Pos`] is a terminal that keys are injected into. [`KeyDir`] is a
-//! [`SecurityDevice`] that confirms payments, [`Phone`] the phone between it and the server (D).
+//! [`SecurityDevice`] that confirms payments, [`CardKey`] one behind a reader, [`Phone`] the phone
+//! between it and the server (D).
 //!
-//! Absent on purpose: server code. A device knows the protocols and its card, nothing else.
+//! [`Helper`] gives a browser's phone page a device's answers, on loopback alone.
+//!
+//! Absent on purpose: the server's code. A device knows the protocols and its card, nothing else.
 #![forbid(unsafe_code)]
 
 mod api;
@@ -27,16 +30,24 @@ mod uplink;
 
 pub use api::{Api, ApiError, ServerEvent};
 pub use cache_files::CacheFiles;
+#[cfg(feature = "pkcs11")]
+pub use countersign_hsm::TokenName;
 pub use device_dir::{DeviceDir, DeviceDirError, DeviceKind, Settings};
 pub use enroll::{EnrollError, enroll, enroll_as, server_suite};
 pub use host::{Host, HostError, HostEvent, HostOptions};
 pub use journal::{JournalError, KEPT_MAX, Kept, KeptRead, KeptReads, ReadJournal};
 pub use key::{
-    DeviceAnswer, Holder, KeyDir, KeyEnrolment, KeyError, KeySettings, PIN_MAX, PIN_MIN, PIN_TRIES,
-    SecurityDevice, SignWith, device_suite,
+    CardKey, DeviceAnswer, Holder, InProcessCard, KeyChip, KeyDir, KeyEnrolment, KeyError,
+    KeySettings, OfflineAnswer, PIN_MAX, PIN_MIN, PIN_TRIES, PUK_DIGITS, PUK_TRIES, SecurityDevice,
+    ShownBy, SignWith, device_suite,
 };
+#[cfg(feature = "pkcs11")]
+pub use key::{TOKEN_KEY_LABEL, TokenKey, TokenPlace};
 pub use line::{Hello, LINE_VERSION, LineFailure, LineResult, Progress, ReadSummary, Step};
-pub use phone::{AnswerTaken, Phone, PhoneError, PhoneSettings, RejectBecause, WaitingPayment};
+pub use phone::{
+    AnswerTaken, Confirm, Helper, HelperError, HelperEvent, PageOrigin, Phone, PhoneError,
+    PhoneSettings, Refusal, RejectBecause, WRONG_TOKENS_MAX, WaitingPayment,
+};
 pub use pos::{
     Discarded, Element, Enrolment, InjectedKey, KeyState, Pos, PosError, RSA_BITS, SlotKey, Status,
     TOKEN_REFUSED, Updated,

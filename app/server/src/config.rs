@@ -1,6 +1,7 @@
 //! `config.toml` in the data directory.
 
 mod approvals;
+mod http;
 mod payments;
 mod webhooks;
 
@@ -13,6 +14,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 pub use approvals::{APPROVAL_HOURS_MAX, Approvals};
+pub use http::Http;
 pub use payments::Payments;
 pub use webhooks::Webhooks;
 
@@ -24,6 +26,8 @@ pub struct Config {
     pub database: Option<String>,
     /// What readers may do.
     pub readers: Readers,
+    /// How clients reach the API and the pages.
+    pub http: Http,
     /// How devices may connect.
     pub gateway: Gateway,
     /// Who must agree to what changes keys.
@@ -327,6 +331,7 @@ impl Config {
              {}\
              {}\
              {}\
+             {}\
              # One section per SAM module attached to this machine:\n\
              # [[sam]]\n\
              # port = \"/dev/ttyUSB0\"\n\
@@ -339,6 +344,7 @@ impl Config {
              {sams}",
             self.readers.plaintext_cache,
             self.gateway.datagrams,
+            self.http.section(),
             self.approvals.section(),
             self.keys.section(),
             self.payments.section(),

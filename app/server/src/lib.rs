@@ -15,6 +15,7 @@ mod gateway;
 pub mod http;
 mod https;
 mod jobs;
+mod pages;
 mod per_source;
 mod risk_file;
 mod sam_host;
@@ -47,8 +48,8 @@ use sam_host::RemoteSam;
 
 pub use audit_file::{append_checkpoint, read_checkpoints};
 pub use config::{
-    APPROVAL_HOURS_MAX, Approvals, CRL_DAYS_MAX, Config, Gateway, Keys as KeysConfig,
-    Payments as PaymentsConfig, Readers, Sam, SamAt, SamHostAt, VaultAt,
+    APPROVAL_HOURS_MAX, Approvals, CRL_DAYS_MAX, Config, Gateway, Http as HttpConfig,
+    Keys as KeysConfig, Payments as PaymentsConfig, Readers, Sam, SamAt, SamHostAt, VaultAt,
     Webhooks as WebhooksConfig, parse_sam_ports,
 };
 pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
@@ -336,7 +337,9 @@ impl Server {
         service.refresh_drains().await.map_err(StartError::Drains)?;
         let (stop, stopped) = watch::channel(false);
         let metrics = http::metrics::install();
-        let router = http::router(service.clone(), metrics.clone(), stopped.clone());
+        let public = data.config.http.public_url().map(str::to_owned);
+        let site = http::Site::new(!options.plain_http, public);
+        let router = http::router(service.clone(), metrics.clone(), stopped.clone(), site);
         let http_handle = axum_server::Handle::new();
         let devices = Arc::new(gateway::Gateway::new(
             service.clone(),

@@ -54,11 +54,11 @@ pub use keys::{
 pub use operators::NewToken;
 pub use payers::{
     AllowedPhone, EnrolledOcra, EnrolledPhone, EnrolledSigner, PUSHES_TAKEN_MAX, PhoneActor,
-    PushIds, SIGNER_LABEL_MAX, SignerToEnrol,
+    PhoneDevice, PhoneProof, PushIds, SIGNER_LABEL_MAX, SessionKey, SignerToEnrol,
 };
 pub use payments::{
-    Answered, Money, NewAccount, NewPayment, NewPosting, Once, PAYMENT_SWEEP_EVERY, PaymentAnswer,
-    PaymentPolicy, Refunded, RejectReason, Settled, WAIT_MAX,
+    Answered, Checkout, CheckoutView, Money, NewAccount, NewPayment, NewPosting, Once,
+    PAYMENT_SWEEP_EVERY, PaymentAnswer, PaymentPolicy, Refunded, RejectReason, Settled, WAIT_MAX,
 };
 pub use read_session::{Answer, ReadEnded, ReadSession};
 pub use risk::*;

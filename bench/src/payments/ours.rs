@@ -54,7 +54,7 @@ impl House {
         let signer = self.signer_of(payer(number));
         let answer = PaymentAnswer::Pki { device_serial: signer.serial.clone(), signature };
         let id = numbered("pay", number);
-        let answered = self.service.answer_payment(&signer.phone, &id, answer).await?;
+        let answered = self.service.answer_payment(&signer.phone, &id, answer, None).await?;
         let state = answered.record.payment.state;
         if state.name() == "executed" { Ok(()) } else { Err(format!("{id}: {state:?}").into()) }
     }

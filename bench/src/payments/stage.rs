@@ -82,7 +82,7 @@ impl Signer {
         service.enrol_signer(&Actor::Console, &request, &new).await?;
         let allowed = service.allow_phone(&Actor::Console, &serial, &accounts).await?;
         let code = Secret::copied_from(allowed.code.expose().as_bytes());
-        let enrolled = service.enrol_phone("bench", &code).await?;
+        let enrolled = service.enrol_phone("bench", &code, None).await?;
         let phone = service.authorise_phone(&enrolled.token).await?;
         Ok(Self { serial, phone, key })
     }

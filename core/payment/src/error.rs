@@ -63,6 +63,22 @@ pub enum PaymentError {
     /// A signed statement whose certificates do not lead to the root given, or not for a server.
     #[error("the statement's certificates do not lead to the trusted root")]
     StatementCertificate,
+    /// A text that is no offline request in its one form.
+    #[error("not the text of an offline confirmation request")]
+    OfflineForm,
+    /// An offline request that no QR code holds: more than
+    /// [`TEXT_MAX`](crate::offline::TEXT_MAX) characters.
+    #[error("the offline confirmation request is too long for a QR code")]
+    OfflineTooLong,
+    /// An offline request under another certificate than the server's, or that one has expired.
+    #[error("the offline confirmation request is not from the server that this device knows")]
+    OfflineServer,
+    /// An offline request whose signature does not verify.
+    #[error("the server's signature of the offline confirmation request does not verify")]
+    OfflineSignature,
+    /// An offline request that it is too late to answer.
+    #[error("the offline confirmation request has expired")]
+    OfflineExpired,
 }
 
 impl PaymentError {
@@ -87,6 +103,11 @@ impl PaymentError {
             Self::StatementForm => "statement-form",
             Self::StatementSignature => "statement-signature",
             Self::StatementCertificate => "statement-certificate",
+            Self::OfflineForm => "offline-form",
+            Self::OfflineTooLong => "offline-too-long",
+            Self::OfflineServer => "offline-server",
+            Self::OfflineSignature => "offline-signature",
+            Self::OfflineExpired => "offline-expired",
         }
     }
 }

@@ -6,6 +6,8 @@
 //! and answers with a [`signature`](sign) or, where it has only a shared key, with the digits of
 //! [`ocra::respond`]. [`machine`] decides what an answer does to a payment, [`ledger`] what a
 //! posting does to two balances; both are pure, so that they run inside a locked transaction.
+//! [`card`] is the device as a smart card and whoever talks to it, [`offline`] a request that a
+//! camera takes to it.
 //! With the feature `std`, [`receipt`] and [`evidence`] make and check what outlives the server.
 //!
 //! Absent on purpose: storage, clocks, HTTP, who may do what.
@@ -16,6 +18,7 @@ extern crate alloc;
 
 mod account;
 mod amount;
+pub mod card;
 mod currency;
 mod error;
 #[cfg(feature = "std")]
@@ -26,6 +29,7 @@ mod jws;
 pub mod ledger;
 pub mod machine;
 pub mod ocra;
+pub mod offline;
 #[cfg(feature = "std")]
 pub mod receipt;
 mod request;

@@ -37,7 +37,9 @@ pub use number::CertificateNumber;
 pub use parsed::CERTIFICATE_MAX;
 pub use request::{Requested, encryption_request, parse_request, request};
 pub use usage::Usage;
-pub use verify::{EncryptionLeaf, Leaf, LeafCache, TrustStore, certified_point, not_after, number};
+pub use verify::{
+    EncryptionLeaf, Leaf, LeafCache, TrustStore, certified_point, identity, not_after, number,
+};
 
 #[cfg(test)]
 mod encryption_tests;

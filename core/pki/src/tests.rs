@@ -91,6 +91,8 @@ fn issued_leaf_verifies_under_every_provider() {
         let leaf = world.trust().verify(&der, Role::Reader, now(), None).unwrap();
         assert_eq!(leaf.identity().to_uri(), "countersign://reader/RD-1");
         assert_eq!(leaf.number().to_string().len(), 32);
+        assert_eq!(&identity(&der).unwrap(), leaf.identity());
+        assert!(identity(&der[1..]).is_err());
     }
 }
 

@@ -7,7 +7,7 @@ use x509_cert::certificate::Certificate;
 use x509_cert::ext::pkix::{AuthorityKeyIdentifier, SubjectKeyIdentifier};
 
 use crate::keys::Algorithms;
-use crate::parsed::{CERTIFICATE_MAX, Parsed};
+use crate::parsed::{CERTIFICATE_MAX, Parsed, single_uri};
 use crate::{CertificateNumber, Identity, PkiError, Role, Usage};
 
 /// Most issuing certificates one trust store holds.
@@ -318,6 +318,16 @@ pub fn not_after(der: &[u8]) -> Result<UnixTime, PkiError> {
 pub fn number(der: &[u8]) -> Result<CertificateNumber, PkiError> {
     let certificate = Certificate::from_der(der)?;
     CertificateNumber::from_bytes(certificate.tbs_certificate().serial_number().as_bytes())
+}
+
+/// Whom a certificate of our own says it speaks for; nothing about it is verified.
+///
+/// # Errors
+/// [`PkiError::Malformed`] if it does not parse, [`PkiError::BadIdentity`].
+pub fn identity(der: &[u8]) -> Result<Identity, PkiError> {
+    let certificate = Certificate::from_der(der)?;
+    let extensions = certificate.tbs_certificate().extensions();
+    single_uri(extensions.map(Vec::as_slice).unwrap_or_default())
 }
 
 /// The key that a certificate certifies, as its SEC1 point; nothing about it is verified.

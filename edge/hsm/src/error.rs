@@ -93,12 +93,18 @@ pub enum HsmError {
     /// All sessions that the token allows are busy.
     #[error("the token has no free session")]
     Busy,
+    /// This process is logged in to the token already, so that the token would not look at the PIN.
+    #[error("this program has the token in use already")]
+    LoggedIn,
     /// The token was taken away, or ended the session, and did not come back.
     #[error("the token is gone: {0}")]
     TokenLost(String),
     /// The token failed otherwise.
     #[error("the token failed: {0}")]
     Token(String),
+    /// A certificate that is none.
+    #[error("this is no X.509 certificate")]
+    Certificate,
     /// Software cryptography failed.
     #[error("the key could not be made")]
     Crypto,
@@ -132,9 +138,10 @@ impl HsmError {
             Self::KeyInconsistent(_) => "key-inconsistent",
             Self::Damaged(_) => "key-damaged",
             Self::Storage(_) => "key-storage",
-            Self::Busy => "token-busy",
+            Self::Busy | Self::LoggedIn => "token-busy",
             Self::TokenLost(_) => "token-lost",
             Self::Token(_) => "token-failed",
+            Self::Certificate => "certificate",
             Self::Crypto => "crypto",
         }
     }
@@ -145,6 +152,7 @@ impl HsmError {
         matches!(
             self,
             Self::Busy
+                | Self::LoggedIn
                 | Self::TokenLost(_)
                 | Self::TokenAbsent(_)
                 | Self::Token(_)

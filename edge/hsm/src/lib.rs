@@ -8,6 +8,8 @@
 //! - [`FileVault`] keeps them in memory and, through a [`VaultStorage`], wherever its owner seals
 //!   them: the data directory of a server, the directory of a device, nowhere.
 //! - `Pkcs11Vault`, with the feature `pkcs11`, keeps them in a token that does not give them away.
+//! - `SigningToken`, with the same feature, keeps a person's P-256 signing key and its certificate
+//!   in such a token: a security device that confirms payments.
 //!
 //! Absent on purpose: where sealed bytes lie, what a key is for, who may use it.
 #![forbid(unsafe_code)]
@@ -24,7 +26,7 @@ pub use config::{Pkcs11Config, TokenName, open_token};
 pub use error::HsmError;
 pub use file::FileVault;
 #[cfg(feature = "pkcs11")]
-pub use pkcs11::Pkcs11Vault;
+pub use pkcs11::{Pkcs11Vault, SigningToken};
 pub use storage::{MemoryStorage, StorageError, VaultStorage};
 pub use vault::{
     Description, HeldKey, KeyKind, LABEL_MAX, LABELS_MAX, RANDOM_MAX, RsaUse, STORAGE_KEY_LEN,

@@ -36,6 +36,7 @@ mod names;
 mod operators;
 mod page;
 mod payments;
+mod phone_proofs;
 mod phones;
 mod postgres;
 mod postings;
@@ -85,10 +86,12 @@ pub use ledger::{FINDINGS_MAX, LedgerFinding, TrialBalance};
 pub use operators::{Operator, Role, Roles};
 pub use page::{MAX_PAGE, Page};
 pub use payments::{
-    ANSWERS_MAX, AnswerContext, AnswerKey, AnswerOutcome, Authorisation, LockedAnswers, Outcomes,
-    Payment, PaymentChange, PaymentFilter, PaymentRecord, SignerChange, TimelineRow, ToVerify,
+    ANSWERS_MAX, AccountFreeze, AnswerContext, AnswerKey, AnswerOutcome, Authorisation,
+    LockedAnswers, Outcomes, Payment, PaymentChange, PaymentFilter, PaymentRecord, SignerChange,
+    TimelineRow, ToVerify,
 };
-pub use phones::{PHONES_PER_ACCOUNT_MAX, Phone, PhoneRecord, PhoneState};
+pub use phone_proofs::PHONE_PROOFS_SWEEP_MAX;
+pub use phones::{PHONES_PER_ACCOUNT_MAX, Phone, PhoneRecord, PhoneState, SESSION_KEY_LEN};
 pub use postings::{Entry, Posting, PostingKind};
 pub use pushes::{PhonePayment, Push};
 pub use reader_record::{Factory, ReaderCount, Report, Transaction};

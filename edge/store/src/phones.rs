@@ -10,6 +10,9 @@ use crate::{Page, Row, StoreError, Tx, Value};
 /// Most phones that are told of one account's payments; one more is refused.
 pub const PHONES_PER_ACCOUNT_MAX: usize = 16;
 
+/// Length of a phone's public key in bytes: an uncompressed P-256 point.
+pub const SESSION_KEY_LEN: usize = 65;
+
 /// Where a phone stands: it follows from what is stored of it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum PhoneState {
@@ -52,6 +55,8 @@ pub struct Phone {
     pub revoked_at: Option<UnixTime>,
     /// Why.
     pub revoke_reason: Option<String>,
+    /// The public key whose holder alone may use its token. `None`: the token alone counts.
+    pub session_key: Option<[u8; SESSION_KEY_LEN]>,
 }
 
 /// A phone and the accounts whose payments it is told of.
@@ -84,7 +89,7 @@ impl PhoneRecord {
 }
 
 const SELECT: &str = "SELECT p.id, p.label, p.code_expires_at, p.created_at, p.enrolled_at, \
-     p.seen_at, p.revoked_at, p.revoke_reason, \
+     p.seen_at, p.revoked_at, p.revoke_reason, p.session_key, \
      (SELECT string_agg(l.id || ' ' || l.number, ',') FROM phone_accounts a \
      JOIN ledger_accounts l ON l.id = a.account_id WHERE a.phone_id = p.id) \
      FROM phones p WHERE ";
@@ -100,8 +105,13 @@ fn phone(row: &Row) -> Result<PhoneRecord, StoreError> {
             seen_at: row.opt_time(5)?,
             revoked_at: row.opt_time(6)?,
             revoke_reason: row.opt_text(7)?.map(str::to_owned),
+            session_key: row
+                .opt_blob(8)?
+                .map(<[u8; SESSION_KEY_LEN]>::try_from)
+                .transpose()
+                .map_err(|_| StoreError::corrupt("a phone's key has another length"))?,
         },
-        accounts: bound_accounts(row.opt_text(8)?)?,
+        accounts: bound_accounts(row.opt_text(9)?)?,
     })
 }
 
@@ -187,8 +197,8 @@ impl Tx<'_> {
         )
     }
 
-    /// Uses a phone's one-time code up: once, for the token with this hash. A token that it had
-    /// before is void.
+    /// Uses a phone's one-time code up: once, for the token with this hash and, if it has one, the
+    /// phone's key. A token and a key that it had before are void.
     ///
     /// # Errors
     /// [`StoreError::Refused`] `enrolment-code-used` if it was used, replaced or the phone revoked
@@ -198,13 +208,20 @@ impl Tx<'_> {
         id: &str,
         code: &[u8; 32],
         token: &[u8; 32],
+        session_key: Option<&[u8; SESSION_KEY_LEN]>,
         now: UnixTime,
     ) -> Result<(), StoreError> {
         let changed = self.execute(
             "UPDATE phones SET code_hash = NULL, code_expires_at = NULL, token_hash = ?3,
-                 enrolled_at = ?4, seen_at = ?4
+                 session_key = ?4, enrolled_at = ?5, seen_at = ?5
              WHERE id = ?1 AND code_hash = ?2 AND revoked_at IS NULL",
-            &[id.into(), code.into(), token.into(), now.into()],
+            &[
+                id.into(),
+                code.into(),
+                token.into(),
+                session_key.map(<[u8; SESSION_KEY_LEN]>::as_slice).into(),
+                now.into(),
+            ],
         )?;
         let used = StoreError::Refused { check: "enrolment-code-used" };
         if changed == 1 { Ok(()) } else { Err(used) }
@@ -235,7 +252,7 @@ impl Tx<'_> {
             "phone",
             "UPDATE phones SET revoked_at = COALESCE(revoked_at, ?3),
                  revoke_reason = COALESCE(revoke_reason, ?2), code_hash = NULL,
-                 code_expires_at = NULL, token_hash = NULL
+                 code_expires_at = NULL, token_hash = NULL, session_key = NULL
              WHERE id = ?1",
             &[id.into(), reason.into(), now.into()],
         )

@@ -9,6 +9,7 @@ mod injections;
 mod keys;
 mod ledger;
 mod payments;
+mod proofs;
 mod signers;
 mod terminals;
 
@@ -40,6 +41,7 @@ const STEPS: &[Step] = &[
         append_only: &["ledger_postings", "payment_events"],
         enqueue: &[],
     },
+    Step { texts: &[proofs::V5_PROOFS], append_only: &[], enqueue: &[] },
 ];
 
 /// Newest schema version this program knows.

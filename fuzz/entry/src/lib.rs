@@ -16,6 +16,7 @@ mod payment;
 mod pki;
 mod script;
 pub mod seeds;
+mod smartcard;
 mod tokens;
 mod tr31;
 
@@ -27,6 +28,7 @@ pub use idcard::{
 pub use injection::injection;
 pub use payment::{evidence, payment};
 pub use pki::{certificate, certificate_edits, request};
+pub use smartcard::{apdu, device_card, offline_request};
 pub use tokens::tokens;
 pub use tr31::key_block;
 
@@ -53,15 +55,18 @@ macro_rules! targets {
 
 targets! {
     alert: 40,
+    apdu: 1000,
     card: 400,
     certificate: 200,
     certificate_edits: 80,
+    device_card: 300,
     evidence: 40,
     handshake: 24,
     hierarchy: 60,
     injection: 1000,
     key_block: 400,
     messages: 1000,
+    offline_request: 80,
     payment: 600,
     reader_channel: 20,
     reader_flow: 200,

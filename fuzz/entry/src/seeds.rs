@@ -18,6 +18,7 @@ mod flows;
 mod hierarchy;
 mod injection;
 mod payment;
+mod smartcard;
 mod tokens;
 
 use flows::{reader_flow, server_flow};
@@ -41,15 +42,18 @@ pub const SEEDS_MAX: usize = 20;
 pub fn seeds(target: &str) -> Vec<Seed> {
     let seeds: Vec<(&str, Vec<u8>)> = match target {
         "alert" => alert(),
+        "apdu" => smartcard::apdu(),
         "card" => card(),
         "certificate" => certificate(),
         "certificate_edits" => certificate_edits(),
+        "device_card" => smartcard::device_card(),
         "evidence" => payment::evidence(),
         "handshake" => handshake(),
         "hierarchy" => hierarchy(),
         "injection" => injection::injection(),
         "key_block" => key_block(),
         "messages" => messages(),
+        "offline_request" => smartcard::offline_request(),
         "payment" => payment::payment(),
         "reader_channel" | "server_channel" => side(),
         "reader_flow" => reader_flow(),

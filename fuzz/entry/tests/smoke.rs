@@ -98,15 +98,18 @@ macro_rules! smoke {
 
 smoke! {
     alert,
+    apdu,
     card,
     certificate,
     certificate_edits,
+    device_card,
     evidence,
     handshake,
     hierarchy,
     injection,
     key_block,
     messages,
+    offline_request,
     payment,
     reader_channel,
     reader_flow,

@@ -4,8 +4,10 @@
 //! fails the test; elsewhere the test is shown as skipped, with the line that installs the part.
 //! Variables a part needs are set on child processes only, never on this one.
 
+mod chromium;
 mod keeper;
 mod lossy_line;
+mod pcscd;
 mod policy;
 mod postgres;
 mod psec;
@@ -14,7 +16,9 @@ mod tokens;
 
 use std::io;
 
+pub use chromium::Chromium;
 pub use lossy_line::{LossyLine, lossy_line};
+pub use pcscd::Pcscd;
 pub use policy::{Required, in_ci, require};
 pub use postgres::Postgres;
 pub use psec::Psec;

@@ -200,7 +200,7 @@ impl Pkcs11Token {
     }
 }
 
-fn on_path(program: &str) -> bool {
+pub(super) fn on_path(program: &str) -> bool {
     let path = std::env::var_os("PATH").unwrap_or_default();
     std::env::split_paths(&path).any(|folder| folder.join(OsStr::new(program)).is_file())
 }

@@ -1,6 +1,7 @@
 //! Flow D: payments are confirmed on an external security device, through the payer's phone.
 
 mod confirmed;
+mod offline;
 mod payer;
 mod refused;
 mod stage;
@@ -19,13 +20,15 @@ const CURRENCY: &str = "CNY";
 const FUNDS: &str = "100.00";
 const KEY: &str = "KEY-DEMO-1";
 const OCRA: &str = "OTP-DEMO-1";
-/// Both devices' PIN.
+const OFFLINE: &str = "OTP-DEMO-2";
+/// All devices' PIN.
 const PIN: &str = "2580";
 
 pub(super) async fn run(quiet: bool) -> Result<Flow, Failure> {
     let mut flow = Flow::new("D", quiet);
     flow.say("Flow D: payments are confirmed on a security device, through the payer's phone");
-    flow.say("  The devices are sealed files; the terminal, as any browser, speaks HTTPS only.");
+    flow.say("  The devices are cards in this process, spoken to in APDUs; their keys are sealed files.");
+    flow.say("  The terminal, as any browser, speaks HTTPS only.");
     let stage = Stage::set_up().await?;
     let (payment, started) = confirmed::taken(&mut flow, &stage).await?;
     confirmed::pushed(&mut flow, &stage, &payment).await?;
@@ -33,6 +36,7 @@ pub(super) async fn run(quiet: bool) -> Result<Flow, Failure> {
     refused::foreign_signature(&mut flow, &stage, &answer).await?;
     confirmed::executed(&mut flow, &stage, &payment, &answer, started).await?;
     confirmed::by_dynamic_password(&mut flow, &stage).await?;
+    offline::by_qr_code(&mut flow, &stage).await?;
     refused::terminated(&mut flow, &stage).await?;
     refused::rejected(&mut flow, &stage).await?;
     confirmed::proven(&mut flow, &stage, &payment).await?;

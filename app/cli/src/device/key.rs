@@ -1,54 +1,106 @@
-//! `device key`: a security device in software.
+//! `device key`: a security device in software, as a directory and as a card.
 
+mod enroll;
+mod offline;
+mod pins;
+mod puk_file;
+mod serve;
+mod show;
+mod sign;
+
+use std::fs::File;
 use std::path::{Path, PathBuf};
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use countersign_crypto::Secret;
-use countersign_device::{
-    DeviceAnswer, Holder, KeyDir, KeyEnrolment, KeyError, SecurityDevice, SignWith, device_suite,
-};
-use countersign_payment::{Line, REQUEST_MAX};
-use countersign_server::ambient;
-use data_encoding::BASE64URL_NOPAD;
+use countersign_device::{Holder, KeyError, SecurityDevice, ShownBy};
+use countersign_payment::Line;
+use rustix::termios::{QueueSelector, tcflush};
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use super::{Client, provider_of, read_file};
+use super::{read_file, which_device::WhichDevice};
 use crate::failure::Failure;
 use crate::output::{Output, print_error};
 
 /// A security device in software: it shows what it signs, and signs for its PIN.
+#[derive(Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    arg_required_else_help = true
+)]
+pub(crate) struct Key {
+    #[command(subcommand)]
+    command: Option<KeyCommand>,
+    #[command(flatten)]
+    serve: serve::Serve,
+}
+
+/// What a security device is asked to do.
 #[derive(Subcommand)]
-pub(crate) enum KeyCommand {
+enum KeyCommand {
+    /// Be a card in the virtual reader of PC/SC (vpcd), until it is stopped.
+    ///
+    /// Without the word `serve` it is the same: device key --virtual-reader 35963.
+    ///
+    /// Example: countersign device key serve --key ./key --virtual-reader 35963
+    Serve(serve::Serve),
     /// Make a security device and have the server enrol it for some accounts.
     ///
+    /// It tells its PUK, which unblocks it after three wrong PINs, once: keep it.
+    ///
     /// Example: countersign device key enroll --key ./key --serial KEY-1 --label "Li Lei"
-    /// --account PAYER0001 --pin-file pin --server https://localhost:8443 --ca ca.pem
-    /// --token-file admin.token
-    Enroll(Enroll),
+    /// --account PAYER0001 --pin-file pin --puk-file puk --server https://localhost:8443
+    /// --ca ca.pem --token-file admin.token
+    Enroll(enroll::Enroll),
     /// Show what the device is; needs no PIN.
     ///
     /// Example: countersign device key show --key ./key
     Show {
         #[command(flatten)]
-        which: Which,
+        which: WhichDevice,
     },
     /// Show a confirmation request and sign it, for its PIN.
     ///
     /// Example: countersign device key sign --key ./key --request request.bin --pin-file pin
-    Sign(Sign),
-    /// Change the PIN.
+    Sign(sign::Sign),
+    /// Change the PIN; the PUK stays.
     ///
     /// Example: countersign device key pin --key ./key --pin-file old --new-pin-file new
-    Pin(Pin),
+    Pin(pins::Pin),
+    /// Set a new PIN for the PUK, also when wrong PINs have blocked the device.
+    ///
+    /// Example: countersign device key unblock --key ./key --puk-file puk --new-pin-file new
+    Unblock(pins::Unblock),
+    /// Make a new PUK, for the PIN.
+    ///
+    /// For a device whose PUK was lost, or that has none. The old one ends.
+    ///
+    /// Example: countersign device key puk --key ./key --pin-file pin --puk-file puk
+    Puk(pins::Puk),
+    /// Answer a payment that came as a QR code.
+    ///
+    /// The device checks that the code is its server's, shows the payment, and gives digits to type
+    /// where the code is shown. For devices that make dynamic passwords.
+    ///
+    /// Example: countersign device key offline --key ./key --qr @code.txt --pin-file pin
+    Offline(offline::Offline),
+    /// Take the server's present certificate.
+    ///
+    /// QR codes are checked with it. The root that was pinned at enrolment has to vouch for it.
+    ///
+    /// Example: countersign device key refresh --key ./key --server https://localhost:8443
+    /// --ca ca.pem --token-file admin.token
+    Refresh(enroll::Refresh),
 }
 
-/// Which security device.
+/// Which directory.
 #[derive(Args)]
 pub(crate) struct Which {
     /// The security device's own directory.
     #[arg(long, value_name = "DIR", default_value = "./countersign-key", alias = "device")]
-    pub(super) key: PathBuf,
+    key: PathBuf,
 }
 
 /// Where its PIN comes from.
@@ -59,71 +111,30 @@ pub(crate) struct PinFile {
     pin_file: Option<PathBuf>,
 }
 
-/// How a security device signs.
-#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Method {
-    /// With a private key, under a certificate in the server's suite.
-    Pki,
-    /// With a dynamic password (OCRA, RFC 6287).
-    Ocra,
-}
-
-/// Make a security device.
-#[derive(Args)]
-pub(crate) struct Enroll {
-    #[command(flatten)]
-    which: Which,
-    /// Its serial number.
-    #[arg(long)]
-    serial: String,
-    /// A name for people, 1 to 64 characters.
-    #[arg(long)]
-    label: String,
-    /// An account that it is to confirm payments from: id or number; may be given several times.
-    #[arg(long = "account", value_name = "ACCOUNT", required = true)]
-    accounts: Vec<String>,
-    /// How it is to sign.
-    #[arg(long, value_enum, default_value = "pki")]
-    method: Method,
-    #[command(flatten)]
-    pin: PinFile,
-    #[command(flatten)]
-    client: Client,
-}
-
-/// Sign a confirmation request.
-#[derive(Args)]
-pub(crate) struct Sign {
-    #[command(flatten)]
-    which: Which,
-    /// File with the request's bytes, as the server made them.
-    #[arg(long, value_name = "FILE")]
-    request: PathBuf,
-    #[command(flatten)]
-    pin: PinFile,
-}
-
-/// Change the PIN.
-#[derive(Args)]
-pub(crate) struct Pin {
-    #[command(flatten)]
-    which: Which,
-    #[command(flatten)]
-    pin: PinFile,
-    /// File with the new PIN; without, it is asked for twice.
-    #[arg(long, value_name = "FILE")]
-    new_pin_file: Option<PathBuf>,
+impl Key {
+    pub(crate) async fn run(self, json: bool) -> Result<Output, Failure> {
+        match self.command {
+            Some(command) => command.run(json).await,
+            None => self.serve.run(json).await,
+        }
+    }
 }
 
 impl KeyCommand {
-    pub(crate) async fn run(self) -> Result<Output, Failure> {
-        // Files, keys and the API client block.
-        let working = tokio::task::spawn_blocking(move || match self {
-            Self::Enroll(enroll) => enroll.run(),
-            Self::Show { which } => show(&KeyDir::open(&which.key)?),
-            Self::Sign(sign) => sign.run(),
-            Self::Pin(pin) => pin.run(),
-        });
+    async fn run(self, json: bool) -> Result<Output, Failure> {
+        // Files, keys, cards and the API client block.
+        let work: Box<dyn FnOnce() -> Result<Output, Failure> + Send> = match self {
+            Self::Serve(serve) => return serve.run(json).await,
+            Self::Enroll(enroll) => Box::new(|| enroll.run()),
+            Self::Show { which } => Box::new(move || show::show(&which)),
+            Self::Sign(sign) => Box::new(|| sign.run()),
+            Self::Pin(pin) => Box::new(|| pin.run()),
+            Self::Unblock(unblock) => Box::new(|| unblock.run()),
+            Self::Puk(puk) => Box::new(|| puk.run()),
+            Self::Offline(offline) => Box::new(|| offline.run()),
+            Self::Refresh(refresh) => Box::new(|| refresh.run()),
+        };
+        let working = tokio::task::spawn_blocking(work);
         working.await.map_err(|error| Failure::environment("task", error.to_string()))?
     }
 }
@@ -151,16 +162,56 @@ fn typed(question: &str) -> Result<Secret, Failure> {
     Ok(Secret::new(typed.into_bytes()))
 }
 
-/// Whoever sits at this terminal: reads the device's display on stderr, types its PIN.
-pub(super) struct AtTerminal<'a>(pub(super) &'a PinFile);
+/// Whoever sits at this terminal: reads on stderr what is to be signed, types the device's PIN.
+pub(super) struct AtTerminal<'a> {
+    pin: &'a PinFile,
+    /// The device and where it is, for its holder.
+    device: String,
+    shown_by: ShownBy,
+}
+
+impl<'a> AtTerminal<'a> {
+    /// At a device, which is this program.
+    pub(super) fn of(serial: &str, pin: &'a PinFile) -> Self {
+        Self { pin, device: serial.to_owned(), shown_by: ShownBy::Device }
+    }
+
+    /// At the machine of a device that is somewhere.
+    pub(super) fn beside(device: &dyn SecurityDevice, place: &str, pin: &'a PinFile) -> Self {
+        let named = format!("{} {place}", device.serial());
+        Self { pin, device: named, shown_by: device.shown_by() }
+    }
+}
 
 impl Holder for AtTerminal<'_> {
     fn asked(&mut self, display: &[Line]) -> Result<Option<Secret>, KeyError> {
-        print_error("The security device shows:");
+        let device = &self.device;
+        print_error(&match self.shown_by {
+            ShownBy::Device => format!("The security device {device} shows:"),
+            ShownBy::Host => format!(
+                "This computer, not the device, shows what the security device {device} is to sign:"
+            ),
+        });
         print_error(&display_text(display));
-        let pin = self.0.pin("PIN to confirm this (empty: do not): ");
+        if self.pin.pin_file.is_none() {
+            // What was typed before it could be read is no answer to it.
+            forget_typed();
+        }
+        let pin = self.pin.pin("PIN to confirm this (empty: do not): ");
         let pin = pin.map_err(|failure| KeyError::Keypad(failure.detail))?;
         Ok((!pin.is_empty()).then_some(pin))
+    }
+
+    fn sent_to_device(&mut self) {
+        let device = &self.device;
+        print_error(&format!("Read and confirm it at the security device {device}, with its PIN."));
+    }
+}
+
+/// Has the terminal forget what was typed and not read yet. Without a terminal nothing was.
+fn forget_typed() {
+    if let Ok(terminal) = File::open("/dev/tty") {
+        let _none = tcflush(terminal, QueueSelector::IFlush);
     }
 }
 
@@ -173,110 +224,6 @@ pub(super) fn display_text(display: &[Line]) -> String {
 /// The display's lines for programs.
 pub(super) fn display_json(display: &[Line]) -> Value {
     display.iter().map(|line| json!({ "label": line.label, "text": line.text })).collect()
-}
-
-impl Enroll {
-    fn run(self) -> Result<Output, Failure> {
-        let api = self.client.api()?;
-        let enrolment = KeyEnrolment {
-            serial: self.serial,
-            label: self.label,
-            accounts: self.accounts,
-            method: match self.method {
-                Method::Pki => SignWith::Pki,
-                Method::Ocra => SignWith::Ocra,
-            },
-            pin: self.pin.pin("The security device's PIN (4 to 12 digits): ")?,
-        };
-        let ambient = ambient();
-        let provider = provider_of(device_suite(&api)?)?;
-        let (now, mut rng) = (ambient.clock.now(), (ambient.rng)());
-        let dir = KeyDir::enroll(&self.which.key, &enrolment, &api, &provider, now, &mut *rng)?;
-        show(&dir)
-    }
-}
-
-fn show(dir: &KeyDir) -> Result<Output, Failure> {
-    let settings = dir.settings();
-    let number = dir.certificate_number()?;
-    let tries = dir.tries_left()?;
-    let text = format!(
-        "Security device {} ({}) at {}\nSuite       {}\nCertificate {}\nPIN tries   {tries}\n\
-         Directory   {}",
-        settings.serial,
-        settings.method.name(),
-        settings.server_id,
-        settings.suite,
-        number.as_deref().unwrap_or("-"),
-        dir.path().display(),
-    );
-    let json = json!({
-        "serial": settings.serial,
-        "method": settings.method.name(),
-        "suite": settings.suite.name(),
-        "serverId": settings.server_id,
-        "certificateNumber": number,
-        "pinTriesLeft": tries,
-        "key": dir.path(),
-    });
-    Ok(Output::new(json, text))
-}
-
-impl Sign {
-    fn run(self) -> Result<Output, Failure> {
-        let request = request_in(&self.request)?;
-        let mut dir = KeyDir::open(&self.which.key)?;
-        let mut rng = (ambient().rng)();
-        let answer = dir.confirm(&request, &mut AtTerminal(&self.pin), &mut *rng)?;
-        let json = answer_json(&answer);
-        let text = match &answer {
-            DeviceAnswer::Pki { signature, .. } => BASE64URL_NOPAD.encode(signature),
-            DeviceAnswer::Ocra { digits, .. } => digits.clone(),
-        };
-        Ok(Output::new(json, text))
-    }
-}
-
-/// An answer as the API takes it.
-fn answer_json(answer: &DeviceAnswer) -> Value {
-    match answer {
-        DeviceAnswer::Pki { serial, signature } => json!({
-            "method": "pki",
-            "deviceSerial": serial,
-            "signature": BASE64URL_NOPAD.encode(signature),
-        }),
-        DeviceAnswer::Ocra { serial, digits } => {
-            json!({ "method": "ocra", "deviceSerial": serial, "digits": digits })
-        }
-    }
-}
-
-fn request_in(path: &Path) -> Result<Vec<u8>, Failure> {
-    use std::io::Read;
-    let mut bytes = Vec::new();
-    let read = std::fs::File::open(path)
-        .and_then(|file| file.take(REQUEST_MAX as u64 + 1).read_to_end(&mut bytes));
-    read.map_err(|error| Failure::file(path, &error))?;
-    Ok(bytes)
-}
-
-impl Pin {
-    fn run(self) -> Result<Output, Failure> {
-        let mut dir = KeyDir::open(&self.which.key)?;
-        let old = self.pin.pin("The PIN so far: ")?;
-        let new = match &self.new_pin_file {
-            Some(path) => pin_in(path)?,
-            None => {
-                let new = typed("The new PIN: ")?;
-                if !new.ct_eq(typed("The new PIN again: ")?.expose()) {
-                    return Err(Failure::usage("pin-differs", "the two entries differ"));
-                }
-                new
-            }
-        };
-        dir.change_pin(&old, &new, &mut *(ambient().rng)())?;
-        Ok(Output::new(json!({ "changed": true }), "The PIN is changed."))
-    }
 }
 
 impl From<KeyError> for Failure {

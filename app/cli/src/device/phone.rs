@@ -4,15 +4,15 @@ use std::ops::ControlFlow;
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand, ValueEnum};
-use countersign_device::{
-    AnswerTaken, KeyDir, Phone, PhoneError, RejectBecause, SecurityDevice, WaitingPayment,
-};
+use countersign_device::{AnswerTaken, KeyError, Phone, PhoneError, RejectBecause, WaitingPayment};
 use countersign_payment::ConfirmationRequest;
 use countersign_server::ambient;
 use serde_json::{Value, json};
 
-use super::key::{AtTerminal, PinFile, display_json, display_text};
+use super::key::{PinFile, display_json, display_text};
+use super::phone_helper::HelperCommand;
 use super::read_file;
+use super::which_device::WhichDevice;
 use crate::failure::Failure;
 use crate::output::{Output, print};
 use crate::secret_arg;
@@ -48,6 +48,7 @@ pub(crate) enum PhoneCommand {
     /// Have a security device show and sign a payment, and send its answer.
     ///
     /// Example: countersign device phone approve pay_0193… --phone ./phone --key ./key
+    /// Example: countersign device phone approve pay_0193… --phone ./phone --match 42 --reader
     Approve(Approve),
     /// Say no to a payment.
     ///
@@ -57,6 +58,11 @@ pub(crate) enum PhoneCommand {
     ///
     /// Example: countersign device phone watch --phone ./phone --count 1
     Watch(Watch),
+    /// Answer the phone page of a browser on this machine, which cannot reach a security device.
+    ///
+    /// Example: countersign device phone helper --server https://localhost:8443 --key ./key
+    #[command(long_flag = "helper")]
+    Helper(HelperCommand),
 }
 
 /// Which phone.
@@ -90,11 +96,22 @@ pub(crate) struct Approve {
     which: Which,
     /// The payment (pay_…), or the push that told of it (psh_…).
     payment: String,
-    /// The security device's directory.
-    #[arg(long, value_name = "DIR", default_value = "./countersign-key")]
-    key: PathBuf,
+    #[command(flatten)]
+    device: WhichDevice,
+    /// The device that is meant, by its serial number: another one is not asked.
+    #[arg(long)]
+    serial: Option<String>,
     #[command(flatten)]
     pin: PinFile,
+    /// The number that the initiating terminal shows, to be sure that it is the same payment.
+    #[arg(long = "match", value_name = "NN", value_parser = two_digits)]
+    match_code: Option<String>,
+}
+
+/// A number to match: 10 to 99.
+fn two_digits(word: &str) -> Result<String, String> {
+    let right = word.len() == 2 && word.parse::<u8>().is_ok_and(|number| number >= 10);
+    if right { Ok(word.to_owned()) } else { Err("the number to match has two digits".to_owned()) }
 }
 
 /// Why a payer says no.
@@ -145,6 +162,7 @@ impl PhoneCommand {
             Self::Approve(approve) => approve.run(),
             Self::Reject(reject) => reject.run(),
             Self::Watch(watch) => watch.run(json),
+            Self::Helper(helper) => helper.run(json),
         });
         working.await.map_err(|error| Failure::environment("task", error.to_string()))?
     }
@@ -201,10 +219,17 @@ impl Approve {
         let payment = phone.payment(&self.payment)?;
         let request = payment.to_confirm()?;
         // D3, here in one program: the device reads the bytes, not the phone's words.
-        let mut key = KeyDir::open(&self.key)?;
+        let mut device = self.device.open()?;
         let mut rng = (ambient().rng)();
-        let answer = key.confirm(&request, &mut AtTerminal(&self.pin), &mut *rng)?;
-        Ok(taken(&phone.answer(&payment.id, &answer)?, "executed"))
+        if self.serial.as_deref().is_some_and(|serial| serial != device.serial()) {
+            return Err(KeyError::OtherCard.into());
+        }
+        let answer = device.confirm(&request, &self.pin, &mut *rng)?;
+        let told = match &self.match_code {
+            Some(code) => phone.answer_matched(&payment.id, &answer, code)?,
+            None => phone.answer(&payment.id, &answer)?,
+        };
+        Ok(taken(&told, "executed"))
     }
 }
 

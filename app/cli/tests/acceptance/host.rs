@@ -82,6 +82,12 @@ impl Process {
         serde_json::from_str(&line).map_err(|error| format!("{error}: {line:?}").into())
     }
 
+    /// The process's id.
+    #[cfg(feature = "pcsc")]
+    pub(crate) fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// SIGKILL.
     pub(crate) fn kill(mut self) -> Result<(), Failed> {
         self.child.kill()?;
@@ -124,10 +130,15 @@ impl Host {
     }
 
     /// The same machine with an environment variable for all that runs on it.
-    #[cfg(feature = "pkcs11")]
+    #[cfg(any(feature = "pcsc", feature = "pkcs11"))]
     pub(crate) fn with_env(mut self, (name, value): (&'static str, PathBuf)) -> Self {
         self.env.push((name, value));
         self
+    }
+
+    /// The environment variables for all that runs on it.
+    pub(crate) fn environment(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        self.env.iter().cloned()
     }
 
     fn command(&self) -> Command {

@@ -62,7 +62,7 @@ pub(crate) fn both_servers_tell_at_once(database: &Database) -> Result<(), Faile
         thread::sleep(Duration::from_millis(100)); // it waits
         assert!(!terminal.is_finished(), "there is nothing to hear yet");
         let reject = ["device", "phone", "reject", &id, "--phone", "phone"];
-        bank.host.run(&[&reject[..], &["--reason", "not-mine"]].concat())?.ok()?;
+        bank.host.run(&[&reject[..], &["--reason", "changed-mind"]].concat())?.ok()?;
         let answered = Instant::now();
         let (at, answer) = terminal.join().map_err(|_| "the terminal panicked")??;
         assert!(answer.contains("\"status\":\"rejected\""), "{answer}");

@@ -5,7 +5,10 @@ mod audit;
 mod bank;
 mod cache;
 mod certificates;
+mod checkout;
 mod crash;
+mod device_card;
+mod helper;
 mod host;
 mod inject;
 mod interrupted;
@@ -15,6 +18,7 @@ mod papers;
 mod payers;
 mod payments;
 mod payments_crash;
+mod pcsc;
 mod read;
 mod reads;
 mod risk;
@@ -96,9 +100,13 @@ fn main() {
         .chain(payers::TRIALS)
         .chain(interrupted::TRIALS)
         .chain(papers::TRIALS)
-        .chain(altered::TRIALS);
+        .chain(altered::TRIALS)
+        .chain(checkout::TRIALS)
+        .chain(device_card::TRIALS);
     trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
     trials.extend(tokens::trials());
+    trials.extend(helper::trials());
+    trials.extend(pcsc::trials());
 
     let both: [(&str, Check); 16] = [
         ("a_shop_is_told_of_its_payment", webhooks::a_shop_is_told_of_its_payment),

@@ -290,5 +290,9 @@ fn a_payer_says_no() -> Result<(), Failed> {
         (&json!("rejected"), &json!("not-mine"))
     );
     bank.approve_refused("phone", "KEY-1", &id, "payment-rejected")?;
+    // What the payer did not begin stops the account, and says why.
+    let account = bank.done(&["account", "show", "PAYER0001"])?;
+    assert_eq!(account["status"], "frozen", "{account}");
+    assert!(account["statusReason"].as_str().is_some_and(|why| why.contains(&id)), "{account}");
     bank.books_hold()
 }

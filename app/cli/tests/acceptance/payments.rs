@@ -104,6 +104,10 @@ pub(crate) fn a_refused_payment_ends_with_code_one(database: &Database) -> Resul
     ended(terminal, "rejected", json!("not-mine"))?;
     let late = bank.approve("PHONE-1", "KEY-1", &id)?;
     assert_eq!(late.code, 1, "{}", late.stdout);
+    // Its account pays nothing more until an operator has looked at it.
+    let stopped = bank.run("till", &bank.pay_words(PRICE, &[]))?;
+    assert_eq!(stopped.json()?["error"]["check"], "account-frozen", "{}", stopped.stdout);
+    bank.done(&["account", "unfreeze", "PAYER0001"])?;
 
     let terminal = paying(&bank, PRICE)?;
     let id = waiting(&bank)?;

@@ -3,7 +3,7 @@
 
 use std::path::Path;
 
-use countersign_crypto::{CryptoRng, Provider, Secret, Suite, UnixTime};
+use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, Suite, UnixTime};
 use countersign_payment::ocra::{PAYMENT_KEY_LEN, PAYMENT_SUITE};
 use countersign_pki::{Identity, Role, TrustStore, certified_point, request};
 use data_encoding::HEXLOWER;
@@ -12,7 +12,8 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::files::Files;
-use super::sealed::{self, Sealed};
+use super::sealed::{self, Under};
+use super::server::{ServerChain, certificate};
 use super::{CERTIFICATE, FORMAT, KeyDir, KeyError, KeySettings, MARKER, SETTINGS, SignWith};
 use crate::{Api, EnrollError};
 
@@ -55,14 +56,16 @@ struct PkiBody<'a> {
     accounts: &'a [String],
 }
 
+/// What the server sends for a certificate request.
 #[derive(Deserialize)]
 #[serde(rename_all = "camelCase")]
-struct PkiAnswer {
-    certificate: String,
+pub(super) struct PkiAnswer {
+    /// In PEM.
+    pub(super) certificate: String,
     device_issuer: String,
-    server_issuer: String,
-    root: String,
-    server_id: String,
+    pub(super) server_id: String,
+    #[serde(flatten)]
+    chain: ServerChain,
 }
 
 #[derive(Serialize)]
@@ -79,6 +82,41 @@ struct OcraAnswer {
     suite: String,
     key: String,
     server_id: String,
+    // These three not flattened: that would copy the key. Servers before there were offline
+    // requests do not give them.
+    root: Option<String>,
+    server_issuer: Option<String>,
+    server_certificate: Option<String>,
+}
+
+/// Has the server certify a device's key, and looks at what it sends: a device with a certificate
+/// that is not its own would sign what nobody can verify.
+pub(super) fn certify(
+    enrolment: &KeyEnrolment,
+    api: &Api,
+    provider: &Provider,
+    identity: &Identity,
+    element: &dyn SecureElement,
+    now: UnixTime,
+    rng: &mut dyn CryptoRng,
+) -> Result<PkiAnswer, KeyError> {
+    let der = request(provider, identity, element, rng).map_err(KeyError::Pki)?;
+    let body = PkiBody {
+        request: pem::encode(&Pem::new("CERTIFICATE REQUEST", der)),
+        label: &enrolment.label,
+        accounts: &enrolment.accounts,
+    };
+    let answer: PkiAnswer = api.post(PATH, &body)?;
+    let own = certificate(&answer.certificate)?;
+    let (issuer, root) = (certificate(&answer.device_issuer)?, answer.chain.root()?);
+    let mut trust = TrustStore::new(provider.clone());
+    trust.trust(&root, &issuer, Role::SecurityDevice, now).map_err(KeyError::Pki)?;
+    let leaf = trust.verify(&own, Role::SecurityDevice, now, None).map_err(KeyError::Pki)?;
+    let certified = certified_point(provider, &own).map_err(KeyError::Pki)?;
+    if leaf.identity() != identity || certified != element.public_key() {
+        return Err(KeyError::Foreign);
+    }
+    Ok(answer)
 }
 
 impl KeyDir {
@@ -104,7 +142,7 @@ impl KeyDir {
         let mut dir = Self::open_or_make(path, enrolment, provider)?;
         let server_id = match enrolment.method {
             SignWith::Pki => dir.enroll_pki(enrolment, api, provider, &identity, now, rng)?,
-            SignWith::Ocra => dir.enroll_ocra(enrolment, api, rng)?,
+            SignWith::Ocra => dir.enroll_ocra(enrolment, api, now, rng)?,
         };
         dir.settings.server_id = server_id;
         dir.write_settings()?; // last: it says "done"
@@ -138,7 +176,7 @@ impl KeyDir {
         }
         files.make_dir()?;
         let lock = files.lock()?;
-        let dir = Self { files, settings: wanted, _lock: lock };
+        let dir = Self { files, settings: wanted, puk: None, _lock: lock };
         dir.write_settings()?;
         dir.files.write(MARKER, FORMAT.as_bytes())?;
         Ok(dir)
@@ -149,8 +187,19 @@ impl KeyDir {
         self.files.write(SETTINGS, text.as_bytes())
     }
 
+    /// Stores a new key: under a PUK of its own first, so that a device with a key has a PUK.
+    pub(super) fn store_key(
+        &mut self,
+        key: &Secret,
+        pin: &Secret,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), KeyError> {
+        self.puk = Some(self.seal_under_new_puk(key, rng)?);
+        self.seal(Under::Pin, key, pin, rng)
+    }
+
     fn enroll_pki(
-        &self,
+        &mut self,
         enrolment: &KeyEnrolment,
         api: &Api,
         provider: &Provider,
@@ -161,45 +210,33 @@ impl KeyDir {
         if !self.files.has(sealed::FILE) {
             let made = provider.signature.generate(rng);
             let made = made.map_err(|error| self.files.damaged(sealed::FILE, error.to_string()))?;
-            let bound = self.settings.bound();
-            Sealed::seal(&bound, &made.pkcs8, &enrolment.pin, rng)?.store(&self.files)?;
+            self.store_key(&made.pkcs8, &enrolment.pin, rng)?;
         }
-        let element = self.element(&self.unlock(&enrolment.pin)?)?;
-        let der = request(provider, identity, &*element, rng).map_err(KeyError::Pki)?;
-        let body = PkiBody {
-            request: pem::encode(&Pem::new("CERTIFICATE REQUEST", der)),
-            label: &enrolment.label,
-            accounts: &enrolment.accounts,
-        };
-        let answer: PkiAnswer = api.post(PATH, &body)?;
-        // Not stored unless it fits: the device would sign what nobody can verify.
-        let read = |text: &str| {
-            let parsed = pem::parse(text).ok().filter(|pem| pem.tag() == "CERTIFICATE");
-            parsed.map(Pem::into_contents).ok_or(KeyError::Foreign)
-        };
-        let own = read(&answer.certificate)?;
-        let (issuer, root) = (read(&answer.device_issuer)?, read(&answer.root)?);
-        let mut trust = TrustStore::new(provider.clone());
-        trust.trust(&root, &issuer, Role::SecurityDevice, now).map_err(KeyError::Pki)?;
-        let leaf = trust.verify(&own, Role::SecurityDevice, now, None).map_err(KeyError::Pki)?;
-        let certified = certified_point(provider, &own).map_err(KeyError::Pki)?;
-        if leaf.identity() != identity || certified != element.public_key() {
-            return Err(KeyError::Foreign);
+        let key = self.unlock(&enrolment.pin)?;
+        if self.puk.is_none() && self.settings.server_id.is_empty() {
+            // An enrolment that was cut off has told nobody its PUK.
+            self.puk = Some(self.seal_under_new_puk(&key, rng)?);
         }
-        self.files.write("root.pem", answer.root.as_bytes())?;
+        let element = self.element(&key)?;
+        let answer = certify(enrolment, api, provider, identity, &*element, now, rng)?;
+        self.pin_server(&answer.chain, &answer.server_id, now)?;
         self.files.write("device-issuer.pem", answer.device_issuer.as_bytes())?;
-        self.files.write("server-issuer.pem", answer.server_issuer.as_bytes())?;
         self.files.write(CERTIFICATE, answer.certificate.as_bytes())?;
         Ok(answer.server_id)
     }
 
     fn enroll_ocra(
-        &self,
+        &mut self,
         enrolment: &KeyEnrolment,
         api: &Api,
+        now: UnixTime,
         rng: &mut dyn CryptoRng,
     ) -> Result<String, KeyError> {
         let KeyEnrolment { serial, label, accounts, pin, .. } = enrolment;
+        if self.files.has(sealed::FILE) && !self.settings.server_id.is_empty() {
+            // Whoever replaces the key of an enrolled device has its PIN.
+            self.unlock(pin)?;
+        }
         let answer: OcraAnswer =
             api.post("/v1/devices/ocra", &OcraBody { serial, label, accounts })?;
         let mut key = vec![0; PAYMENT_KEY_LEN];
@@ -211,7 +248,14 @@ impl KeyDir {
         if !fits || answer.suite != PAYMENT_SUITE {
             return Err(KeyError::Foreign);
         }
-        Sealed::seal(&self.settings.bound(), &key, pin, rng)?.store(&self.files)?;
+        if let (Some(root), Some(server_issuer)) = (answer.root, answer.server_issuer) {
+            let chain = ServerChain::new(root, server_issuer, answer.server_certificate);
+            self.pin_server(&chain, &answer.server_id, now)?;
+        }
+        // Not enrolled until both seals are of the new key.
+        self.settings.server_id.clear();
+        self.write_settings()?;
+        self.store_key(&key, pin, rng)?;
         Ok(answer.server_id)
     }
 }

@@ -2,11 +2,13 @@ use std::io;
 use std::path::PathBuf;
 
 use countersign_crypto::Suite;
+use countersign_hsm::HsmError;
 use countersign_payment::PaymentError;
+use countersign_payment::card::CardError;
 use countersign_pki::PkiError;
 use thiserror::Error;
 
-use super::{PIN_MAX, PIN_MIN};
+use super::{PIN_MAX, PIN_MIN, PUK_DIGITS};
 use crate::{ApiError, EnrollError};
 
 /// Why a security device did not do what it was asked.
@@ -42,8 +44,23 @@ pub enum KeyError {
         left: u32,
     },
     /// Too many wrong PINs.
-    #[error("too many wrong PINs: the security device is blocked and must be enrolled anew")]
+    #[error("too many wrong PINs: the security device is blocked until its PUK unblocks it")]
     PinBlocked,
+    /// A PUK of a form that none has.
+    #[error("a PUK has {PUK_DIGITS} digits")]
+    PukForm,
+    /// The device was made without a PUK.
+    #[error("this security device has no PUK (countersign device key puk makes one)")]
+    PukAbsent,
+    /// A wrong PUK.
+    #[error("the PUK is wrong; it may be tried {left} more times")]
+    PukWrong {
+        /// Tries that are left.
+        left: u32,
+    },
+    /// Too many wrong PUKs.
+    #[error("too many wrong PUKs: no PUK unblocks this security device any more")]
+    PukBlocked,
     /// No PIN could be had from the keypad.
     #[error("no PIN was entered: {0}")]
     Keypad(String),
@@ -68,6 +85,31 @@ pub enum KeyError {
     /// What the server sent at enrolment is not for this device.
     #[error("what the server certified is not for this security device")]
     Foreign,
+    /// The server's certificate was not kept at enrolment.
+    #[error("this security device does not know its server's certificate: enrol it anew")]
+    ServerUnpinned,
+    /// A device that signs with a private key was given a QR code: nobody types a signature.
+    #[error("this security device makes no digits to type: its payments are confirmed by a phone")]
+    NoDigits,
+    /// The card, or the way to it.
+    #[error(transparent)]
+    Card(CardError),
+    /// Another card than the one that this began with, or that was meant, or that its certificate
+    /// says.
+    #[error("this is another security device than the one that was meant")]
+    OtherCard,
+    /// The PKCS#11 token that is the device.
+    #[error("the security device's token: {0}")]
+    Token(HsmError),
+    /// The token has no key of a security device, or no certificate beside it.
+    #[error("the token is no security device yet: run `countersign device key enroll` first")]
+    TokenNotEnrolled,
+    /// The token is another security device.
+    #[error("the token is another security device: {0}")]
+    TokenOther(String),
+    /// A token makes signatures in the suite p256, and nothing else that confirms payments.
+    #[error("a token signs with a private key (method pki) of the suite p256 only")]
+    TokenMethod,
     /// A file does not parse or was altered.
     #[error("{path}: {detail}")]
     Damaged {
@@ -99,12 +141,24 @@ impl KeyError {
             Self::PinForm => "pin-form",
             Self::PinWrong { .. } => "pin-wrong",
             Self::PinBlocked => "pin-blocked",
+            Self::PukForm => "puk-form",
+            Self::PukAbsent => "puk-absent",
+            Self::PukWrong { .. } => "puk-wrong",
+            Self::PukBlocked => "puk-blocked",
             Self::Keypad(_) => "pin-absent",
             Self::Declined => "declined",
             Self::Request(error) => error.check(),
             Self::Enroll(_) | Self::Api(_) => "enrolment",
             Self::Serial(error) | Self::Pki(error) => error.check(),
             Self::Foreign => "device-foreign",
+            Self::ServerUnpinned => "server-unpinned",
+            Self::NoDigits => "offline-method",
+            Self::Card(error) => error.check(),
+            Self::OtherCard => "card-other",
+            Self::Token(error) => error.check(),
+            Self::TokenNotEnrolled => "device-not-enrolled",
+            Self::TokenOther(_) => "device-other",
+            Self::TokenMethod => "device-method",
             Self::Damaged { .. } => "device-damaged",
             Self::Io { .. } => "io",
         }
@@ -113,6 +167,10 @@ impl KeyError {
     /// Whether the system is to blame, rather than whoever asked.
     #[must_use]
     pub const fn is_environment(&self) -> bool {
-        matches!(self, Self::Io { .. } | Self::Busy)
+        match self {
+            Self::Io { .. } | Self::Busy | Self::Card(CardError::Link(_)) => true,
+            Self::Token(error) => error.is_environment(),
+            _ => false,
+        }
     }
 }

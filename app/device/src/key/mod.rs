@@ -1,15 +1,25 @@
 //! A security device in software (D3, D4): it parses what it is to sign, shows what it parsed, asks
 //! for its PIN, and signs those very bytes.
 //!
-//! [`SecurityDevice`] is whatever can do that: a card behind a reader is another one. [`KeyDir`] is
-//! a stand-in for the chip, good for trying and for tests: whoever copies its files can try PINs
-//! without end, which a chip counts inside.
+//! [`SecurityDevice`] is whatever can do that: a directory ([`KeyDir`]), a card behind a reader
+//! ([`CardKey`]), a PKCS#11 token. [`KeyChip`] puts a directory under a card's application, and
+//! [`InProcessCard`] is such a card without a reader. A directory is a stand-in for the chip, good
+//! for trying and for tests: whoever copies its files can try PINs without end, which a chip counts
+//! inside.
 
+mod card_key;
+mod chip;
 mod enrolment;
 mod error;
 mod files;
+mod in_process;
+mod offline;
 mod sealed;
+mod server;
+#[cfg(feature = "pkcs11")]
+mod token;
 
+use std::fmt;
 use std::fs::File;
 use std::path::{Path, PathBuf};
 
@@ -17,11 +27,17 @@ use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, Suite, aws_
 use countersign_payment::{ConfirmationRequest, Line, ocra};
 use serde::{Deserialize, Serialize};
 
+pub use card_key::CardKey;
+pub use chip::KeyChip;
 pub use enrolment::{KeyEnrolment, device_suite};
 pub use error::KeyError;
 use files::Files;
-use sealed::Sealed;
-pub use sealed::{PIN_MAX, PIN_MIN, PIN_TRIES};
+pub use in_process::InProcessCard;
+pub use offline::OfflineAnswer;
+pub use sealed::{PIN_MAX, PIN_MIN, PIN_TRIES, PUK_DIGITS, PUK_TRIES};
+use sealed::{Sealed, Under};
+#[cfg(feature = "pkcs11")]
+pub use token::{TOKEN_KEY_LABEL, TokenKey, TokenPlace};
 
 use crate::device_dir::suite_name;
 
@@ -51,8 +67,9 @@ impl SignWith {
     }
 }
 
-/// What a security device answers to a confirmation request.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a security device answers to a confirmation request. Until it is sent it is worth a
+/// payment: printed, it shows whose it is only.
+#[derive(Clone, PartialEq, Eq)]
 pub enum DeviceAnswer {
     /// A signature over the request's bytes.
     Pki {
@@ -70,6 +87,31 @@ pub enum DeviceAnswer {
     },
 }
 
+impl fmt::Debug for DeviceAnswer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, serial) = match self {
+            Self::Pki { serial, .. } => ("Pki", serial),
+            Self::Ocra { serial, .. } => ("Ocra", serial),
+        };
+        f.debug_struct(name).field("serial", serial).finish_non_exhaustive()
+    }
+}
+
+impl DeviceAnswer {
+    /// Of a device's bytes: a signature, or digits; `None` if they are neither.
+    fn of(method: SignWith, serial: String, answer: Vec<u8>) -> Option<Self> {
+        match method {
+            SignWith::Pki => Some(Self::Pki { serial, signature: answer }),
+            SignWith::Ocra => {
+                let digits = String::from_utf8(answer).ok()?;
+                let right = digits.len() == ocra::PAYMENT_DIGITS
+                    && digits.bytes().all(|c| c.is_ascii_digit());
+                right.then_some(Self::Ocra { serial, digits })
+            }
+        }
+    }
+}
+
 /// Who holds a security device: reads its display and types at its keypad.
 pub trait Holder {
     /// Reads what the device shows, and gives its PIN to sign it, or `None` to sign nothing.
@@ -77,12 +119,27 @@ pub trait Holder {
     /// # Errors
     /// [`KeyError::Keypad`] if no PIN is to be had.
     fn asked(&mut self, display: &[Line]) -> Result<Option<Secret>, KeyError>;
+
+    /// Is told that the device shows and asks at its own keypad now. Not asked here then.
+    fn sent_to_device(&mut self) {}
+}
+
+/// Who shows a request to the holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ShownBy {
+    /// The device: what it shows is what it signs.
+    Device,
+    /// The machine that asks for the PIN. It parses the same bytes, and has to be trusted.
+    Host,
 }
 
 /// A security device: what it shows is what it signs (D3).
 pub trait SecurityDevice {
     /// Its serial number.
     fn serial(&self) -> &str;
+
+    /// Who shows what it signs.
+    fn shown_by(&self) -> ShownBy;
 
     /// Parses the bytes of a confirmation request, shows what it parsed, and if its holder agrees
     /// answers for those bytes.
@@ -118,6 +175,8 @@ pub struct KeySettings {
 pub struct KeyDir {
     files: Files,
     settings: KeySettings,
+    /// The PUK that was made while this was open, until it is told.
+    puk: Option<Secret>,
     _lock: File,
 }
 
@@ -136,7 +195,7 @@ impl KeyDir {
         let text = files.text(SETTINGS)?;
         let settings =
             toml::from_str(&text).map_err(|error| files.damaged(SETTINGS, error.to_string()))?;
-        Ok(Self { files, settings, _lock: lock })
+        Ok(Self { files, settings, puk: None, _lock: lock })
     }
 
     /// What it knows of itself.
@@ -156,7 +215,22 @@ impl KeyDir {
     /// # Errors
     /// [`KeyError::Damaged`], [`KeyError::Io`].
     pub fn tries_left(&self) -> Result<u32, KeyError> {
-        Sealed::load(&self.files)?.tries_left(&self.files)
+        sealed::tries_left(Under::Pin, &self.files)
+    }
+
+    /// PUKs that may still be tried, of [`PUK_TRIES`]; `None` if the device has no PUK.
+    ///
+    /// # Errors
+    /// [`KeyError::Damaged`], [`KeyError::Io`].
+    pub fn puk_tries_left(&self) -> Result<Option<u32>, KeyError> {
+        let has = self.files.has(Under::Puk.file());
+        has.then(|| sealed::tries_left(Under::Puk, &self.files)).transpose()
+    }
+
+    /// The PUK that [`Self::enroll`] made, [`PUK_DIGITS`] digits, for its holder to keep. Told
+    /// once: it is stored nowhere.
+    pub const fn take_puk(&mut self) -> Option<Secret> {
+        self.puk.take()
     }
 
     /// The number of its certificate; `None` for a device that makes dynamic passwords, or that is
@@ -186,12 +260,81 @@ impl KeyDir {
     ) -> Result<(), KeyError> {
         sealed::check_pin(new)?;
         let key = self.unlock(old)?;
-        Sealed::seal(&self.settings.bound(), &key, new, rng)?.store(&self.files)
+        self.seal(Under::Pin, &key, new, rng)
+    }
+
+    /// Sets a new PIN for the PUK, and gives both all their tries back.
+    ///
+    /// # Errors
+    /// [`KeyError::PinForm`], [`KeyError::PukForm`], neither of which costs a try;
+    /// [`KeyError::PukAbsent`], [`KeyError::PukWrong`], [`KeyError::PukBlocked`];
+    /// [`KeyError::Damaged`], [`KeyError::Io`].
+    pub fn unblock(
+        &mut self,
+        puk: &Secret,
+        new: &Secret,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), KeyError> {
+        sealed::check_pin(new)?;
+        let bound = self.settings.bound();
+        let key = Sealed::load(Under::Puk, &self.files)?;
+        let key = key.open(Under::Puk, &self.files, &bound, puk)?;
+        // A crash in here leaves the old PIN with all its tries, or the new one.
+        self.seal(Under::Pin, &key, new, rng)
+    }
+
+    /// Makes a new PUK, for the PIN: of a device that has none, or whose holder has lost it.
+    ///
+    /// # Errors
+    /// [`KeyError::PukBlocked`]: that is for good; those of the PIN; [`KeyError::Damaged`],
+    /// [`KeyError::Io`].
+    pub fn renew_puk(&mut self, pin: &Secret, rng: &mut dyn CryptoRng) -> Result<Secret, KeyError> {
+        if self.puk_tries_left()? == Some(0) {
+            return Err(KeyError::PukBlocked);
+        }
+        let key = self.unlock(pin)?;
+        self.seal_under_new_puk(&key, rng)
     }
 
     /// The key, for its PIN. Each try is counted before it is made.
     fn unlock(&self, pin: &Secret) -> Result<Secret, KeyError> {
-        Sealed::load(&self.files)?.open(&self.files, &self.settings.bound(), pin)
+        let bound = self.settings.bound();
+        Sealed::load(Under::Pin, &self.files)?.open(Under::Pin, &self.files, &bound, pin)
+    }
+
+    fn seal(
+        &self,
+        under: Under,
+        key: &Secret,
+        secret: &Secret,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<(), KeyError> {
+        let sealed = Sealed::seal(under, &self.settings.bound(), key, secret, rng)?;
+        sealed.store(under, &self.files)
+    }
+
+    fn seal_under_new_puk(
+        &self,
+        key: &Secret,
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Secret, KeyError> {
+        let puk = sealed::random_puk(rng);
+        self.seal(Under::Puk, key, &puk, rng)?;
+        Ok(puk)
+    }
+
+    /// A signature, or the digits of a dynamic password.
+    fn sign_with(
+        &self,
+        key: &Secret,
+        request: &[u8],
+        rng: &mut dyn CryptoRng,
+    ) -> Result<Vec<u8>, KeyError> {
+        let signed = match self.settings.method {
+            SignWith::Pki => countersign_payment::sign(&*self.element(key)?, rng, request),
+            SignWith::Ocra => ocra::respond(key, request).map(String::into_bytes),
+        };
+        signed.map_err(KeyError::Request)
     }
 
     fn provider(&self) -> Result<Provider, KeyError> {
@@ -217,6 +360,10 @@ impl SecurityDevice for KeyDir {
         &self.settings.serial
     }
 
+    fn shown_by(&self) -> ShownBy {
+        ShownBy::Device
+    }
+
     fn confirm(
         &mut self,
         request: &[u8],
@@ -233,19 +380,9 @@ impl SecurityDevice for KeyDir {
         }
         let pin = holder.asked(&parsed.lines())?.ok_or(KeyError::Declined)?;
         let key = self.unlock(&pin)?;
-        let serial = self.settings.serial.clone();
-        match self.settings.method {
-            SignWith::Pki => {
-                let element = self.element(&key)?;
-                let signature = countersign_payment::sign(&*element, rng, request)
-                    .map_err(KeyError::Request)?;
-                Ok(DeviceAnswer::Pki { serial, signature })
-            }
-            SignWith::Ocra => {
-                let digits = ocra::respond(&key, request).map_err(KeyError::Request)?;
-                Ok(DeviceAnswer::Ocra { serial, digits })
-            }
-        }
+        let answer = self.sign_with(&key, request, rng)?;
+        let (method, serial) = (self.settings.method, self.settings.serial.clone());
+        Ok(DeviceAnswer::of(method, serial, answer).expect("made here"))
     }
 }
 

@@ -1,8 +1,15 @@
+mod card;
+mod offline;
+mod puk;
+
 use std::fs;
 
 use countersign_crypto::{UnixTime, rust_crypto};
 use countersign_payment::{AccountNumber, Amount, ocra, verify};
+use countersign_pki::Role;
+use pem::Pem;
 use tempfile::TempDir;
+use testkit::pki::TestPki;
 use testkit::rng::seeded;
 
 use super::*;
@@ -70,8 +77,13 @@ fn device(dir: &TempDir, serial: &str, method: SignWith, provider: &Provider) ->
         }
         SignWith::Ocra => (secret(&[7; ocra::PAYMENT_KEY_LEN]), Vec::new()),
     };
-    let bound = made.settings.bound();
-    Sealed::seal(&bound, &key, &enrolment.pin, &mut rng).unwrap().store(&made.files).unwrap();
+    made.store_key(&key, &enrolment.pin, &mut rng).unwrap();
+    if method == SignWith::Pki {
+        // Of the right device, though not of its key: who it is is all that is read of it here.
+        let party = TestPki::new(provider.clone(), 7).party(Role::SecurityDevice, serial);
+        let pem = pem::encode(&Pem::new("CERTIFICATE", party.certificate));
+        made.files.write(CERTIFICATE, pem.as_bytes()).unwrap();
+    }
     made.settings.server_id = "server-1".to_owned();
     made.write_settings().unwrap();
     (made, public)

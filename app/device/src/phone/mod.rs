@@ -3,6 +3,7 @@
 //! shows and signs the bytes, and the server verifies them as it holds them.
 
 mod files;
+mod helper;
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -17,6 +18,9 @@ use zeroize::Zeroizing;
 use crate::key::{DeviceAnswer, KeyError};
 use crate::{Api, ApiError};
 use files::PhoneFiles;
+pub use helper::{
+    Confirm, Helper, HelperError, HelperEvent, PageOrigin, Refusal, WRONG_TOKENS_MAX,
+};
 
 /// Pushes that a phone remembers so as to tell of each once.
 const TOLD_MAX: usize = 1024;
@@ -277,18 +281,22 @@ impl Phone {
     /// # Errors
     /// [`PhoneError::Api`]: the server says in one word for all of them that it was refused.
     pub fn answer(&self, id: &str, answer: &DeviceAnswer) -> Result<AnswerTaken, PhoneError> {
-        let body = match answer {
-            DeviceAnswer::Pki { serial, signature } => serde_json::json!({
-                "method": "pki",
-                "deviceSerial": serial,
-                "signature": BASE64URL_NOPAD.encode(signature),
-            }),
-            DeviceAnswer::Ocra { serial, digits } => serde_json::json!({
-                "method": "ocra",
-                "deviceSerial": serial,
-                "digits": digits,
-            }),
-        };
+        self.send(id, &answer_body(answer))
+    }
+
+    /// The same with the two digits that the initiating terminal shows, which a phone may send and
+    /// a payer's browser must: typed by whoever has both before them.
+    ///
+    /// # Errors
+    /// [`PhoneError::Api`]: wrong digits are refused as a wrong signature is.
+    pub fn answer_matched(
+        &self,
+        id: &str,
+        answer: &DeviceAnswer,
+        match_code: &str,
+    ) -> Result<AnswerTaken, PhoneError> {
+        let mut body = answer_body(answer);
+        body["matchCode"] = match_code.into();
         self.send(id, &body)
     }
 
@@ -339,6 +347,22 @@ impl Phone {
             }
             std::thread::sleep(COME_BACK);
         }
+    }
+}
+
+/// A security device's answer as the API takes it.
+fn answer_body(answer: &DeviceAnswer) -> serde_json::Value {
+    match answer {
+        DeviceAnswer::Pki { serial, signature } => serde_json::json!({
+            "method": "pki",
+            "deviceSerial": serial,
+            "signature": BASE64URL_NOPAD.encode(signature),
+        }),
+        DeviceAnswer::Ocra { serial, digits } => serde_json::json!({
+            "method": "ocra",
+            "deviceSerial": serial,
+            "digits": digits,
+        }),
     }
 }
 

@@ -82,8 +82,13 @@ impl<N: Need> FromRequestParts<Api> for Granted<N> {
 
 /// The token, if there is exactly one `Authorization` header and it is of the Bearer scheme.
 pub(super) fn bearer(parts: &Parts) -> Option<&str> {
+    let (scheme, token) = credentials(parts)?;
+    scheme.eq_ignore_ascii_case("Bearer").then_some(token)
+}
+
+/// Scheme and credentials, if there is exactly one `Authorization` header.
+pub(super) fn credentials(parts: &Parts) -> Option<(&str, &str)> {
     let mut headers = parts.headers.get_all(AUTHORIZATION).iter();
     let (Some(header), None) = (headers.next(), headers.next()) else { return None };
-    let (scheme, token) = header.to_str().ok()?.split_once(' ')?;
-    scheme.eq_ignore_ascii_case("Bearer").then_some(token)
+    header.to_str().ok()?.split_once(' ')
 }

@@ -11,19 +11,24 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use countersign_service::Service;
 
-use super::problem::{MEDIA_TYPE, Problem};
+use super::problem::{MEDIA_TYPE, Problem, Rendered};
 use super::{Api, REQUEST_TIMEOUT, metrics};
 
 /// The header with the request's id; also in problems and in the log.
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// The id of a request, in its extensions.
+#[derive(Debug, Clone)]
+pub(crate) struct RequestId(pub(crate) String);
+
 /// The route of a request that met none.
 const NO_ROUTE: &str = "none";
 
 /// The outermost layer.
 #[expect(clippy::disallowed_methods, reason = "a duration for metrics, measured at the edge")]
-pub(super) async fn wrap(State(api): State<Api>, request: Request, next: Next) -> Response {
+pub(super) async fn wrap(State(api): State<Api>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
     let id = request_id(&api.service);
+    request.extensions_mut().insert(RequestId(id.clone()));
     let method = request.method().clone();
     // The pattern, never the path: what clients put there does not name metrics.
     let route = request.extensions().get::<MatchedPath>().cloned();
@@ -64,26 +69,34 @@ fn finish(mut response: Response, id: &str, method: &Method) -> Response {
         if let Some(reason) = &problem.log {
             tracing::error!(requestId = id, check = problem.check, reason, "request failed");
         }
-        let body = if method == Method::HEAD {
-            Body::empty()
-        } else {
-            serde_json::to_vec(&problem.document(id)).unwrap_or_default().into()
-        };
-        let headers = response.headers_mut();
-        headers.remove(axum::http::header::CONTENT_LENGTH);
-        headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
-        if problem.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+        if response.extensions().get::<Rendered>().is_none() {
+            write(&mut response, &problem, id, method);
         }
-        *response.body_mut() = body;
+        if problem.status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static(problem.challenge);
+            response.headers_mut().insert(WWW_AUTHENTICATE, challenge);
+        }
     }
     let headers = response.headers_mut();
     if let Ok(id) = HeaderValue::from_str(id) {
         headers.insert(REQUEST_ID, id);
     }
-    headers.insert(CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    // What may be kept says so itself.
+    headers.entry(CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
     headers.insert(X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     response
+}
+
+/// Makes the problem the answer's body.
+fn write(response: &mut Response, problem: &Problem, id: &str, method: &Method) {
+    let headers = response.headers_mut();
+    headers.remove(axum::http::header::CONTENT_LENGTH);
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static(MEDIA_TYPE));
+    *response.body_mut() = if method == Method::HEAD {
+        Body::empty()
+    } else {
+        serde_json::to_vec(&problem.document(id)).unwrap_or_default().into()
+    };
 }
 
 /// The handler's problem, or one for an error that a layer made without a body of ours.
@@ -91,6 +104,7 @@ fn problem_of(response: &mut Response) -> Option<Problem> {
     let told = response.extensions_mut().remove::<Problem>();
     let status = response.status();
     let ours = response.headers().get(CONTENT_TYPE).is_some_and(|kind| kind == "application/json");
+    let ours = ours || response.extensions().get::<Rendered>().is_some();
     let foreign = (status.is_client_error() || status.is_server_error()) && !ours;
     told.or_else(|| foreign.then(|| Problem::of_status(status)))
 }

@@ -9,7 +9,9 @@ mod accounts;
 mod approvals;
 mod auth;
 mod body;
+mod checkout;
 mod envelope;
+mod granted;
 mod health;
 mod idempotency;
 mod injections;
@@ -19,6 +21,7 @@ mod keys;
 pub mod metrics;
 mod money;
 mod openapi;
+mod pages;
 mod payments;
 mod phones;
 mod places;
@@ -30,6 +33,7 @@ mod risk;
 mod rki;
 mod sams;
 mod security_devices;
+mod site;
 mod sse;
 mod terminals;
 mod webhooks;
@@ -40,7 +44,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use countersign_service::Service;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
@@ -48,6 +52,8 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use problem::Problem;
+
+pub use site::Site;
 
 /// Longest request body, in bytes; a longer one is the problem `body-too-large`.
 pub const BODY_MAX: usize = 64 * 1024;
@@ -65,6 +71,8 @@ struct Api {
     pulse: Arc<health::Pulse>,
     /// The rendered OpenAPI document.
     openapi: Bytes,
+    /// Where browsers find this server.
+    site: Arc<Site>,
     /// The open streams of events.
     streams: sse::Streams,
     /// For requests that wait for a change.
@@ -72,7 +80,8 @@ struct Api {
 }
 
 /// All routes: `/v1/…` and `/metrics`. `metrics` comes from [`metrics::install`]; streams of
-/// events end when `stop` turns true.
+/// events end when `stop` turns true. `site` says where browsers find this server: pages from
+/// elsewhere are refused.
 ///
 /// # Panics
 /// Never in a build whose tests passed: two handlers on one method and path would.
@@ -80,16 +89,21 @@ pub fn router(
     service: Arc<Service>,
     metrics: PrometheusHandle,
     stop: watch::Receiver<bool>,
+    site: Site,
 ) -> Router {
     let (router, document) = routes().split_for_parts();
     let openapi = openapi::render(document);
     let streams = sse::Streams::new(stop);
     let waits = places::Places::new(payments::WAITS_MAX, payments::WAITS_PER_OWNER_MAX);
-    let api = Api { service, metrics, pulse: Arc::default(), openapi, streams, waits };
+    let (pulse, site) = (Arc::default(), Arc::new(site));
+    let api = Api { service, metrics, pulse, openapi, site, streams, waits };
     router
+        .merge(pages::router())
         .fallback(async || Problem::unknown_path())
         .method_not_allowed_fallback(async || Problem::wrong_method())
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(from_fn_with_state(api.clone(), site::screen))
+        .layer(from_fn(pages::show_problems))
         .layer(from_fn_with_state(api.clone(), envelope::wrap))
         .with_state(api)
 }
@@ -167,6 +181,10 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(payments::receipt))
         .routes(routes!(payments::evidence))
         .routes(routes!(payments::answer, payments::authorisations))
+        .routes(routes!(checkout::checkout))
+        .routes(routes!(checkout::one))
+        .routes(routes!(checkout::events))
+        .routes(routes!(checkout::answer))
         .routes(routes!(payments::refund))
         .routes(routes!(payments::reverse))
         .routes(routes!(security_devices::enrol, security_devices::list))
@@ -188,6 +206,7 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(phones::own))
         .routes(routes!(phones::payments))
         .routes(routes!(phones::payment))
+        .routes(routes!(phones::devices))
         .routes(routes!(phones::events))
         .routes(routes!(injections::assign, injections::list))
         .routes(routes!(injections::one))

@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
 use serde_json::{Value, json};
-use utoipa::openapi::security::{Http, HttpAuthScheme, SecurityScheme};
+use utoipa::openapi::security::{ApiKey, ApiKeyValue, Http, HttpAuthScheme, SecurityScheme};
 use utoipa::openapi::{Components, Info, OpenApi, OpenApiBuilder};
 
 use super::problem::MEDIA_TYPE;
@@ -26,6 +26,17 @@ pub(super) fn base() -> OpenApi {
     components.add_security_scheme("token", bearer.clone());
     // The token of a payer's phone, which is no operator's.
     components.add_security_scheme("phone", bearer);
+    let header = |name: &str, what: &str| {
+        let value = ApiKeyValue::with_description(name, what);
+        SecurityScheme::ApiKey(ApiKey::Header(value))
+    };
+    let bound = "`DPoP` and the token of a browser's phone, which has a key (RFC 9449)";
+    components.add_security_scheme("boundPhone", header("Authorization", bound));
+    let proof = "A proof made with that key for this one request (RFC 9449, section 4); where \
+                 there is a body, its claim `bh` is the body's SHA-256 in base64url";
+    components.add_security_scheme("proof", header("DPoP", proof));
+    let checkout = "`Checkout` and the key in the fragment of the checkout page's URL";
+    components.add_security_scheme("checkout", header("Authorization", checkout));
     OpenApiBuilder::new().info(info).components(Some(components)).build()
 }
 

@@ -29,7 +29,7 @@ use super::query::{Id, Params, PaymentsQuery, WaitQuery};
 pub(super) use answers::*;
 pub(super) use events::*;
 pub(super) use returns::*;
-pub(super) use shape::{Ask, Identified, Payment, Posting, TimelineEntry};
+pub(super) use shape::{Ask, Identified, Named, Payment, Posting, TimelineEntry};
 
 /// Requests at once that wait for a change: each looks into the store now and then.
 pub(super) const WAITS_MAX: usize = 1024;

@@ -5,20 +5,19 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
-use axum::http::request::Parts;
+use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use countersign_service::{AllowedPhone, PhoneActor, ServiceError};
+use countersign_service::{AllowedPhone, PhoneDevice, ServiceError, SessionKey};
 use countersign_store::{PhonePayment, PhoneRecord};
 use data_encoding::BASE64URL_NOPAD;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
-use zeroize::Zeroizing;
 
 use super::Api;
-use super::auth::{Granted, SecurityDevicesManage, SecurityDevicesRead, bearer};
+use super::auth::{Granted, SecurityDevicesManage, SecurityDevicesRead};
 use super::body::{Body, NoBody, SecretBody};
+use super::granted::PhoneGranted;
 use super::json::{List, timestamp};
 use super::problem::Problem;
 use super::query::{Id, Paging, Params, Peer};
@@ -221,24 +220,6 @@ pub(super) async fn revoke(
     Ok(Json(api.service.revoke_phone(&granted.actor, &id, &reason).await?.into()))
 }
 
-/// Proof that the request's token is a live phone's. Taken first by a handler, so that nothing of
-/// the request is looked at before. An operator's token is none.
-pub(super) struct PhoneGranted {
-    pub(super) phone: PhoneActor,
-    /// To ask again with, where a request lasts.
-    token: Zeroizing<String>,
-}
-
-impl FromRequestParts<Api> for PhoneGranted {
-    type Rejection = Problem;
-
-    async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let token = bearer(parts).ok_or(ServiceError::Unauthenticated)?;
-        let phone = api.service.authorise_phone(token).await?;
-        Ok(Self { phone, token: Zeroizing::new(token.to_owned()) })
-    }
-}
-
 /// What a phone sends to be enrolled.
 #[derive(Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -247,6 +228,32 @@ pub(super) struct Enrol {
     /// The one-time code.
     #[schema(value_type = String, example = "ABCD-EFGH-IJKL-MNOP-QRST-UVWX")]
     code: Code,
+    /// A browser's key: from then on each request needs a proof made with it. A program has none.
+    #[serde(default)]
+    session_key: Option<Jwk>,
+}
+
+/// The public key of a browser's phone: a P-256 key as a JWK (RFC 7517) of these four members.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(as = SessionKey)]
+pub(super) struct Jwk {
+    /// `EC`.
+    #[schema(example = "EC")]
+    kty: String,
+    /// `P-256`.
+    #[schema(example = "P-256")]
+    crv: String,
+    /// 32 bytes in base64url without padding.
+    x: String,
+    /// 32 bytes in base64url without padding.
+    y: String,
+}
+
+impl Jwk {
+    fn key(&self) -> Result<SessionKey, ServiceError> {
+        SessionKey::from_jwk(&self.kty, &self.crv, &self.x, &self.y)
+    }
 }
 
 /// A phone and its token.
@@ -270,13 +277,16 @@ pub(super) struct Enrolment {
         (status = 403, description = "`enrolment-code`: wrong, expired or used, with an incident \
              id in the detail",
             body = super::problem::Document, content_type = "application/problem+json"),
+        (status = 422, description = "`session-key`: no P-256 key",
+            body = super::problem::Document, content_type = "application/problem+json"),
     ))]
 pub(super) async fn enrol(
     State(api): State<Api>,
     peer: Peer,
-    SecretBody(Enrol { code }): SecretBody<Enrol>,
+    SecretBody(Enrol { code, session_key }): SecretBody<Enrol>,
 ) -> Result<Response, Problem> {
-    let enrolled = api.service.enrol_phone(&peer.0, &code.0).await?;
+    let session_key = session_key.as_ref().map(Jwk::key).transpose()?;
+    let enrolled = api.service.enrol_phone(&peer.0, &code.0, session_key).await?;
     let body = Json(Enrolment {
         phone: enrolled.record.into(),
         token: enrolled.token.as_str().to_owned(),
@@ -287,7 +297,7 @@ pub(super) async fn enrol(
 
 /// The phone whose token this is.
 #[utoipa::path(get, path = "/phone", tag = "phone", operation_id = "own_phone",
-    security(("phone" = [])),
+    security(("phone" = []), ("boundPhone" = [], "proof" = [])),
     responses((status = 200, description = "The phone", body = Phone)))]
 pub(super) async fn own(granted: PhoneGranted) -> Json<Phone> {
     Json(granted.phone.record.into())
@@ -344,7 +354,7 @@ pub(super) struct Payments {
 
 /// The payments that wait for this phone's answer.
 #[utoipa::path(get, path = "/phone/payments", tag = "phone", operation_id = "phone_payments",
-    security(("phone" = [])),
+    security(("phone" = []), ("boundPhone" = [], "proof" = [])),
     responses((status = 200, description = "What waits", body = Payments)))]
 pub(super) async fn payments(
     granted: PhoneGranted,
@@ -357,7 +367,7 @@ pub(super) async fn payments(
 /// A payment of one of this phone's accounts, or the one behind a push.
 #[utoipa::path(get, path = "/phone/payments/{id}", tag = "phone", operation_id = "phone_payment",
     params(("id" = String, Path, description = "`pay_…`, or a push's `psh_…`")),
-    security(("phone" = [])),
+    security(("phone" = []), ("boundPhone" = [], "proof" = [])),
     responses((status = 200, description = "The payment", body = Payment)))]
 pub(super) async fn payment(
     granted: PhoneGranted,
@@ -367,13 +377,55 @@ pub(super) async fn payment(
     Ok(Json(api.service.phone_payment(&granted.phone, &id.of("payment")?).await?.into()))
 }
 
+/// A security device that can answer a payment.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+#[schema(as = PhoneDevice)]
+pub(super) struct Device {
+    /// Its serial number.
+    serial: String,
+    /// For people.
+    label: String,
+    /// How it answers: `pki` or `ocra`.
+    #[schema(example = "ocra")]
+    method: &'static str,
+}
+
+impl From<PhoneDevice> for Device {
+    fn from(PhoneDevice { serial, label, method }: PhoneDevice) -> Self {
+        Self { serial, label, method: method.name() }
+    }
+}
+
+/// The devices that can answer a payment.
+#[derive(Serialize, ToSchema)]
+#[schema(as = PhoneDevices)]
+pub(super) struct Devices {
+    /// Only those that are usable now.
+    items: Vec<Device>,
+}
+
+/// The security devices by which a payment can be answered.
+#[utoipa::path(get, path = "/phone/payments/{id}/devices", tag = "phone",
+    operation_id = "phone_devices", params(("id" = String, Path, description = "`pay_…`")),
+    security(("phone" = []), ("boundPhone" = [], "proof" = [])),
+    responses((status = 200, description = "All of them", body = Devices)))]
+pub(super) async fn devices(
+    granted: PhoneGranted,
+    State(api): State<Api>,
+    id: Id,
+) -> Result<Json<Devices>, Problem> {
+    let devices = api.service.phone_devices(&granted.phone, &id.of("payment")?).await?;
+    Ok(Json(Devices { items: devices.into_iter().map(Into::into).collect() }))
+}
+
 /// Pushes: at first all that wait, then each as it comes.
 ///
 /// An event `push` carries the id of a push and nothing else; `/v1/phone/payments/{id}` says what
 /// is behind it. A phone that comes back is told again of what still waits. The stream ends when
 /// the phone is revoked.
 #[utoipa::path(get, path = "/phone/events", tag = "phone", operation_id = "phone_events",
-    security(("phone" = [])),
+    security(("phone" = []), ("boundPhone" = [], "proof" = [])),
     responses((status = 200, description = "Server-sent events", body = String,
         content_type = "text/event-stream")))]
 pub(super) async fn events(
@@ -386,7 +438,8 @@ pub(super) async fn events(
 }
 
 /// Looks, sends, waits, looks again: until the client goes or its token is void.
-async fn send_pushes(api: Api, PhoneGranted { mut phone, token }: PhoneGranted, events: Events) {
+async fn send_pushes(api: Api, granted: PhoneGranted, events: Events) {
+    let mut phone = granted.phone.clone();
     let mut listener = api.service.listen_for_phone(&phone);
     // What was sent in this stream and still waits.
     let mut sent = HashSet::new();
@@ -412,7 +465,7 @@ async fn send_pushes(api: Api, PhoneGranted { mut phone, token }: PhoneGranted, 
             Err(error) => tracing::debug!(%error, "pushes cannot be looked for now"),
         }
         let _woken_or_late = tokio::time::timeout(LOOK_EVERY, listener.changed()).await;
-        match api.service.authorise_phone(&token).await {
+        match granted.again(&api.service).await {
             Ok(still) => phone = still,
             Err(ServiceError::Unauthenticated) => return,
             // The database is away: nothing can be sent either, and the next turn asks again.

@@ -91,14 +91,21 @@ const QUERY_CHECKS: &[&str] = &["page-cursor", "page-limit"];
 
 /// A failure on its way out. `envelope` adds the request id and writes the body.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Problem {
-    pub(super) status: StatusCode,
-    pub(super) check: &'static str,
-    title: &'static str,
-    detail: String,
+pub(crate) struct Problem {
+    pub(crate) status: StatusCode,
+    pub(crate) check: &'static str,
+    pub(crate) title: &'static str,
+    pub(crate) detail: String,
     /// What only the log is told.
     pub(super) log: Option<String>,
+    /// The schemes by which one would be let in (RFC 9110, section 11.6.1), where that is the
+    /// failure.
+    pub(super) challenge: &'static str,
 }
+
+/// On an answer: its body says what went wrong, in a form of its own, and is to stay.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Rendered;
 
 /// The body of every failure (RFC 9457).
 #[derive(Serialize, ToSchema)]
@@ -130,7 +137,13 @@ impl Problem {
         title: &'static str,
         detail: impl Into<String>,
     ) -> Self {
-        Self { status, check, title, detail: clip(detail.into()), log: None }
+        let detail = clip(detail.into());
+        Self { status, check, title, detail, log: None, challenge: "Bearer" }
+    }
+
+    /// Names the schemes by which one would be let in.
+    pub(super) fn challenging(self, challenge: &'static str) -> Self {
+        Self { challenge, ..self }
     }
 
     /// A body that is not said to be JSON.
@@ -158,7 +171,7 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, check, "A value is refused", detail)
     }
 
-    pub(super) fn not_found(what: &str) -> Self {
+    pub(crate) fn not_found(what: &str) -> Self {
         let detail = format!("there is no such {what}");
         Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
     }

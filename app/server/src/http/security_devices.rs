@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use countersign_crypto::UnixTime;
-use countersign_service::{EnrolledOcra, ServiceError, SignerToEnrol};
+use countersign_service::{Authority, EnrolledOcra, ServiceError, SignerToEnrol};
 use countersign_store::{BoundAccount, CertificateState, Page, SignerRecord};
 use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
@@ -124,23 +124,56 @@ pub(super) struct Enrolment {
     certificate: String,
     /// The certificate of the CA that issued it, PEM.
     device_issuer: String,
-    /// The certificate of the CA that issued this server's, PEM.
-    server_issuer: String,
-    /// The root's certificate, PEM.
-    root: String,
+    #[serde(flatten)]
+    chain: ServerChain,
     /// The id in this server's certificate.
     server_id: String,
 }
 
+/// What a security device without a network needs to know that a request is this server's.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct ServerChain {
+    /// This server's certificate, PEM.
+    server_certificate: String,
+    /// The certificate of the CA that issued it, PEM.
+    server_issuer: String,
+    /// The root's certificate, PEM.
+    root: String,
+}
+
+impl ServerChain {
+    fn of(authority: &Authority) -> Self {
+        Self {
+            server_certificate: certificate_pem(&authority.server),
+            server_issuer: certificate_pem(&authority.server_issuer),
+            root: certificate_pem(&authority.root),
+        }
+    }
+}
+
+/// What a request for enrolment has to be made with, and this server's certificates.
+#[derive(Serialize, ToSchema)]
+#[schema(as = DeviceTerms)]
+pub(super) struct SignerTerms {
+    #[serde(flatten)]
+    terms: Terms,
+    #[serde(flatten)]
+    chain: ServerChain,
+}
+
 /// In which suite this server certifies security devices: to be asked before a request is made.
+/// Also this server's certificates, as a device that works without a network keeps them.
 #[utoipa::path(get, path = "/devices/terms", tag = "security devices",
     operation_id = "device_terms", security(("token" = ["security-devices:manage"])),
-    responses((status = 200, description = "What a request has to be made with", body = Terms)))]
+    responses((status = 200, description = "What a request has to be made with",
+        body = SignerTerms)))]
 pub(super) async fn terms(
     _granted: Granted<SecurityDevicesManage>,
     State(api): State<Api>,
-) -> Result<Json<Terms>, Problem> {
-    Terms::of(&api).map(Json)
+) -> Result<Json<SignerTerms>, Problem> {
+    let chain = ServerChain::of(api.service.authority());
+    Ok(Json(SignerTerms { terms: Terms::of(&api)?, chain }))
 }
 
 /// Enrols a security device that signs with a key of its own.
@@ -169,8 +202,7 @@ pub(super) async fn enrol(
         device: SecurityDevice::at(api.service.now(), signer.record),
         certificate: certificate_pem(&signer.enrolled.certificate),
         device_issuer: certificate_pem(&authority.device_issuer),
-        server_issuer: certificate_pem(&authority.server_issuer),
-        root: certificate_pem(&authority.root),
+        chain: ServerChain::of(authority),
         server_id: authority.server_id.clone(),
     });
     Ok(if signer.enrolled.created {
@@ -203,6 +235,8 @@ pub(super) struct OcraEnrolment {
     suite: &'static str,
     /// Its key in hex. Shown once.
     key: String,
+    #[serde(flatten)]
+    chain: ServerChain,
     /// The id in this server's certificate.
     server_id: String,
 }
@@ -232,6 +266,7 @@ pub(super) async fn enrol_ocra(
         device: SecurityDevice::at(api.service.now(), record),
         suite,
         key: HEXLOWER.encode(key.expose()),
+        chain: ServerChain::of(api.service.authority()),
         server_id: api.service.authority().server_id.clone(),
     });
     Ok((StatusCode::CREATED, [(header::LOCATION, location)], body).into_response())

@@ -152,7 +152,8 @@ async fn every_bad_answer_is_refused_alike_and_the_third_ends_the_payment() {
 async fn a_rejection_ends_a_payment_with_its_reason() {
     let bank = Bank::new().await;
     let payer = bank.payer("KEY-1", "PAYER0001").await;
-    for reason in ["not-mine", "wrong-details", "changed-mind"] {
+    // The last one freezes the account.
+    for reason in ["wrong-details", "changed-mind", "not-mine"] {
         let id = bank.pending(reason).await["id"].as_str().unwrap().to_owned();
         let reject = json!({ "method": "reject", "reason": reason });
         let rejected = bank.answer(&payer, &id, &reject).await;
@@ -166,6 +167,35 @@ async fn a_rejection_ends_a_payment_with_its_reason() {
         bank.confirm(&payer, &id).await.assert_check(409, "payment-rejected");
     }
     assert_eq!(bank.balance("PAYER0001").await, "1000.00");
+}
+
+/// Who did not begin a payment stops what else comes, until an operator has looked at it.
+#[tokio::test]
+async fn a_payment_that_is_not_mine_freezes_its_account() {
+    let bank = Bank::new().await;
+    let payer = bank.payer("KEY-1", "PAYER0001").await;
+    let other = bank.pending("k-1").await["id"].as_str().unwrap().to_owned();
+    let id = bank.pending("k-2").await["id"].as_str().unwrap().to_owned();
+    let account = async || {
+        let found = bank.world.get("/v1/accounts?identification=PAYER0001").await.json();
+        found["items"][0].clone()
+    };
+    assert_eq!(account().await["status"], "open");
+    let reject = json!({ "method": "reject", "reason": "not-mine" });
+    assert_eq!(bank.answer(&payer, &id, &reject).await.json()["status"], "rejected");
+    let frozen = account().await;
+    assert_eq!(frozen["status"], "frozen");
+    assert!(frozen["statusReason"].as_str().unwrap().contains(&id), "{frozen}");
+    let ended = bank.confirm(&payer, &other).await.json();
+    assert_eq!(
+        (&ended["status"], &ended["statusReason"]),
+        (&json!("execution_failed"), &json!("account-frozen"))
+    );
+    assert_eq!(bank.balance("PAYER0001").await, "1000.00");
+    let path = format!("/v1/accounts/{}/unfreeze", frozen["id"].as_str().unwrap());
+    assert_eq!(bank.world.post(&path, &json!({})).await.json()["status"], "open");
+    let id = bank.pending("k-3").await["id"].as_str().unwrap().to_owned();
+    assert_eq!(bank.confirm(&payer, &id).await.json()["status"], "executed");
 }
 
 #[tokio::test]

@@ -19,6 +19,8 @@ pub(crate) const ENROLMENTS: &str = "/v1/terminals/enrolments";
 pub(crate) const PHONE_ENROLMENTS: &str = "/v1/phone/enrolments";
 /// In the place of a scope: the route lets in payers' phones, and no operator.
 pub(crate) const PHONE: &str = "phone";
+/// In the place of a scope: the route lets in a payment's checkout page, and no one else.
+pub(crate) const CHECKOUT: &str = "checkout";
 
 /// What the document must list: a route that is added or lost shows here.
 pub(crate) const ROUTES: &[(&str, &str, Option<&str>)] = &[
@@ -103,6 +105,10 @@ pub(crate) const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("GET", "/v1/payments/{id}/evidence", Some("payments:read")),
     ("GET", "/v1/payments/{id}/authorisations", Some("payments:read")),
     ("POST", "/v1/payments/{id}/authorisations", Some(PHONE)),
+    ("GET", "/v1/payments/{id}/checkout", Some("payments:create")),
+    ("GET", "/v1/checkout/{id}", Some(CHECKOUT)),
+    ("GET", "/v1/checkout/{id}/events", Some(CHECKOUT)),
+    ("POST", "/v1/checkout/{id}/answers", Some(CHECKOUT)),
     ("POST", "/v1/payments/{id}/refunds", Some("payments:manage")),
     ("POST", "/v1/payments/{id}/reversal", Some("payments:manage")),
     ("GET", "/v1/devices", Some("security-devices:read")),
@@ -127,6 +133,7 @@ pub(crate) const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("GET", "/v1/phone/events", Some(PHONE)),
     ("GET", "/v1/phone/payments", Some(PHONE)),
     ("GET", "/v1/phone/payments/{id}", Some(PHONE)),
+    ("GET", "/v1/phone/payments/{id}/devices", Some(PHONE)),
     ("GET", "/v1/webhooks", Some("webhooks:read")),
     ("POST", "/v1/webhooks", Some("webhooks:manage")),
     ("GET", "/v1/webhooks/{id}", Some("webhooks:read")),
@@ -160,8 +167,9 @@ pub(crate) async fn operations(world: &World) -> Vec<Operation> {
     let mut all = Vec::new();
     for (path, methods) in document["paths"].as_object().unwrap() {
         for (method, operation) in methods.as_object().unwrap() {
-            let phone = operation["security"][0]["phone"].is_array().then_some(PHONE);
-            let scope = operation["security"][0]["token"][0].as_str().or(phone);
+            let security = &operation["security"][0];
+            let other = [PHONE, CHECKOUT].into_iter().find(|name| security[name].is_array());
+            let scope = security["token"][0].as_str().or(other);
             let responses = operation["responses"].as_object().unwrap();
             all.push(Operation {
                 method: method.to_uppercase().parse().unwrap(),
@@ -232,7 +240,7 @@ async fn every_documented_route_answers_with_a_documented_status() {
             let coded = [ENROLMENTS, PHONE_ENROLMENTS].contains(&&*operation.path);
             let expected = match operation.scope.as_deref() {
                 None => coded && refusal == "403",
-                Some(PHONE) => refusal == "401",
+                Some(PHONE | CHECKOUT) => refusal == "401",
                 Some(_) => true,
             };
             assert_eq!(documented, expected, "{name} {refusal}");

@@ -1,7 +1,8 @@
 //! What the log says about requests, and what it must not say.
 
+use std::cell::RefCell;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Once};
 
 use serde_json::Value;
 
@@ -9,7 +10,11 @@ use crate::world::World;
 
 /// Collects what is logged on this thread.
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+thread_local! {
+    static OF_THREAD: RefCell<Lines> = RefCell::default();
+}
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -23,14 +28,20 @@ impl io::Write for Lines {
 }
 
 impl Lines {
-    fn start() -> (Self, tracing::subscriber::DefaultGuard) {
+    /// One subscriber for the process, which writes for each thread apart: one per test would race
+    /// with what other tests' threads log for the first time.
+    pub(crate) fn start() -> Self {
+        static SUBSCRIBER: Once = Once::new();
+        SUBSCRIBER.call_once(|| {
+            let writer = || OF_THREAD.with_borrow(Clone::clone);
+            tracing_subscriber::fmt().json().with_writer(writer).init();
+        });
         let lines = Self::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt().json().with_writer(move || writer.clone());
-        (lines, tracing::subscriber::set_default(subscriber.finish()))
+        OF_THREAD.set(lines.clone());
+        lines
     }
 
-    fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
     }
 
@@ -45,7 +56,7 @@ impl Lines {
 async fn a_request_is_one_line_without_its_secrets() {
     let world = World::new().await;
     let id = world.reader("RD-1", 1).await;
-    let (lines, _guard) = Lines::start();
+    let lines = Lines::start();
     let answer = world.get(&format!("/v1/readers?cursor={id}&limit=7")).await;
     let events = lines.with_id(answer.header("x-request-id"));
     assert_eq!(events.len(), 1, "{}", lines.text());
@@ -71,7 +82,7 @@ async fn the_reason_of_an_internal_error_is_in_the_log_under_the_request_id() {
         tx.execute("UPDATE devices SET status = 'damaged'", &[]).map(|_| ())
     });
     damage.await.unwrap();
-    let (lines, _guard) = Lines::start();
+    let lines = Lines::start();
     let answer = world.get(&format!("/v1/readers/{id}")).await;
     answer.assert_check(500, "internal");
     let events = lines.with_id(answer.header("x-request-id"));

@@ -3,6 +3,8 @@
 
 mod accounts;
 mod bank;
+mod browsers;
+mod checkout;
 mod confirmed;
 mod contract;
 mod enrolment;
@@ -10,6 +12,8 @@ mod keys;
 mod limits;
 mod logs;
 mod operation;
+mod origins;
+mod pages;
 mod payers;
 mod payments;
 mod readers;

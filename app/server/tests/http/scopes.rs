@@ -6,7 +6,7 @@ use countersign_service::Actor;
 use countersign_store::Role;
 use serde_json::json;
 
-use crate::contract::{ENROLMENTS, PHONE, PHONE_ENROLMENTS, ROUTES, operations};
+use crate::contract::{CHECKOUT, ENROLMENTS, PHONE, PHONE_ENROLMENTS, ROUTES, operations};
 use crate::world::{World, build};
 
 /// What each role may, by the scope that the document names (interfaces.md, Operators).
@@ -132,7 +132,7 @@ async fn each_role_may_what_it_may_on_every_route() {
                 continue;
             };
             secured += 1;
-            if scope == PHONE {
+            if [PHONE, CHECKOUT].contains(&&*scope) {
                 answer.assert_check(401, "token");
                 continue;
             }
@@ -211,6 +211,9 @@ async fn nothing_is_looked_at_before_the_token() {
         (Method::GET, "/v1/readers?limit=bad"),
         (Method::GET, "/v1/readers/%ff"),
         (Method::POST, "/v1/readers/x/unblock"),
+        (Method::POST, "/v1/payments/%ff/authorisations"),
+        (Method::GET, "/v1/phone/payments/%ff/devices"),
+        (Method::POST, "/v1/checkout/%ff/answers"),
     ] {
         let request = Request::builder().method(method).uri(path);
         let request = request.body(Body::from("x".repeat(100_000))).unwrap();

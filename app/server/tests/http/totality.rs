@@ -25,6 +25,8 @@ const POSTS: &[&str] = &[
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/authorisations",
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/refunds",
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/reversal",
+    "/v1/phone/enrolments",
+    "/v1/checkout/pay_00000000-0000-7000-8000-000000000000/answers",
     "/v1/postings",
     "/v1/readers",
     "/v1/readers/rdr_00000000-0000-7000-8000-000000000000/block",
@@ -97,6 +99,10 @@ fn any_request() -> impl Strategy<Value = Value> {
         ".{0,300}".prop_map(|text| json!({ "reason": text })),
         (".{0,80}", ".{0,80}", ".{0,80}").prop_map(|(kind, text, reference)| {
             json!({ "kind": kind, "text": text, "reference": reference })
+        }),
+        (".{0,30}", "[A-Za-z0-9_-]{0,50}").prop_map(|(code, half)| {
+            json!({ "code": code,
+                "sessionKey": { "kty": "EC", "crv": "P-256", "x": half, "y": half } })
         }),
         ("[0-9.e-]{0,30}", ".{0,5}", ".{0,50}").prop_map(|(amount, currency, reference)| {
             let outcome = "paid";

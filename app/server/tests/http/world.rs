@@ -166,6 +166,7 @@ impl World {
             service.clone(),
             http::metrics::install(),
             tokio::sync::watch::channel(false).1,
+            http::Site::new(true, None),
         );
         let mut world = Self { service, router, admin: String::new(), clock };
         world.admin = world.token("admin", &[Role::Admin]).await;

@@ -1,11 +1,16 @@
 //! Whoever confirms payments: security devices that sign (D3, D4), phones that carry what is to be
 //! signed and the answer to it (D2, D5), and the pushes that wait for a phone.
 
+mod authorise;
+mod offered;
 mod phones;
+mod proof;
 mod pushes;
 mod signers;
 
+pub use offered::PhoneDevice;
 pub use phones::{AllowedPhone, EnrolledPhone, PhoneActor};
+pub use proof::{PhoneProof, SessionKey};
 pub use pushes::{PUSHES_TAKEN_MAX, PushIds};
 pub use signers::{EnrolledOcra, EnrolledSigner, SIGNER_LABEL_MAX, SignerToEnrol};
 

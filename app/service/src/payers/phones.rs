@@ -1,8 +1,6 @@
 //! Payers' phones: allowed by an operator, enrolled by a one-time code, known by a token (D2, D5).
 //! A phone sees payments of its accounts and answers them, nothing else.
 
-use std::time::Duration;
-
 use countersign_crypto::{Secret, UnixTime};
 use countersign_store::{IdKind, Page, Phone, PhoneRecord, StoreError, Tx};
 use data_encoding::BASE64URL_NOPAD;
@@ -10,21 +8,20 @@ use serde_json::json;
 use zeroize::Zeroizing;
 
 use super::check_label;
+use super::proof::SessionKey;
 use crate::codes::{CodeOf, EnrolmentCode};
 use crate::devices::check_reason;
 use crate::refusals::{Party, Refusal};
 use crate::{Actor, Scope, Service, ServiceError, done};
 
 /// What every phone's token starts with, so that scanners can find lost ones.
-const TOKEN_PREFIX: &str = "csp_";
+pub(super) const TOKEN_PREFIX: &str = "csp_";
 /// Random bytes in a token.
 const TOKEN_BYTES: usize = 32;
 /// Length of every token in characters: the prefix, and the random bytes in base64.
-const TOKEN_LEN: usize = TOKEN_PREFIX.len() + (TOKEN_BYTES * 8).div_ceil(6);
+pub(super) const TOKEN_LEN: usize = TOKEN_PREFIX.len() + (TOKEN_BYTES * 8).div_ceil(6);
 /// What a token's hash begins with, so that it is the hash of nothing else.
 const TOKEN_HASH: &[u8] = b"countersign phone token v1";
-/// How often it is noted that a phone has come.
-const SEEN_EVERY: Duration = Duration::from_secs(60);
 /// The audit's action.
 const ENROL: &str = "phone.enrol";
 
@@ -118,6 +115,7 @@ impl Service {
             seen_at: None,
             revoked_at: None,
             revoke_reason: None,
+            session_key: None,
         };
         let mut entry = done(now, actor, "phone.allow", &phone.id);
         entry.detail = json!({ "accounts": accounts }).to_string();
@@ -153,8 +151,10 @@ impl Service {
         Ok(AllowedPhone { record, code, expires_at })
     }
 
-    /// Enrols a phone for its one-time code: it gets its token. `peer` is an address, for the
-    /// bound on wrong codes and for the audit.
+    /// Enrols a phone for its one-time code: it gets its token. With a session key the token
+    /// counts only beside a proof of that key ([`Self::authorise_phone_with`]); token and key that
+    /// the phone had before are void. `peer` is an address, for the bound on wrong codes and for
+    /// the audit.
     ///
     /// # Errors
     /// `enrolment-code` for a wrong, expired or used one, with an incident id, under which the
@@ -163,6 +163,7 @@ impl Service {
         &self,
         peer: &str,
         code: &Secret,
+        session_key: Option<SessionKey>,
     ) -> Result<EnrolledPhone, ServiceError> {
         let now = self.now();
         if self.wrong_codes.too_many(peer, now) {
@@ -175,7 +176,7 @@ impl Service {
         };
         let (token, token_hash) = self.fresh_phone_token();
         let mut entry = done(now, &Actor::System, ENROL, "phone");
-        entry.detail = json!({ "peer": peer }).to_string();
+        entry.detail = json!({ "peer": peer, "sessionKey": session_key.is_some() }).to_string();
         let enrolled: Result<PhoneRecord, Refused> = self
             .store
             .run_tx("enrol_phone", move |tx| {
@@ -185,7 +186,8 @@ impl Service {
                 if found.phone.code_expires_at.is_none_or(|end| now >= end) {
                     return Err(Refused::Code(Some(id), "the code has expired"));
                 }
-                tx.use_phone_code(&id, &hash, &token_hash, now)?;
+                let key = session_key.as_ref().map(SessionKey::point);
+                tx.use_phone_code(&id, &hash, &token_hash, key, now)?;
                 let mut entry = entry.clone();
                 (entry.actor, entry.subject) = (id.clone(), id.clone());
                 tx.append_audit(&entry)?;
@@ -236,41 +238,8 @@ impl Service {
         (token, hash)
     }
 
-    fn phone_token_hash(&self, token: &str) -> [u8; 32] {
+    pub(super) fn phone_token_hash(&self, token: &str) -> [u8; 32] {
         self.authority.provider.hash.hash(&[TOKEN_HASH, token.as_bytes()])
-    }
-
-    /// The phone whose token this is.
-    ///
-    /// # Errors
-    /// [`ServiceError::Unauthenticated`] for a wrong token and for one of a revoked phone.
-    pub async fn authorise_phone(&self, token: &str) -> Result<PhoneActor, ServiceError> {
-        if token.len() != TOKEN_LEN || !token.starts_with(TOKEN_PREFIX) {
-            return Err(ServiceError::Unauthenticated);
-        }
-        let hash = self.phone_token_hash(token);
-        let found: Option<PhoneRecord> = self
-            .store
-            .read("authorise_phone", move |tx| tx.phone_of_token(&hash))
-            .await
-            .map_err(|error: StoreError| ServiceError::from(error))?;
-        let record = found.ok_or(ServiceError::Unauthenticated)?;
-        self.note_seen(&record).await;
-        Ok(PhoneActor { record })
-    }
-
-    /// For people; what cannot be noted now is noted next time.
-    async fn note_seen(&self, record: &PhoneRecord) {
-        let now = self.now();
-        if record.phone.seen_at.is_some_and(|seen| now.since(seen) < SEEN_EVERY) {
-            return;
-        }
-        let id = record.phone.id.clone();
-        let noted: Result<(), StoreError> =
-            self.store.run_snapshot("note_phone", move |tx| tx.note_phone(&id, now)).await;
-        if let Err(error) = noted {
-            tracing::debug!(%error, "it could not be noted that a phone came");
-        }
     }
 
     /// Phones, oldest first.

@@ -1,21 +1,25 @@
 use std::fmt;
 
+use countersign_crypto::Secret;
 use countersign_payment::ocra;
 use countersign_pki::{Identity, Role};
 use countersign_store::{AnswerKey, Authorisation, PaymentRecord, SignerRecord};
 
 pub use countersign_payment::machine::RejectReason;
 
+use super::checkout::CHECKOUT_ACTOR;
 use super::decide::{Case, Digits, Seen, Verdict};
 use crate::refusals::{Party, Refusal};
-use crate::{PhoneActor, Service, ServiceError};
+use crate::{Actor, PhoneActor, Service, ServiceError};
 
 /// Longest signature, in bytes: DER of two numbers of 32 bytes, with room.
 const SIGNATURE_MAX: usize = 80;
+/// Digits of the number to match.
+const MATCH_DIGITS: usize = 2;
 /// How often an answer is verified anew because its device changed meanwhile.
 const VERIFICATIONS_MAX: usize = 3;
 
-/// What a phone brings (step 104).
+/// What a phone brings (step 104), or the page of a checkout.
 #[derive(Clone, PartialEq, Eq)]
 pub enum PaymentAnswer {
     /// A signature over the request, of a device with a certificate.
@@ -49,6 +53,29 @@ impl fmt::Debug for PaymentAnswer {
     }
 }
 
+/// Who brings an answer.
+#[derive(Clone, Copy)]
+pub(super) enum Bearer<'a> {
+    /// A payer's phone.
+    Phone(&'a PhoneActor),
+    /// The page of the payment's checkout, by its key.
+    Checkout,
+}
+
+impl<'a> Bearer<'a> {
+    const fn phone(self) -> Option<&'a PhoneActor> {
+        match self {
+            Self::Phone(phone) => Some(phone),
+            Self::Checkout => None,
+        }
+    }
+}
+
+/// The actor of an answer in audit rows, timelines and postings.
+pub(super) fn bearer(phone_id: Option<&str>) -> Actor {
+    Actor::Device(phone_id.unwrap_or(CHECKOUT_ACTOR).to_owned())
+}
+
 impl PaymentAnswer {
     fn serial(&self) -> Option<&str> {
         match self {
@@ -70,12 +97,26 @@ impl PaymentAnswer {
             Self::Pki { signature, .. } if !(1..=SIGNATURE_MAX).contains(&signature.len()) => {
                 format!("a signature has 1 to {SIGNATURE_MAX} bytes")
             }
-            Self::Ocra { digits, .. } if !is_digits(digits) => {
+            Self::Ocra { digits, .. } if !is_digits(digits, ocra::PAYMENT_DIGITS) => {
                 format!("a dynamic password has {} digits", ocra::PAYMENT_DIGITS)
             }
             _ => return Ok(()),
         };
         Err(ServiceError::refused("answer-format", detail))
+    }
+
+    /// Whether the number to match is there where it is needed: a phone with a key of its own is a
+    /// browser, whose payer has read it at the initiating terminal. It is no secret that it is
+    /// missing.
+    fn check_match(&self, from: Bearer<'_>, code: Option<&str>) -> Result<(), ServiceError> {
+        let phone = from.phone().map(|phone| &phone.record.phone);
+        let needed = phone.is_some_and(|phone| phone.session_key.is_some());
+        let fits = match code {
+            Some(code) => is_digits(code, MATCH_DIGITS),
+            None => !needed || matches!(self, Self::Reject { .. }),
+        };
+        let detail = "the number to match has two digits, and this phone must send it";
+        if fits { Ok(()) } else { Err(ServiceError::refused("answer-format", detail)) }
     }
 
     /// The texts that make the answer what it is, in one form.
@@ -90,8 +131,8 @@ impl PaymentAnswer {
     }
 }
 
-fn is_digits(text: &str) -> bool {
-    text.len() == ocra::PAYMENT_DIGITS && text.bytes().all(|c| c.is_ascii_digit())
+fn is_digits(text: &str, len: usize) -> bool {
+    text.len() == len && text.bytes().all(|c| c.is_ascii_digit())
 }
 
 /// What became of an answer that was not refused.
@@ -108,20 +149,25 @@ pub struct Answered {
 impl Service {
     /// Decides over an answer that a phone brings (steps 104 to 107): verified against the bytes
     /// that the server stored, it executes the payment; a wrong one is counted. The same answer
-    /// again is answered as before.
+    /// again is answered as before. A phone with a key of its own must send the number to match
+    /// with a confirmation ([`Service::match_code`]), another one may; a wrong one is a wrong
+    /// answer of the payment, not of the device. A rejection needs none.
+    ///
+    /// A rejection as not the payer's own freezes the payer's account in the same transaction.
     ///
     /// # Errors
     /// [`ServiceError::NotFound`], also for a payment of another account; `answer-format`;
     /// `payment-expired`, `payment-cancelled`, `payment-rejected`, `payment-failed`,
     /// `payment-settled`; [`ServiceError::AuthorisationRefused`] for everything that is wrong with
-    /// signature, digits, device or certificate.
+    /// signature, digits, device or certificate, and for a wrong number.
     pub async fn answer_payment(
         &self,
         phone: &PhoneActor,
         id: &str,
         answer: PaymentAnswer,
+        match_code: Option<String>,
     ) -> Result<Answered, ServiceError> {
-        let answered = self.answer(phone, id, answer).await;
+        let answered = self.answer(Bearer::Phone(phone), id, answer, match_code).await;
         if let Err(error) = &answered
             && error.is_refusal()
         {
@@ -135,27 +181,37 @@ impl Service {
         answered
     }
 
-    async fn answer(
+    pub(super) async fn answer(
         &self,
-        phone: &PhoneActor,
+        from: Bearer<'_>,
         id: &str,
         answer: PaymentAnswer,
+        match_code: Option<String>,
     ) -> Result<Answered, ServiceError> {
         answer.check_form()?;
+        answer.check_match(from, match_code.as_deref())?;
+        let match_code = match_code.filter(|_| answer.serial().is_some());
+        let matches = match &match_code {
+            Some(code) => {
+                let wanted = Secret::copied_from(self.match_code(id).await?.as_bytes());
+                Some(wanted.ct_eq(code.as_bytes()))
+            }
+            None => None,
+        };
         let key = AnswerKey {
             payment_id: id.to_owned(),
-            answer_hash: self.answer_hash(&answer),
-            phone_id: phone.id().to_owned(),
+            answer_hash: self.answer_hash(&answer, match_code.as_deref()),
+            phone_id: from.phone().map(|phone| phone.id().to_owned()),
             device_serial: answer.serial().map(str::to_owned),
         };
         for _ in 0..VERIFICATIONS_MAX {
             let digits = match &answer {
                 PaymentAnswer::Ocra { device_serial, digits } => {
-                    Some(self.verify_digits(phone, id, device_serial, digits).await?)
+                    Some(self.verify_digits(from, id, device_serial, digits).await?)
                 }
                 _ => None,
             };
-            let case = Case { key: key.clone(), answer: answer.clone(), digits };
+            let case = Case { key: key.clone(), answer: answer.clone(), digits, matches };
             return match self.payments.lane.decide(case).await? {
                 Verdict::Answered { record, authorisation, replayed } => {
                     let (record, authorisation) = (*record, *authorisation);
@@ -173,13 +229,15 @@ impl Service {
         Err(ServiceError::Unavailable { detail })
     }
 
-    /// Hash by which the same answer is known again. Each part has its length before it.
-    fn answer_hash(&self, answer: &PaymentAnswer) -> [u8; 32] {
-        let parts = answer.parts();
-        let lengths = parts.map(|part| (part.len() as u64).to_be_bytes());
-        let [one, two, three] = parts;
-        let hash = &self.authority.provider.hash;
-        hash.hash(&[&lengths[0], one, &lengths[1], two, &lengths[2], three])
+    /// Hash by which the same answer is known again. Each part has its length before it. The same
+    /// digits beside another number to match are another answer.
+    fn answer_hash(&self, answer: &PaymentAnswer, match_code: Option<&str>) -> [u8; 32] {
+        let mut framed = Vec::new();
+        for part in answer.parts().into_iter().chain(match_code.map(str::as_bytes)) {
+            framed.extend_from_slice(&(part.len() as u64).to_be_bytes());
+            framed.extend_from_slice(part);
+        }
+        self.authority.provider.hash.hash(&[&framed])
     }
 
     /// Verifies a dynamic password over the stored request. Its key may lie in a token, which
@@ -187,7 +245,7 @@ impl Service {
     /// that names another's device sets no token to work, and learns nothing by error or by time.
     async fn verify_digits(
         &self,
-        phone: &PhoneActor,
+        from: Bearer<'_>,
         id: &str,
         serial: &str,
         digits: &str,
@@ -201,7 +259,8 @@ impl Service {
             .await?;
         let serve = |signer: &SignerRecord| {
             let payer = payment.as_ref().map(|record| record.payment.payer_account.as_str());
-            payer.is_some_and(|payer| phone.serves(payer) && signer.serves(payer))
+            let phone_serves = |payer| from.phone().is_none_or(|phone| phone.serves(payer));
+            payer.is_some_and(|payer| phone_serves(payer) && signer.serves(payer))
         };
         let signer = signer.filter(|signer| signer.signer.ocra_key.is_some() && serve(signer));
         let seen = payment.map(|record| Seen::new(record.payment.request));

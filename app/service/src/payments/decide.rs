@@ -1,12 +1,13 @@
 //! What answers come to: decided over locked rows, without touching the database.
 
+mod account;
 mod device;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_crypto::UnixTime;
-use countersign_payment::machine::{self, Decision, Refusal, Step};
+use countersign_payment::machine::{self, Decision, Refusal, RejectReason, Step};
 use countersign_payment::{Amount, ConfirmationRequest, Currency, State};
 use countersign_store::{
     Account, AnswerContext, AnswerKey, AnswerOutcome, AuditEntry, AuditOutcome, Authorisation,
@@ -16,7 +17,7 @@ use countersign_store::{
 use serde_json::json;
 
 use self::device::{Fault, check_device};
-use super::answer::PaymentAnswer;
+use super::answer::{PaymentAnswer, bearer};
 use super::postings::{Cause, record_posting, try_posting};
 use super::settle::{event, view, walk};
 use crate::{Actor, ServiceError, done};
@@ -27,6 +28,15 @@ pub(super) struct Case {
     pub(super) answer: PaymentAnswer,
     /// The digits of a dynamic password were verified before the answer was queued.
     pub(super) digits: Option<Digits>,
+    /// Whether the number to match is right; none if none came, and none was needed.
+    pub(super) matches: Option<bool>,
+}
+
+impl Case {
+    /// The actor in audit rows.
+    fn actor(&self) -> Actor {
+        bearer(self.key.phone_id.as_deref())
+    }
 }
 
 /// The bytes over which an answer was verified, and what they say, if they are a request.
@@ -158,7 +168,8 @@ impl Rows {
     ) -> Result<Verdict, ServiceError> {
         let AnswerContext { payment, prior, phone_serves_payer, device } = context;
         // A phone learns nothing of payments that are not its own (404).
-        let Some(payment) = payment.filter(|_| phone_serves_payer) else {
+        let may_answer = phone_serves_payer || case.key.phone_id.is_none();
+        let Some(payment) = payment.filter(|_| may_answer) else {
             return Ok(Verdict::Unknown);
         };
         self.versions.entry(payment.id.clone()).or_insert(payment.version);
@@ -203,7 +214,6 @@ impl Rows {
         if let Some(authorisation) = prior.or_else(|| self.decided.get(&id).cloned()) {
             return Ok(as_before(authorisation, record));
         }
-        let phone = case.key.phone_id.as_str();
         let refused =
             machine::refuse_answer(&view(&record.payment), desk.now, desk.wrong_answers_max);
         if let Some(refusal) = refused.refusal {
@@ -213,15 +223,22 @@ impl Rows {
         let serial = match &case.answer {
             PaymentAnswer::Reject { reason } => {
                 let decision = machine::reject(&view(&record.payment), desk.now, *reason);
-                let actor = Actor::Device(phone.to_owned());
+                let actor = case.actor();
                 let row = self.authorisation(desk, case, AnswerOutcome::Rejected);
                 let row = Authorisation { failed_check: Some(reason.name().to_owned()), ..row };
                 self.follow(desk, record, decision, &actor);
+                if *reason == RejectReason::NotMine {
+                    self.freeze(desk, record, &actor);
+                }
                 return Ok(self.answered(row, record));
             }
             PaymentAnswer::Pki { device_serial, .. }
             | PaymentAnswer::Ocra { device_serial, .. } => device_serial,
         };
+        if case.matches == Some(false) {
+            // Before anything of the device is looked at: it is not to blame.
+            return Ok(self.refuse(desk, case, record, refused, ("match-code", false)));
+        }
         let signer = self.signers.get(serial);
         match check_device(signer, &record.payment, &case.answer, proof, desk.now) {
             Ok(()) => self.accept(desk, case, proof, record),
@@ -240,7 +257,7 @@ impl Rows {
         proof: &Proof,
         record: &mut PaymentRecord,
     ) -> Result<Verdict, ServiceError> {
-        let phone = Actor::Device(case.key.phone_id.clone());
+        let phone = case.actor();
         let amount = confirmed(record, proof)?;
         let posted = try_posting(&record.payer, &record.payee, amount)?;
         let result = posted.map(|_| ());
@@ -296,7 +313,7 @@ impl Rows {
         (check, counts): (&'static str, bool),
     ) -> Verdict {
         let incident = (desk.new_id)(IdKind::Incident);
-        let phone = Actor::Device(case.key.phone_id.clone());
+        let phone = case.actor();
         let row = self.authorisation(desk, case, AnswerOutcome::Refused);
         let detail = json!({
             "authorisation": row.id,
@@ -391,7 +408,7 @@ impl Rows {
             outcome,
             method,
             device_id: signer.map(|signer| signer.signer.device_id.clone()),
-            phone_id: Some(case.key.phone_id.clone()),
+            phone_id: case.key.phone_id.clone(),
             certificate_number: None,
             certificate: None,
             signature,

@@ -9,6 +9,7 @@
 
 mod accounts;
 mod answer;
+mod checkout;
 mod create;
 mod decide;
 mod lane;
@@ -23,6 +24,7 @@ mod verify;
 
 pub use accounts::NewAccount;
 pub use answer::{Answered, PaymentAnswer, RejectReason};
+pub use checkout::{Checkout, CheckoutView};
 pub use create::{Money, NewPayment};
 pub use once::{Once, Settled};
 pub use policy::PaymentPolicy;

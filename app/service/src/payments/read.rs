@@ -3,8 +3,8 @@ use std::time::Duration;
 
 use countersign_payment::State;
 use countersign_store::{
-    Account, AnswerOutcome, Authorisation, Page, Payment, PaymentFilter, PaymentRecord, Posting,
-    Role, TimelineRow, Topic,
+    Account, AnswerOutcome, Authorisation, Listener, Page, Payment, PaymentFilter, PaymentRecord,
+    Posting, Role, TimelineRow, Topic,
 };
 use tokio::time::{Instant, timeout_at};
 
@@ -74,6 +74,12 @@ impl Service {
         let id = id.to_owned();
         let found = self.store.read("payment", move |tx| tx.payment(&id)).await?;
         found.ok_or_else(missing)
+    }
+
+    /// A payment for whoever may see it; one whose time is over is ended first.
+    pub(super) async fn find_as_of_now(&self, id: &str) -> Result<PaymentRecord, ServiceError> {
+        let record = self.find_payment(id).await?;
+        self.as_of_now(record).await
     }
 
     async fn as_of_now(&self, record: PaymentRecord) -> Result<PaymentRecord, ServiceError> {
@@ -186,19 +192,34 @@ impl Service {
         seen: i64,
         timeout: Duration,
     ) -> Result<PaymentRecord, ServiceError> {
+        let listener = self.store.bus().listen(Topic::Payment, id);
+        self.wait_for(listener, seen, timeout, || self.payment(actor, id)).await
+    }
+
+    /// Looks at a payment until it is in another version than `seen`, or for as long as is said.
+    pub(super) async fn wait_for<F, L>(
+        &self,
+        mut listener: Listener,
+        seen: i64,
+        timeout: Duration,
+        look: L,
+    ) -> Result<PaymentRecord, ServiceError>
+    where
+        F: Future<Output = Result<PaymentRecord, ServiceError>>,
+        L: Fn() -> F,
+    {
         let until = Instant::now() + timeout.min(WAIT_MAX);
-        let mut listener = self.store.bus().listen(Topic::Payment, id);
         loop {
-            let record = self.payment(actor, id).await?;
+            let record = look().await?;
             let payment = &record.payment;
             let is_last: fn(State) -> bool = State::is_terminal;
             if payment.version != seen || is_last(payment.state) || Instant::now() >= until {
                 return Ok(record);
             }
             let left = payment.expires_at.since(self.now());
-            let look = Instant::now() + LOOK_EVERY.min(left.max(Duration::from_millis(1)));
+            let again = Instant::now() + LOOK_EVERY.min(left.max(Duration::from_millis(1)));
             // Woken, or time to look again: both lead to the store, which is the truth.
-            let _woken = timeout_at(look.min(until), listener.changed()).await;
+            let _woken = timeout_at(again.min(until), listener.changed()).await;
         }
     }
 }

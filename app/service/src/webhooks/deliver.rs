@@ -6,7 +6,7 @@ use std::time::Duration;
 use countersign_crypto::UnixTime;
 use countersign_store::{
     AttemptEnd, AuditEntry, CLAIM_MAX, DeliveryState, DueDelivery, EVENTS_KEPT, IDEMPOTENCY_KEPT,
-    SPREAD_MAX, StoreError, WebhookStatus,
+    PHONE_PROOFS_SWEEP_MAX, SPREAD_MAX, StoreError, Tx, WebhookStatus,
 };
 use serde_json::json;
 use url::{Host, Url};
@@ -37,6 +37,8 @@ const CLAIM_TIME: Duration = Duration::from_secs(60);
 const ADDRESSES_MAX: usize = 32;
 /// How many turns of sweeping one call makes at most.
 const SWEEPS_MAX: usize = 20;
+/// And of sweeping used proofs: a million.
+const PROOF_SWEEPS_MAX: usize = 500;
 
 /// How a receiver answered, or why there is no answer.
 struct Outcome {
@@ -187,13 +189,14 @@ impl Service {
         }
     }
 
-    /// Removes settled deliveries, old events, and keys of repeated requests whose time is over.
-    /// Returns how many rows went.
+    /// Removes settled deliveries, old events, and keys of repeated requests and proofs of phones
+    /// whose time is over. Returns how many rows went.
     ///
     /// # Errors
     /// The store's.
     pub async fn sweep_events(&self) -> Result<u64, ServiceError> {
-        let now = self.now().as_millis();
+        let at = self.now();
+        let now = at.as_millis();
         let before = |kept: Duration| {
             let kept = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
             UnixTime::from_millis(now.saturating_sub(kept))
@@ -207,6 +210,15 @@ impl Service {
             match swept.await? {
                 0 => break,
                 rows => all += rows,
+            }
+        }
+        // There is one for every request of a browser: far more than of all the others.
+        for _ in 0..PROOF_SWEEPS_MAX {
+            let sweep = move |tx: &mut Tx<'_>| tx.sweep_phone_proofs(at);
+            let rows: u64 = self.store.run_locked("sweep_phone_proofs", sweep).await?;
+            all += rows;
+            if rows < u64::from(PHONE_PROOFS_SWEEP_MAX) {
+                break;
             }
         }
         Ok(all)

@@ -7,7 +7,8 @@ use countersign_payment::{ConfirmationRequest, sign};
 use countersign_pki::Role;
 use countersign_service::{PaymentAnswer, PaymentPolicy, Policy, RejectReason};
 use countersign_store::{
-    AnswerOutcome, AuditOutcome, CertificateIntent, DeviceStatus, PaymentRecord, SignMethod,
+    AccountStatus, AnswerOutcome, AuditOutcome, CertificateIntent, DeviceStatus, PaymentRecord,
+    SignMethod,
 };
 
 use crate::bank::{Bank, Device, House, Place, START, check, fresh, rng, value};
@@ -253,14 +254,14 @@ pub(crate) async fn the_same_answer_is_answered_as_before(place: Place) {
     let first = bank.answer(&record, wrong.clone()).await.unwrap_err();
     let again = bank.answer(&record, wrong.clone()).await.unwrap_err();
     assert_eq!(first, again);
-    let elsewhere = bank.service.answer_payment(&other_phone, id, wrong.clone()).await;
+    let elsewhere = bank.service.answer_payment(&other_phone, id, wrong.clone(), None).await;
     assert_eq!(elsewhere.unwrap_err(), first);
     assert_eq!(bank.payment(id).await.payment.wrong_answers, 1);
     // A good one: executed once.
     let good = bank.device.answer(&record);
     let first = bank.answer(&record, good.clone()).await.unwrap();
     for phone in [&bank.phone, &other_phone] {
-        let again = bank.service.answer_payment(phone, id, good.clone()).await.unwrap();
+        let again = bank.service.answer_payment(phone, id, good.clone(), None).await.unwrap();
         assert!(again.replayed);
         assert_eq!(
             (again.record, again.authorisation),
@@ -378,6 +379,11 @@ pub(crate) async fn the_payer_says_no(place: Place) {
         assert_eq!(check(late), "payment-rejected");
         let audit = bank.audit_of(&record.payment.id).await;
         assert_eq!(audit[1].entry.action, "payment.reject");
+        // What is not the payer's own freezes the account, and nothing else does.
+        let account = bank.service.account(&bank.admin, &bank.payer.id).await.unwrap();
+        let frozen = account.status == AccountStatus::Frozen;
+        assert_eq!(frozen, reason == RejectReason::NotMine);
+        bank.service.unfreeze_account(&bank.admin, &bank.payer.id).await.unwrap();
     }
     assert_eq!(bank.balance("PAYEE1").await, 0);
 }
@@ -388,10 +394,10 @@ pub(crate) async fn a_phone_sees_its_own_payments_only(place: Place) {
     let record = bank.pending("5.00").await;
     let id = &record.payment.id;
     let service = &bank.service;
-    let answered = service.answer_payment(&foreign, id, bank.device.answer(&record)).await;
+    let answered = service.answer_payment(&foreign, id, bank.device.answer(&record), None).await;
     assert_eq!(check(answered), "not-found");
     let no = PaymentAnswer::Reject { reason: RejectReason::NotMine };
-    assert_eq!(check(service.answer_payment(&foreign, id, no).await), "not-found");
+    assert_eq!(check(service.answer_payment(&foreign, id, no, None).await), "not-found");
     assert_eq!(check(service.phone_authorisations(&foreign, id).await), "not-found");
     assert_eq!(bank.payment(id).await.payment, record.payment, "nothing changed");
     // Which check refused an answer, neither the phone nor the initiator is told.
@@ -583,7 +589,7 @@ pub(crate) async fn names_of_others_devices_tell_nothing(place: Place) {
     let other = bank.another_phone(&["PAYEE1"]).await;
     let (device_serial, digits) = ("TK-2".to_owned(), "01234567".to_owned());
     let answer = PaymentAnswer::Ocra { device_serial, digits };
-    let foreign = bank.service.answer_payment(&other, id, answer);
+    let foreign = bank.service.answer_payment(&other, id, answer, None);
     assert_eq!(check(foreign.await), "not-found");
 }
 
@@ -593,6 +599,7 @@ pub(crate) async fn an_answer_needs_a_stored_request(place: Place) {
         &bank.phone,
         "pay_00000000-0000-7000-8000-000000000000",
         PaymentAnswer::Reject { reason: RejectReason::NotMine },
+        None,
     );
     assert_eq!(check(unknown.await), "not-found");
     // A device signs nothing that it could not show; nor does it count if it did.

@@ -17,7 +17,7 @@ use countersign_service::{
     SignerToEnrol,
 };
 use countersign_store::{
-    Account, AccountKind, AuditRow, PaymentRecord, Role as OperatorRole, Store, Tx,
+    Account, AccountKind, AuditRow, PaymentRecord, Role as OperatorRole, Store, StoreError, Tx,
 };
 use testkit::rng::{ChaCha20Rng, seeded};
 
@@ -279,7 +279,7 @@ impl Bank {
         record: &PaymentRecord,
         answer: PaymentAnswer,
     ) -> Result<Answered, ServiceError> {
-        self.service.answer_payment(&self.phone, &record.payment.id, answer).await
+        self.service.answer_payment(&self.phone, &record.payment.id, answer, None).await
     }
 
     /// A payment that was executed.
@@ -328,6 +328,15 @@ impl Bank {
         rows
     }
 
+    /// The subjects of the events of this kind.
+    pub(crate) async fn events_of(&self, kind: &'static str) -> Vec<String> {
+        let sql = "SELECT subject FROM events WHERE type = ?1 ORDER BY id LIMIT 100";
+        let rows = self.store.run_tx("test", move |tx| tx.query(sql, &[kind.into()])).await;
+        let rows: Vec<countersign_store::Row> =
+            rows.unwrap_or_else(|error: StoreError| panic!("{error}"));
+        rows.iter().map(|row| row.text(0).unwrap().to_owned()).collect()
+    }
+
     /// The check that an incident stands for.
     pub(crate) async fn incident(&self, error: &ServiceError) -> String {
         let ServiceError::AuthorisationRefused { incident } = error else {
@@ -341,7 +350,7 @@ impl Bank {
     /// Changes rows as an operator at another server, or a fault, does.
     pub(crate) async fn tx(
         &self,
-        change: impl Fn(&mut Tx<'_>) -> Result<(), countersign_store::StoreError> + Send + 'static,
+        change: impl Fn(&mut Tx<'_>) -> Result<(), StoreError> + Send + 'static,
     ) {
         self.store.run_tx("test", change).await.unwrap();
     }
@@ -379,7 +388,7 @@ async fn phone(service: &Service, admin: &Actor, accounts: &[&str]) -> PhoneActo
     let accounts: Vec<String> = accounts.iter().map(|number| (*number).to_owned()).collect();
     let allowed = service.allow_phone(admin, "handset", &accounts).await.unwrap();
     let code = Secret::copied_from(allowed.code.expose().as_bytes());
-    let enrolled = service.enrol_phone("127.0.0.1", &code).await.unwrap();
+    let enrolled = service.enrol_phone("127.0.0.1", &code, None).await.unwrap();
     service.authorise_phone(&enrolled.token).await.unwrap()
 }
 

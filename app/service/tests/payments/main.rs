@@ -4,7 +4,9 @@
 
 mod answers;
 mod bank;
+mod checkout;
 mod papers;
+mod proofs;
 mod races;
 mod requests;
 mod returns;
@@ -70,6 +72,24 @@ const CASES: &[(&str, Case)] = cases![
     returns::refunds_at_once_do_not_exceed_it,
     returns::postings_by_hand_happen_once,
     returns::accounts_are_opened_frozen_and_closed,
+    proofs::a_proof_opens_once,
+    proofs::one_proof_at_two_servers_opens_once,
+    proofs::a_proof_is_verified_in_every_suite,
+    proofs::wrong_claims_are_refused_alike,
+    proofs::what_is_no_proof_is_refused,
+    proofs::tokens_and_proofs_are_not_mixed,
+    proofs::a_key_is_replaced_and_revoked,
+    proofs::a_session_key_is_a_point_of_the_curve,
+    checkout::a_browser_matches_the_number,
+    checkout::numbers_are_guessed_three_times_at_most,
+    checkout::a_program_may_send_the_number,
+    checkout::a_checkout_is_its_creators,
+    checkout::a_checkout_shows_how_it_ends,
+    checkout::digits_without_a_phone_execute_it,
+    checkout::wrong_digits_count_without_a_phone_too,
+    checkout::what_is_not_the_payers_freezes_the_account,
+    checkout::a_freeze_counts_within_its_batch,
+    checkout::a_phone_is_told_the_devices_that_may_answer,
     papers::a_receipt_says_what_was_executed,
     papers::evidence_holds_for_every_end,
     papers::sm2_makes_papers_too,

@@ -84,7 +84,7 @@ pub(crate) async fn evidence_holds_for_every_end(place: Place) {
     assert!(report.rests_on_server, "the key is known to nobody else");
     // Not executed: rejected, cancelled, failed, refused by the ledger, expired.
     let rejected = bank.pending("1.00").await;
-    let no = PaymentAnswer::Reject { reason: RejectReason::NotMine };
+    let no = PaymentAnswer::Reject { reason: RejectReason::WrongDetails };
     bank.answer(&rejected, no).await.unwrap();
     good(&evidence_of(&bank, &rejected).await.1, "rejected");
     let cancelled = bank.pending("1.00").await;

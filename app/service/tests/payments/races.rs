@@ -28,7 +28,7 @@ pub(crate) async fn two_phones_at_once_execute_once(place: Place) {
         {
             let service = servers[number % 2].clone();
             let id = record.payment.id.clone();
-            tasks.spawn(async move { service.answer_payment(&phone, &id, answer).await });
+            tasks.spawn(async move { service.answer_payment(&phone, &id, answer, None).await });
         }
         let mut fresh = 0;
         while let Some(ended) = tasks.join_next().await {
@@ -64,7 +64,8 @@ pub(crate) async fn one_end_whoever_comes_first(place: Place) {
             bank.set_clock(record.payment.expires_at.minus(Duration::from_millis(1)));
         }
         let (one, phone, to) = (servers[0].clone(), bank.phone.clone(), id.clone());
-        let approve = tokio::spawn(async move { one.answer_payment(&phone, &to, answer).await });
+        let approve =
+            tokio::spawn(async move { one.answer_payment(&phone, &to, answer, None).await });
         let (two, shop, to) = (servers[1].clone(), bank.shop.clone(), id.clone());
         let cancel = tokio::spawn(async move {
             if round % 2 == 0 { Some(two.cancel_payment(&shop, &to).await) } else { None }
@@ -121,7 +122,7 @@ pub(crate) async fn a_hot_payee_is_no_bottleneck_and_loses_nothing(place: Place)
     for (number, record) in records.iter().enumerate() {
         let (service, phone) = (servers[number % 2].clone(), bank.phone.clone());
         let (id, answer) = (record.payment.id.clone(), bank.device.answer(record));
-        tasks.spawn(async move { service.answer_payment(&phone, &id, answer).await });
+        tasks.spawn(async move { service.answer_payment(&phone, &id, answer, None).await });
     }
     while let Some(ended) = tasks.join_next().await {
         let answered = ended.unwrap().unwrap();
@@ -148,7 +149,7 @@ async fn together(
     for (record, answer) in answers {
         let (service, phone) = (bank.service.clone(), bank.phone.clone());
         tasks.push(tokio::spawn(async move {
-            let answered = service.answer_payment(&phone, &record.payment.id, answer).await?;
+            let answered = service.answer_payment(&phone, &record.payment.id, answer, None).await?;
             Ok(answered.record.payment.state.name())
         }));
     }
@@ -228,7 +229,7 @@ pub(crate) async fn a_caller_that_goes_away_loses_nothing(place: Place) {
         let again = answer.clone();
         let mut asked = Box::pin({
             let (service, phone, id) = (service.clone(), phone.clone(), id.clone());
-            async move { service.answer_payment(&phone, &id, answer).await }
+            async move { service.answer_payment(&phone, &id, answer, None).await }
         });
         // It is queued by the first poll, and then nobody waits for it.
         let polled = futures_poll_once(asked.as_mut()).await;
@@ -244,7 +245,7 @@ pub(crate) async fn a_caller_that_goes_away_loses_nothing(place: Place) {
         }
         assert_eq!(state, "executed");
         // Who asks again is told what was decided.
-        let told = service.answer_payment(&phone, &id, again).await.unwrap();
+        let told = service.answer_payment(&phone, &id, again, None).await.unwrap();
         assert!(told.replayed);
     }
     bank.in_order().await;
@@ -276,7 +277,8 @@ pub(crate) async fn an_uncertain_commit_is_settled(place: Place) {
         let service: Arc<Service> = bank.serve_on(store);
         let record = bank.pending("1.00").await;
         let answer = bank.device.answer(&record);
-        let told = service.answer_payment(&bank.phone, &record.payment.id, answer).await.unwrap();
+        let told =
+            service.answer_payment(&bank.phone, &record.payment.id, answer, None).await.unwrap();
         assert_eq!(told.record.payment.state.name(), "executed", "{fault:?}");
         bank.in_order().await;
     }
@@ -289,7 +291,7 @@ pub(crate) async fn an_uncertain_commit_is_settled(place: Place) {
     let service = bank.serve_on(store);
     let record = bank.pending("1.00").await;
     let answer = bank.device.answer(&record);
-    let told = service.answer_payment(&bank.phone, &record.payment.id, answer.clone()).await;
+    let told = service.answer_payment(&bank.phone, &record.payment.id, answer.clone(), None).await;
     assert_eq!(check(told), "unavailable");
     assert_eq!(bank.states(&record.payment.id).await, ["created", "pending"]);
     bank.answer(&record, answer).await.unwrap();
@@ -306,7 +308,8 @@ pub(crate) async fn a_block_holds_from_its_acknowledgement(place: Place) {
         let (first, second) = (bank.pending("1.00").await, bank.pending("1.00").await);
         let (service, phone) = (bank.service.clone(), bank.phone.clone());
         let (id, answer) = (first.payment.id.clone(), device.answer(&first));
-        let racing = tokio::spawn(async move { service.answer_payment(&phone, &id, answer).await });
+        let racing =
+            tokio::spawn(async move { service.answer_payment(&phone, &id, answer, None).await });
         let (service, admin) = (other.clone(), bank.admin.clone());
         match round % 3 {
             0 => service.block_signer(&admin, &device.id, "lost").await.map(|_| ()),

@@ -12,7 +12,9 @@ use countersign_store::{PaymentRecord, Posting};
 use serde_json::json;
 use tokio::task::JoinHandle;
 
+use crate::browser;
 use crate::forge;
+use crate::house::Server;
 use crate::plan::{Action, How};
 use crate::world::{Asked, Envelope, What, Words, World, money};
 
@@ -89,8 +91,8 @@ impl World {
                 self.asked[at].answered.is_some().then_some(Call::AskOther(at))
             }
             Action::RefundAgain { back } => self.asked_before(*back, false).map(Call::Ask),
-            Action::Answer { back, how, device, phone, now } => {
-                let at = self.answer(*back, *how, *device, *phone)?;
+            Action::Answer { back, how, device, phone, now, torn } => {
+                let at = self.answer((*back, *how), *device, *phone, *torn)?;
                 now.then_some(Call::Deliver(at))
             }
             Action::Deliver { back } => from_end(self.mail.len(), *back).map(Call::Deliver),
@@ -189,7 +191,13 @@ impl World {
     }
 
     /// Has an answer made, which lies in the mail then.
-    fn answer(&mut self, back: u8, how: How, device: u8, phone: u8) -> Option<usize> {
+    fn answer(
+        &mut self,
+        (back, how): (u8, How),
+        device: u8,
+        phone: u8,
+        torn: u32,
+    ) -> Option<usize> {
         let payment = self.payment_to_answer(back, device)?;
         let row = self.now.payments.get(&payment)?;
         let own = self.payers.iter().position(|payer| payer.account == row.payer)?;
@@ -213,28 +221,65 @@ impl World {
             }
             _ => row.request.clone(),
         };
+        let mut unheard = Vec::new();
         let words = match how {
-            How::Reject => Words::Rejection,
+            How::Reject => Words::Rejection { not_mine: false },
+            How::NotMine => Words::Rejection { not_mine: true },
             How::Garbage => forge::garbage(&self.devices[device].key),
-            _ => forge::sign(&self.devices[signer].key, &request, &mut self.house.rng()),
+            _ => self.present(signer, &request, torn, &mut unheard)?,
         };
         let serial = match how {
             How::UnknownDevice => "KEY-0".to_owned(),
             _ => self.devices[device].serial.clone(),
         };
         let genuine = how == How::Right;
-        self.mail.push(Envelope {
-            payment,
-            device,
-            serial,
-            words,
-            phone,
-            genuine,
-            answered: None,
-            sent: false,
-            closed: false,
-        });
+        // What the card signed and the phone did not hear, somebody may bring who did.
+        let unheard = unheard.into_iter().filter(|_| genuine);
+        // Digits are sometimes typed in at the checkout; whose phone it is does not matter there.
+        let typed = torn.is_multiple_of(3) && how != How::ForeignPhone;
+        for words in unheard.chain([words]) {
+            let offline = typed && matches!(words, Words::Digits(_));
+            self.mail.push(Envelope {
+                payment: payment.clone(),
+                device,
+                serial: serial.clone(),
+                words,
+                phone,
+                offline,
+                genuine,
+                answered: None,
+                sent: false,
+                closed: false,
+            });
+        }
         Some(self.mail.len() - 1)
+    }
+
+    /// Has a card confirm a request: what its phone hears, and what it does not. None if the holder
+    /// gives up.
+    fn present(
+        &mut self,
+        at: usize,
+        request: &[u8],
+        torn: u32,
+        unheard: &mut Vec<Words>,
+    ) -> Option<Words> {
+        let mut rng = self.house.rng();
+        let device = &mut self.devices[at];
+        let presented = device.card.confirm(request, torn.into(), &mut rng);
+        for what in presented.happened {
+            self.tally.add(what);
+        }
+        self.found.extend(presented.found);
+        *unheard = presented.unheard;
+        if presented.refused {
+            // A device of the forger's own would not refuse it.
+            return Some(forge::sign(&self.devices[at].key, request, &mut rng));
+        }
+        if presented.answer.is_none() {
+            self.tally.add("cards given up");
+        }
+        presented.answer
     }
 
     /// Sends a request to a server.
@@ -244,18 +289,7 @@ impl World {
         match call {
             Call::Ask(at) => server.spawn(self.asking(service, &self.asked[*at], None)),
             Call::AskOther(at) => server.spawn(self.asking(service, &self.asked[*at], Some(2))),
-            Call::Deliver(at) => {
-                let envelope = &self.mail[*at];
-                let token = self.phones[envelope.phone].token.clone();
-                let (payment, answer) = (envelope.payment.clone(), envelope.to_answer());
-                server.spawn(async move {
-                    let sent = async {
-                        let phone = service.authorise_phone(&token).await?;
-                        service.answer_payment(&phone, &payment, answer).await
-                    };
-                    Heard::Answered(Box::new(sent.await))
-                })
-            }
+            Call::Deliver(at) => self.deliver(server, &self.mail[*at]),
             Call::Cancel(id) => {
                 let id = id.clone();
                 server.spawn(async move {
@@ -292,6 +326,32 @@ impl World {
             Call::Sweep => server
                 .spawn(async move { Heard::Done(service.expire_payments().await.map(|_| ())) }),
         }
+    }
+
+    /// Brings an answer: by its phone, or at the checkout.
+    fn deliver(&self, server: &Server, envelope: &Envelope) -> JoinHandle<Heard> {
+        let service = server.service.clone();
+        let token = self.phones[envelope.phone].token.clone();
+        let (payment, answer) = (envelope.payment.clone(), envelope.to_answer());
+        if envelope.offline {
+            return server.spawn(typed_in(service, self.terminals.clone(), payment, answer));
+        }
+        let key = self.phones[envelope.phone].key.as_ref();
+        let now = self.house.now().as_secs();
+        let mut rng = self.house.rng();
+        let jwt = key.map(|key| browser::prove(key, &token, now, &mut rng));
+        server.spawn(async move {
+            let sent = async {
+                let phone = browser::authorise(&service, &token, jwt.as_deref()).await?;
+                // The payer reads the number at the terminal.
+                let code = match jwt {
+                    Some(_) => Some(service.match_code(&payment).await?),
+                    None => None,
+                };
+                service.answer_payment(&phone, &payment, answer, code).await
+            };
+            Heard::Answered(Box::new(sent.await))
+        })
     }
 
     fn asking(
@@ -348,6 +408,29 @@ impl World {
     }
 }
 
+/// Digits that are typed in at the page of the payment's checkout.
+async fn typed_in(
+    service: Arc<Service>,
+    terminals: Vec<Actor>,
+    payment: String,
+    answer: PaymentAnswer,
+) -> Heard {
+    let PaymentAnswer::Ocra { device_serial, digits } = answer else {
+        unreachable!("only digits are typed in")
+    };
+    let sent = async {
+        let mut checkout = service.checkout(&terminals[0], &payment).await;
+        for terminal in &terminals[1..] {
+            if matches!(checkout, Err(ServiceError::NotFound { .. })) {
+                checkout = service.checkout(terminal, &payment).await;
+            }
+        }
+        let key = checkout?.key;
+        service.answer_offline(&payment, &key, &device_serial, &digits).await
+    };
+    Heard::Answered(Box::new(sent.await))
+}
+
 fn heard<T>(settled: Settled<T>, refunded: impl Fn(&T) -> Option<i64>) -> Reply {
     match settled {
         Settled::Fresh { value, status, body } => {
@@ -365,7 +448,12 @@ impl Envelope {
                 PaymentAnswer::Pki { device_serial, signature: signature.clone() }
             }
             Words::Digits(digits) => PaymentAnswer::Ocra { device_serial, digits: digits.clone() },
-            Words::Rejection => PaymentAnswer::Reject { reason: RejectReason::ChangedMind },
+            Words::Rejection { not_mine: false } => {
+                PaymentAnswer::Reject { reason: RejectReason::ChangedMind }
+            }
+            Words::Rejection { not_mine: true } => {
+                PaymentAnswer::Reject { reason: RejectReason::NotMine }
+            }
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use countersign_crypto::{CryptoRng, Provider, Secret};
 use countersign_pki::{Identity, Role, request};
-use countersign_service::{Actor, NewAccount, Service, ServiceError, SignerToEnrol};
+use countersign_service::{Actor, NewAccount, Service, ServiceError, SessionKey, SignerToEnrol};
 use countersign_store::AccountKind;
 
 use crate::judge::decimal;
@@ -29,20 +29,21 @@ fn signer(serial: &str, account: &str) -> SignerToEnrol {
     SignerToEnrol { label: format!("Key {serial}"), accounts: vec![account.to_owned()] }
 }
 
-/// A security device with a key of its own: its id, and the key.
+/// A security device with a key of its own: its id, the key, the certificate.
 pub(crate) async fn enrol_pki(
     service: &Service,
     provider: &Provider,
     serial: &str,
     account: &str,
     mut rng: impl CryptoRng,
-) -> Result<(String, Key), ServiceError> {
+) -> Result<(String, Key, Option<Vec<u8>>), ServiceError> {
     let element = provider.signature.generate(&mut rng).unwrap().key;
     let identity = Identity::new(Role::SecurityDevice, serial).unwrap();
     let csr = request(provider, &identity, &*element, &mut rng).unwrap();
     let new = signer(serial, account);
     let enrolled = service.enrol_signer(&Actor::Console, &csr, &new).await?;
-    Ok((enrolled.record.signer.device_id, Key::Pki(element)))
+    let certificate = enrolled.enrolled.certificate;
+    Ok((enrolled.record.signer.device_id, Key::Pki(element), Some(certificate)))
 }
 
 /// A security device for dynamic passwords: its id, and the key.
@@ -50,11 +51,11 @@ pub(crate) async fn enrol_ocra(
     service: &Service,
     serial: &str,
     account: &str,
-) -> Result<(String, Key), ServiceError> {
+) -> Result<(String, Key, Option<Vec<u8>>), ServiceError> {
     let new = signer(serial, account);
     let enrolled = service.enrol_ocra(&Actor::Console, serial, &new).await?;
     let key = Key::Ocra(enrolled.key.expose().to_vec());
-    Ok((enrolled.record.signer.device_id, key))
+    Ok((enrolled.record.signer.device_id, key, None))
 }
 
 /// A phone: its id, and its token.
@@ -62,10 +63,11 @@ pub(crate) async fn enrol_phone(
     service: &Service,
     source: &str,
     account: &str,
+    session: Option<SessionKey>,
 ) -> Result<(String, String), ServiceError> {
     let accounts = [account.to_owned()];
     let allowed = service.allow_phone(&Actor::Console, "A phone", &accounts).await?;
     let code = Secret::copied_from(allowed.code.expose().as_bytes());
-    let enrolled = service.enrol_phone(source, &code).await?;
+    let enrolled = service.enrol_phone(source, &code, session).await?;
     Ok((enrolled.record.phone.id, enrolled.token.to_string()))
 }

@@ -2,7 +2,7 @@
 
 use countersign_payment::State;
 use countersign_service::{Answered, ServiceError};
-use countersign_store::PaymentRecord;
+use countersign_store::{AccountStatus, PaymentRecord};
 
 use crate::calls::{Call, Heard, Reply};
 use crate::house::FOREVER;
@@ -133,13 +133,13 @@ impl World {
     fn foresee_answer(&self, at: usize) -> Foreseen {
         let envelope = &self.mail[at];
         let phone = &self.phones[envelope.phone];
-        if phone.revoked {
+        if phone.revoked && !envelope.offline {
             return Foreseen::Stranger;
         }
         if envelope.answered.is_some() {
             return Foreseen::Again;
         }
-        let rejects = envelope.words == Words::Rejection;
+        let rejects = matches!(envelope.words, Words::Rejection { .. });
         let same = |other: &&crate::world::Envelope| {
             other.sent
                 && other.payment == envelope.payment
@@ -153,7 +153,7 @@ impl World {
         let Some(payment) = self.now.payments.get(&envelope.payment) else {
             return Foreseen::Open;
         };
-        let serves = self.payers[phone.payer].account == payment.payer;
+        let serves = envelope.offline || self.payers[phone.payer].account == payment.payer;
         if !self.is_live(payment) {
             return if serves { Foreseen::Named } else { Foreseen::Open };
         }
@@ -294,7 +294,8 @@ impl World {
         found: &mut Vec<Violation>,
     ) {
         let envelope = &mut self.mail[at];
-        let forged = !envelope.genuine && envelope.words != Words::Rejection;
+        let rejects = matches!(envelope.words, Words::Rejection { .. });
+        let forged = !envelope.genuine && !rejects;
         if forged {
             found.push(violation("forgery-accepted", format!("answer {at}")));
         }
@@ -310,6 +311,21 @@ impl World {
                 envelope.answered = Some(Ok(id.clone()));
                 if !answered.replayed {
                     self.tally.add(state_word(state));
+                    let phone = &self.phones[envelope.phone];
+                    if phone.key.is_some() && !envelope.offline {
+                        self.tally.add("browsers proven");
+                    }
+                    if envelope.offline {
+                        self.tally.add("typed in at the checkout");
+                    }
+                    if envelope.words == (Words::Rejection { not_mine: true }) {
+                        self.tally.add("frozen by the payer");
+                        let payer = &answered.record.payer;
+                        if payer.status == AccountStatus::Open {
+                            found.push(violation("not-frozen", payer.id.clone()));
+                        }
+                        self.judge.promised(Promise::Frozen(payer.id.clone()));
+                    }
                 }
             }
         }
@@ -336,7 +352,11 @@ impl World {
         self.mail[at].closed |= CLOSED.contains(&error.check());
         let ServiceError::AuthorisationRefused { incident } = error else {
             let fair = match (error, foreseen) {
-                (ServiceError::Unauthenticated, _) => self.phones[self.mail[at].phone].revoked,
+                (ServiceError::Unauthenticated, _) => {
+                    let phone = &self.phones[self.mail[at].phone];
+                    // The clock moved while the proof was on its way.
+                    phone.revoked || (phone.key.is_some() && *foreseen == Foreseen::Racing)
+                }
                 (ServiceError::Unavailable { .. } | ServiceError::Internal { .. }, _) => true,
                 // The same answer is answered the same way, whatever became of the payment.
                 _ => *foreseen != Foreseen::Again,
@@ -431,6 +451,9 @@ impl World {
     /// Whether the answer at this place comes from a phone that does not serve the payer.
     fn is_foreign(&self, at: usize) -> bool {
         let envelope = &self.mail[at];
+        if envelope.offline {
+            return false;
+        }
         let account = &self.payers[self.phones[envelope.phone].payer].account;
         let payment = self.now.payments.get(&envelope.payment);
         payment.is_none_or(|payment| payment.payer != *account)

@@ -33,6 +33,8 @@ pub(crate) enum Promise {
     Ended(String, String),
     /// A posting by hand is there, under this reference.
     Posted(String),
+    /// The account was frozen by its payer's word, or was closed to payments already.
+    Frozen(String),
     /// So much of the payment has gone back.
     Refunded(String, i64),
 }

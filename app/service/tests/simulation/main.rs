@@ -5,7 +5,9 @@
 //! A seed gives the same actions each time; what runs at once may still end in another order.
 #![expect(clippy::unwrap_used, reason = "a helper that fails fails its test")]
 
+mod browser;
 mod calls;
+mod card;
 mod cast;
 mod forge;
 mod hear;
@@ -37,16 +39,24 @@ const POSTGRES_SEEDS: std::ops::Range<u64> = 201..204;
 const DYING_SEED: u64 = 301;
 
 /// What has to happen in the worlds of a run at least once: otherwise they prove nothing.
-const EXPECTED: [&str; 27] = [
+const EXPECTED: [&str; 39] = [
+    "PINs blocked",
+    "PINs unblocked",
+    "PINs wrong",
     "accounts frozen",
     "answers recovered",
     "answers refused",
+    "browsers proven",
     "calls that the database failed",
     "calls without an answer",
     "cancelled",
+    "cards removed",
+    "cards reset",
     "clocks moved meanwhile",
+    "commands twice",
     "crashes",
     "database faults",
+    "declined at the keypad",
     "devices blocked",
     "devices revoked",
     "devices unbound",
@@ -55,6 +65,7 @@ const EXPECTED: [&str; 27] = [
     "execution failed",
     "expired",
     "failed",
+    "frozen by the payer",
     "identical answers",
     "identical refusals",
     "identical retries",
@@ -64,7 +75,10 @@ const EXPECTED: [&str; 27] = [
     "rejected",
     "requests done",
     "requests refused by name",
+    "responses lost",
+    "signed unheard",
     "steps",
+    "typed in at the checkout",
 ];
 
 fn main() {

@@ -20,7 +20,7 @@ const STEPS: usize = 120;
 /// What is changed, and the name under which it has to be found.
 type Mutant = (&'static str, fn(&mut Snapshot), &'static str);
 
-const MUTANTS: [Mutant; 34] = [
+const MUTANTS: [Mutant; 35] = [
     ("a_balance", |now| account(now).balance += 1, "balance-of-entries"),
     ("a_sum", |now| account(now).balance += 1, "sum-of-balances"),
     ("an_overdraft", |now| overdrawn(now), "overdraft"),
@@ -61,6 +61,7 @@ const MUTANTS: [Mutant; 34] = [
     ("an_event", |now| now.events.clear(), "no-event"),
     ("an_audit_row", |now| now.audit.clear(), "audit-differs"),
     ("an_audit_row_twice", |now| now.audit.values_mut().for_each(|it| *it += 1), "audit-differs"),
+    ("a_phone_gone", |now| approval(now, "pki").phone = None, "foreign-phone"),
     ("an_incident", |now| now.incidents.clear(), "no-incident"),
     ("a_state", |now| executed(now).state = "failed".to_owned(), "timeline-end"),
 ];
@@ -108,6 +109,7 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("the_judge_bites::in_the_database", in_the_database),
         Trial::test("the_judge_bites::broken_promises", broken_promises),
         Trial::test("the_judge_bites::on_forgeries", on_forgeries),
+        Trial::test("the_judge_bites::on_cards", crate::card::the_judge_bites),
     ]
 }
 
@@ -223,7 +225,7 @@ fn on_forgeries() -> Result<(), Failed> {
         let forged = match forge::sign(&key.key, &request, &mut world.house.rng()) {
             crate::world::Words::Signature(signature) => signature,
             crate::world::Words::Digits(digits) => digits.into_bytes(),
-            crate::world::Words::Rejection => unreachable!("a device signs"),
+            crate::world::Words::Rejection { .. } => unreachable!("a device signs"),
         };
         approval(&mut now, method).signature = Some(forged);
         assert_eq!(names(&world, None, &now), ["signature"], "{method}");

@@ -29,6 +29,8 @@ pub(crate) enum How {
     UnknownDevice,
     /// The payer does not want it.
     Reject,
+    /// The payer did not start it.
+    NotMine,
 }
 
 /// What a database does wrong.
@@ -68,6 +70,8 @@ pub(crate) enum Action {
         device: u8,
         phone: u8,
         now: bool,
+        /// What goes wrong between phone and card.
+        torn: u32,
     },
     /// An answer that was made before is delivered, for the first time or again.
     Deliver {
@@ -242,10 +246,12 @@ impl Plan {
             32..34 => How::ForeignDevice,
             34..36 => How::ForeignPhone,
             36 => How::UnknownDevice,
-            _ => How::Reject,
+            37 | 38 => How::Reject,
+            _ => How::NotMine,
         };
         let (back, now) = (self.back(), self.below(5) > 0);
-        Action::Answer { back, how, device: self.byte(), phone: self.byte(), now }
+        let (device, phone, torn) = (self.byte(), self.byte(), self.rng.next_u32());
+        Action::Answer { back, how, device, phone, now, torn }
     }
 
     fn wait(&mut self) -> Action {
@@ -272,6 +278,7 @@ impl Plan {
                 device: plan.byte(),
                 phone: plan.byte(),
                 now: true,
+                torn: plan.rng.next_u32(),
             },
             4 => Action::Deliver { back: plan.below(3) as u8 },
             5 => Action::Cancel { back },

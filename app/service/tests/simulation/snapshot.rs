@@ -120,9 +120,11 @@ const ANSWERS: &str = "SELECT id, payment_id, outcome, method, device_id, phone_
 const DEVICES: &str = "SELECT d.id, d.serial, d.status FROM devices d
     JOIN security_devices s ON s.device_id = d.id ORDER BY d.id";
 const PUSHES: &str = "SELECT payment_id, count(*) FROM pushes GROUP BY payment_id";
-const EVENTS: &str = "SELECT type, subject FROM events WHERE subject LIKE 'pay%'";
+const EVENTS: &str = "SELECT type, subject FROM events
+    WHERE subject LIKE 'pay%' OR subject LIKE 'acc%'";
 const AUDIT: &str = "SELECT action, subject, count(*) FROM audit_rows
-    WHERE subject LIKE 'pay%' AND outcome <> 'refused' GROUP BY action, subject";
+    WHERE (subject LIKE 'pay%' OR subject LIKE 'acc%') AND outcome <> 'refused'
+    GROUP BY action, subject";
 const INCIDENTS: &str = "SELECT incident FROM audit_rows WHERE incident IS NOT NULL";
 
 impl Snapshot {

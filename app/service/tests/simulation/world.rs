@@ -10,6 +10,8 @@ use countersign_crypto::SecureElement;
 use countersign_service::{Actor, Money, NewPayment, NewPosting, Once, ServiceError, Settled};
 use countersign_store::{AccountKind, Role, Store};
 
+use crate::browser::{self, BrowserKey};
+use crate::card::Card;
 use crate::cast;
 use crate::house::{Ghost, House, Place, Server};
 use crate::judge::{Judge, Violation};
@@ -52,6 +54,8 @@ pub(crate) struct Device {
     pub(crate) id: String,
     pub(crate) serial: String,
     pub(crate) key: Key,
+    /// What its holder has in hand.
+    pub(crate) card: Card,
     /// The payer whose it is.
     pub(crate) payer: usize,
     /// Revoked, or taken from its account.
@@ -62,6 +66,8 @@ pub(crate) struct Device {
 pub(crate) struct Phone {
     pub(crate) id: String,
     pub(crate) token: String,
+    /// Of a browser: its token counts beside a proof of this key only.
+    pub(crate) key: Option<BrowserKey>,
     pub(crate) payer: usize,
     pub(crate) revoked: bool,
 }
@@ -93,7 +99,10 @@ pub(crate) enum What {
 pub(crate) enum Words {
     Signature(Vec<u8>),
     Digits(String),
-    Rejection,
+    /// The payer says no; whether the payment is none of the payer's own.
+    Rejection {
+        not_mine: bool,
+    },
 }
 
 /// An answer on its way: it may come late, twice, or never.
@@ -106,6 +115,8 @@ pub(crate) struct Envelope {
     pub(crate) serial: String,
     pub(crate) words: Words,
     pub(crate) phone: usize,
+    /// Whether no phone brings it, but the page of the checkout.
+    pub(crate) offline: bool,
     /// Whether it is one that executes the payment if nothing else is in the way.
     pub(crate) genuine: bool,
     /// What was answered to it: the id of the authorisation, or the incident.
@@ -154,6 +165,8 @@ pub(crate) struct World {
     /// Whether the database may fail, or may have failed in the last action.
     pub(crate) faulty: bool,
     pub(crate) tally: Tally,
+    /// What was wrong with cards since it was last looked.
+    pub(crate) found: Vec<Violation>,
     /// Numbers the bodies of answers: one that is written anew is another one.
     pub(crate) bodies: Arc<AtomicU64>,
     pub(crate) turns: usize,
@@ -188,6 +201,7 @@ impl World {
             payments: Vec::new(),
             faulty: false,
             tally: Tally::default(),
+            found: Vec::new(),
             bodies: Arc::default(),
             turns: 0,
             ghosts: Vec::new(),
@@ -249,7 +263,7 @@ impl World {
         let service = self.servers[0].service.clone();
         let serial = format!("KEY-{}", self.devices.len() + 1);
         let account = self.payers[payer].account.clone();
-        let (id, key) = if ocra {
+        let (id, key, certificate) = if ocra {
             cast::enrol_ocra(&service, &serial, &account).await?
         } else {
             cast::enrol_pki(&service, self.house.provider(), &serial, &account, self.house.rng())
@@ -261,7 +275,10 @@ impl World {
             signer.ocra_key = Some(key.clone());
         }
         self.payers[payer].devices.push(self.devices.len());
-        self.devices.push(Device { id, serial, key, payer, gone: false });
+        // Every second one has a keypad of its own.
+        let keypad = self.devices.len() % 4 < 2;
+        let card = Card::new(&serial, key.clone(), certificate, keypad);
+        self.devices.push(Device { id, serial, key, card, payer, gone: false });
         Ok(())
     }
 
@@ -270,17 +287,23 @@ impl World {
         let service = self.servers[0].service.clone();
         let account = self.payers[payer].account.clone();
         let source = format!("192.0.2.{}", self.phones.len() + 1);
-        let (id, token) = cast::enrol_phone(&service, &source, &account).await?;
+        // Every second phone is a browser.
+        let browser = self.phones.len() % 2 == 1;
+        let made = browser.then(|| browser::new_key(&mut self.house.rng()));
+        let (key, session) = made.unzip();
+        let (id, token) = cast::enrol_phone(&service, &source, &account, session).await?;
         self.judge.phones.entry(id.clone()).or_default().accounts.insert(account);
         self.payers[payer].phones.push(self.phones.len());
-        self.phones.push(Phone { id, token, payer, revoked: false });
+        self.phones.push(Phone { id, token, key, payer, revoked: false });
         Ok(())
     }
 
     /// Looks at everything, and has it judged.
     pub(crate) async fn look(&mut self) -> Vec<Violation> {
         self.now = self.see().await;
-        self.judge.look(&self.now)
+        let mut found = std::mem::take(&mut self.found);
+        found.extend(self.judge.look(&self.now));
+        found
     }
 
     /// Everything as it is. A database that was killed may take a moment.

@@ -4,7 +4,9 @@ mod failure;
 mod keys;
 mod module;
 mod objects;
+mod signing;
 mod token;
 mod vault;
 
+pub use signing::SigningToken;
 pub use vault::Pkcs11Vault;

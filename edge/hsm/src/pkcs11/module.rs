@@ -23,22 +23,22 @@ pub(super) struct Module {
 pub(super) type InUse<'a> = RwLockReadGuard<'a, u64>;
 
 impl Module {
-    /// Loads the module, if it is not, and initialises it.
+    /// Loads the module, if it is not, and initialises it. True if this process had it already.
     ///
     /// # Errors
     /// [`HsmError::Module`].
-    pub(super) fn load(path: &Path) -> Result<Arc<Self>, HsmError> {
+    pub(super) fn load(path: &Path) -> Result<(Arc<Self>, bool), HsmError> {
         // The same file by another name is the same module.
         let path = path.canonicalize().unwrap_or_else(|_| path.to_owned());
         let mut loaded = LOADED.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, module)) = loaded.iter().find(|(known, _)| *known == path) {
-            return Ok(Arc::clone(module));
+            return Ok((Arc::clone(module), true));
         }
         let library = Pkcs11::new(&path).map_err(|error| HsmError::Module(error.to_string()))?;
         initialize(&library)?;
         let module = Arc::new(Self { library, starts: RwLock::new(0) });
         loaded.push((path, Arc::clone(&module)));
-        Ok(module)
+        Ok((module, false))
     }
 
     pub(super) fn library(&self) -> &Pkcs11 {

@@ -1,6 +1,7 @@
 //! One token of a module: found by name, logged in, and a pool of sessions that comes back after
 //! the token was away.
 
+use std::path::Path;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -8,7 +9,7 @@ use countersign_crypto::Secret;
 use cryptoki::context::Function;
 use cryptoki::error::{Error, RvError};
 use cryptoki::mechanism::MechanismType;
-use cryptoki::session::{Session, UserType};
+use cryptoki::session::{Session, SessionState, UserType};
 use cryptoki::slot::{Limit, Slot, TokenInfo};
 use cryptoki::types::RawAuthPin;
 
@@ -27,9 +28,19 @@ const ATTEMPTS: u32 = 2;
 pub(super) struct Token {
     module: Arc<Module>,
     name: TokenName,
-    pin: Secret,
+    login: Login,
     state: Mutex<State>,
     freed: Condvar,
+}
+
+/// How sessions come to be logged in.
+enum Login {
+    /// With this PIN, unless this process is logged in already.
+    Shared(Secret),
+    /// With this PIN, which the token tries in any case: somebody's consent hangs on it.
+    Own(Secret),
+    /// Not at all: what is public is seen without.
+    Public,
 }
 
 #[derive(Default)]
@@ -38,6 +49,8 @@ struct State {
     place: Option<Place>,
     /// It was found once, so that it can have come back.
     was_there: bool,
+    /// A session was begun, with the PIN.
+    had_session: bool,
     idle: Vec<Session>,
     /// Sessions that exist, idle or in use.
     open: u64,
@@ -90,14 +103,42 @@ impl Token {
     /// # Errors
     /// [`HsmError`].
     pub(super) fn open(config: Pkcs11Config) -> Result<Self, HsmError> {
-        let token = Self {
-            module: Module::load(&config.module)?,
-            name: config.token,
-            pin: config.pin,
-            state: Mutex::default(),
-            freed: Condvar::new(),
-        };
-        token.run(|_| Ok(()))?;
+        Self::open_as(&config.module, config.token, Login::Shared(config.pin))
+    }
+
+    /// As [`Self::open`], where the token has to have tried this PIN: not within another's login.
+    ///
+    /// # Errors
+    /// [`HsmError`]; [`HsmError::LoggedIn`].
+    pub(super) fn open_by_pin(config: Pkcs11Config) -> Result<Self, HsmError> {
+        Self::open_as(&config.module, config.token, Login::Own(config.pin))
+    }
+
+    /// As [`Self::open`], without a PIN.
+    ///
+    /// # Errors
+    /// [`HsmError`].
+    pub(super) fn open_public(module: &Path, name: TokenName) -> Result<Self, HsmError> {
+        Self::open_as(module, name, Login::Public)
+    }
+
+    fn open_as(module: &Path, name: TokenName, login: Login) -> Result<Self, HsmError> {
+        let (module, known) = Module::load(module)?;
+        let person = !matches!(login, Login::Shared(_));
+        let (state, freed) = (Mutex::default(), Condvar::new());
+        let token = Self { module, name, login, state, freed };
+        match token.run(|_| Ok(())) {
+            // People put their tokens in when they are asked to; some modules look only once.
+            Err(Failure::Check(HsmError::TokenAbsent(_) | HsmError::TokenLost(_)))
+                if known && person =>
+            {
+                let seen = *token.module.enter();
+                let lost = |error: HsmError| HsmError::TokenLost(error.to_string());
+                token.module.restart(seen).map_err(lost)?;
+                token.run(|_| Ok(()))?;
+            }
+            done => done?,
+        }
         Ok(token)
     }
 
@@ -182,7 +223,7 @@ impl Token {
         let in_use = self.module.enter();
         let start = *in_use;
         match self.lease_now(in_use) {
-            Err(HsmError::TokenAbsent(_) | HsmError::TokenLost(_)) if self.state().was_there => {
+            Err(HsmError::TokenAbsent(_) | HsmError::TokenLost(_)) if self.may_come_back() => {
                 // A module that worked before is not a wrong one.
                 let lost = |error: HsmError| HsmError::TokenLost(error.to_string());
                 self.module.restart(start).map_err(lost)?;
@@ -287,21 +328,58 @@ impl Token {
         found.ok_or_else(|| HsmError::TokenAbsent(self.name.to_string()))
     }
 
+    fn may_come_back(&self) -> bool {
+        let state = self.state();
+        state.was_there && !self.is_spent(&state)
+    }
+
+    /// Whether a PIN that was given for one purpose has had its session: who typed it typed it for
+    /// the token that was there then, and another one must not be told it.
+    fn is_spent(&self, state: &State) -> bool {
+        matches!(self.login, Login::Own(_)) && state.had_session && state.open == 0
+    }
+
+    fn is_logged_in(&self, place: Place) -> Result<bool, HsmError> {
+        let state = || {
+            let session = self.module.library().open_rw_session(place.slot)?;
+            Ok(session.get_session_info()?.session_state())
+        };
+        let state = state().map_err(|error: Error| of_token(&error))?;
+        Ok(!matches!(state, SessionState::RoPublic | SessionState::RwPublic))
+    }
+
     fn start_session(&self, state: &mut State, place: Place) -> Result<Session, HsmError> {
         match state.pin {
             Pin::Good => {}
             Pin::Wrong => return Err(HsmError::PinWrong),
             Pin::Locked => return Err(HsmError::PinLocked),
         }
+        // A login is the process's, and lasts as long as any session of it.
+        let is_first_own = matches!(self.login, Login::Own(_)) && state.open == 0;
+        if self.is_spent(state) {
+            let detail = "it was away after its PIN was given".to_owned();
+            return Err(HsmError::TokenLost(detail));
+        }
+        if is_first_own && self.is_logged_in(place)? {
+            return Err(HsmError::LoggedIn);
+        }
         let begin = || {
             let session = self.module.library().open_rw_session(place.slot)?;
-            let pin = RawAuthPin::new(Box::new(self.pin.expose().to_vec()));
+            let (Login::Shared(pin) | Login::Own(pin)) = &self.login else { return Ok(session) };
+            let pin = RawAuthPin::new(Box::new(pin.expose().to_vec()));
             match session.login_with_raw(UserType::User, &pin) {
-                Ok(()) | Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) => Ok(session),
+                Ok(()) => Ok(session),
+                // Of another login, which did not look at this PIN.
+                Err(Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) if !is_first_own => Ok(session),
                 Err(error) => Err(error),
             }
         };
-        begin().map_err(|error| {
+        let begun = begin();
+        state.had_session |= begun.is_ok();
+        begun.map_err(|error| {
+            if matches!(error, Error::Pkcs11(RvError::UserAlreadyLoggedIn, _)) {
+                return HsmError::LoggedIn;
+            }
             let refused = of_token(&error);
             match refused {
                 HsmError::PinWrong => state.pin = Pin::Wrong,

@@ -14,6 +14,7 @@ use crate::stage::{Able, Stage};
 
 mod exchange;
 mod refusals;
+mod signing;
 
 /// The label of every token here.
 pub(crate) const LABEL: &str = "countersign test";
@@ -24,9 +25,17 @@ pub(crate) fn trials() -> Vec<Trial> {
     let kryoptic = require(Kryoptic::find());
     let mut trials = suite("SoftHSM2", &softhsm, Able::NoTdesNoOaepSha256, SoftHsm::token);
     trials.extend(suite("kryoptic", &kryoptic, Able::NoTdes, Kryoptic::token));
-    for (name, steps) in refusals::SOFTHSM {
+    for (name, steps) in refusals::SOFTHSM.iter().chain(signing::SOFTHSM) {
         trials.push(softhsm.trial(format!("SoftHSM2: {name}"), move |softhsm| {
             run_steps(&softhsm.token(LABEL)?, Able::NoTdesNoOaepSha256, steps)
+        }));
+    }
+    for (name, steps) in signing::TRIALS {
+        trials.push(softhsm.trial(format!("SoftHSM2: {name}"), move |softhsm| {
+            run_steps(&softhsm.token(LABEL)?, Able::NoTdesNoOaepSha256, steps)
+        }));
+        trials.push(kryoptic.trial(format!("kryoptic: {name}"), move |kryoptic| {
+            run_steps(&kryoptic.token(LABEL)?, Able::NoTdes, steps)
         }));
     }
     let both = require(SoftHsm::find().and_then(|softhsm| Ok((softhsm, Kryoptic::find()?))));
@@ -144,6 +153,7 @@ impl Step {
         match self.name.as_str() {
             "inject" => exchange::inject(self),
             "after-restart" => exchange::after_restart(self),
+            _ if signing::run(self) => {}
             _ => refusals::run(self),
         }
     }

@@ -20,8 +20,8 @@ pub struct AnswerKey {
     pub payment_id: String,
     /// SHA-256 of the answer.
     pub answer_hash: [u8; 32],
-    /// The phone that brought it, `phn_…`.
-    pub phone_id: String,
+    /// The phone that brought it, `phn_…`; `None` if no phone did.
+    pub phone_id: Option<String>,
     /// The serial number of the security device; a rejection has none.
     pub device_serial: Option<String>,
 }
@@ -34,7 +34,7 @@ pub struct AnswerContext {
     pub payment: Option<Payment>,
     /// The same answer, if it was decided before.
     pub prior: Option<Authorisation>,
-    /// Whether the phone is not revoked and is told of the payer's payments.
+    /// Whether there is a phone, it is not revoked and is told of the payer's payments.
     pub phone_serves_payer: bool,
     /// The security device, if there is one.
     pub device: Option<SignerRecord>,
@@ -115,7 +115,7 @@ fn statements(keys: &[AnswerKey], locks: bool) -> Vec<Many> {
              JOIN phones f ON f.id = k.k1 AND f.revoked_at IS NULL
              JOIN phone_accounts b ON b.phone_id = k.k1",
             &[Column::Text],
-            rows_of(keys.iter().map(|key| key.phone_id.as_str())),
+            rows_of(keys.iter().filter_map(|key| key.phone_id.as_deref())),
         ),
         Many::new(
             select_signers_with("JOIN {rows} ON k.k1 = d.serial", "d.kind = 'security-device'"),
@@ -168,8 +168,11 @@ impl Tx<'_> {
                 AnswerContext {
                     payment: payment.cloned(),
                     prior: None,
-                    phone_serves_payer: payer
-                        .is_some_and(|payer| served.contains(&(key.phone_id.as_str(), payer))),
+                    phone_serves_payer: key
+                        .phone_id
+                        .as_deref()
+                        .zip(payer)
+                        .is_some_and(|phone_and_payer| served.contains(&phone_and_payer)),
                     device: key.device_serial.as_ref().and_then(|it| by_serial.get(it).cloned()),
                 }
             })

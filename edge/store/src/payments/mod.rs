@@ -9,7 +9,7 @@ use countersign_payment::{REQUEST_MAX, State};
 
 pub use self::authorisations::{AnswerOutcome, Authorisation};
 pub use self::batch::{ANSWERS_MAX, AnswerContext, AnswerKey, LockedAnswers, ToVerify};
-pub use self::outcomes::{Outcomes, PaymentChange, SignerChange, TimelineRow};
+pub use self::outcomes::{AccountFreeze, Outcomes, PaymentChange, SignerChange, TimelineRow};
 use crate::accounts::{ACCOUNT_COLUMNS, account};
 use crate::page::{check_cursor, fetch_limit};
 use crate::tx::{Many, Statement};

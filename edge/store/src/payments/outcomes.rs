@@ -67,6 +67,17 @@ pub struct SignerChange {
     pub at: UnixTime,
 }
 
+/// How an account that is locked is frozen.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountFreeze {
+    /// `acc_…`.
+    pub account_id: String,
+    /// Why, for people.
+    pub reason: String,
+    /// When.
+    pub at: UnixTime,
+}
+
 /// Everything that deciding some answers stores. One change per payment and per device.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Outcomes {
@@ -78,6 +89,8 @@ pub struct Outcomes {
     pub authorisations: Vec<Authorisation>,
     /// The postings; the balances follow from them.
     pub postings: Vec<Posting>,
+    /// Accounts that are frozen from now on.
+    pub freezes: Vec<AccountFreeze>,
     /// Security devices that changed.
     pub signers: Vec<SignerChange>,
     /// What webhooks are told.
@@ -191,6 +204,20 @@ fn change_signers(changes: &[SignerChange]) -> Result<[Many; 2], StoreError> {
     ])
 }
 
+/// The statement that freezes accounts. Who locked them knows that they were open.
+fn freeze(freezes: &[AccountFreeze]) -> Result<Many, StoreError> {
+    check_texts(freezes.iter().map(|freeze| freeze.reason.as_str()))?;
+    let cells = |freeze: &AccountFreeze| {
+        vec![(&freeze.account_id).into(), (&freeze.reason).into(), freeze.at.into()]
+    };
+    Ok(Many::new(
+        "UPDATE ledger_accounts SET status = 'frozen', status_reason = k.k2, updated_at = k.k3
+         FROM {rows} WHERE id = k.k1 AND status = 'open'",
+        &[Column::Text, Column::Text, Column::Int],
+        freezes.iter().map(cells).collect(),
+    ))
+}
+
 impl Tx<'_> {
     /// Stores what was decided about payments that [`Tx::lock_answers`], [`Tx::lock_payment`] or
     /// [`Tx::lock_payments`] has locked, and accounts locked likewise. On PostgreSQL it all travels
@@ -214,6 +241,7 @@ impl Tx<'_> {
             blocks,
             balances,
             posted,
+            freeze(&outcomes.freezes)?,
             store_events(&outcomes.events)?,
             append_all(&outcomes.audit)?,
         ])

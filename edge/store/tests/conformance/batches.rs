@@ -2,8 +2,9 @@
 
 use countersign_payment::State;
 use countersign_store::{
-    ANSWERS_MAX, AnswerKey, AnswerOutcome, Authorisation, DeviceStatus, IdKind, Outcomes,
-    PaymentChange, PaymentRecord, Posting, PostingKind, SignerChange, StoreError, ToVerify,
+    ANSWERS_MAX, AccountFreeze, AccountStatus, AnswerKey, AnswerOutcome, Authorisation,
+    DeviceStatus, IdKind, Outcomes, PaymentChange, PaymentRecord, Posting, PostingKind,
+    SignerChange, StoreError, ToVerify,
 };
 use tokio::task::JoinSet;
 
@@ -30,6 +31,8 @@ pub(crate) async fn a_batch_is_read_as_it_stands(db: Db) {
             // Neither payment nor device nor phone.
             key("p9", "w", "c"),
             AnswerKey { device_serial: None, ..key("p2", "v", "b") },
+            // Brought by no phone.
+            AnswerKey { phone_id: None, ..key("p1", "u", "a") },
         ]
     };
     let found = db.store.run_locked::<_, StoreError, _>("test", move |tx| tx.lock_answers(&keys()));
@@ -65,6 +68,7 @@ pub(crate) async fn a_batch_is_read_as_it_stands(db: Db) {
             (Some("E2E-p3"), true, true, Some("a")),
             (None, false, false, None),
             (Some("E2E-p2"), false, true, None),
+            (Some("E2E-p1"), false, false, Some("a")),
         ]
     );
     let context = &found.contexts[3];
@@ -182,6 +186,43 @@ pub(crate) async fn outcomes_are_stored_together(db: Db) {
 
 /// Each of these would execute twice, or otherwise than was decided. The error is the transaction's
 /// and nothing of it is stored.
+/// An account is frozen with the rest, and only if it is open.
+pub(crate) async fn accounts_are_frozen_with_what_was_decided(db: Db) {
+    funded(&db, &["a", "b"]).await;
+    payer(&db, "a").await;
+    pending(&db, "p1", "a", "b").await;
+    db.tx(|tx| tx.set_account_status(&acc("b"), AccountStatus::Frozen, Some("first"), at(3))).await;
+    let freeze = |name, reason: &str| AccountFreeze {
+        account_id: acc(name),
+        reason: reason.to_owned(),
+        at: at(21),
+    };
+    let both = vec![freeze("a", "the payer did not start it"), freeze("b", "again")];
+    let done = db.store.run_locked::<_, StoreError, _>("test", move |tx| {
+        // With a posting of the same account: both are stored.
+        let mut locked = tx.lock_answers(&[key("p1", "p1", "a")])?;
+        let mut outcomes = executed(&mut locked, &["p1"]);
+        outcomes.freezes = both.clone();
+        tx.store_outcomes(&outcomes)
+    });
+    done.await.unwrap();
+    let shown = async |name: &'static str| {
+        let account = db.tx(move |tx| tx.account(&acc(name))).await.unwrap();
+        (account.status, account.status_reason, account.balance, account.updated_at)
+    };
+    let reason = Some("the payer did not start it".to_owned());
+    assert_eq!(shown("a").await, (AccountStatus::Frozen, reason, 99_900, at(21)));
+    let (status, reason, balance, _) = shown("b").await;
+    assert_eq!(
+        (status, reason.as_deref(), balance),
+        (AccountStatus::Frozen, Some("first"), 100_100)
+    );
+    let long = Outcomes { freezes: vec![freeze("a", &"x".repeat(300))], ..Outcomes::default() };
+    let refused = db.refused(move |tx| tx.store_outcomes(&long)).await;
+    assert_eq!(refused, StoreError::Refused { check: "text-too-long" });
+    in_order(&db).await;
+}
+
 pub(crate) async fn outcomes_that_do_not_fit_are_refused(db: Db) {
     funded(&db, &["a", "b"]).await;
     payer(&db, "a").await;

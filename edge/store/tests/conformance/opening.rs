@@ -16,7 +16,8 @@ pub(crate) async fn reopening_keeps_everything(db: Db) {
 /// Back to the schema before key injection.
 const WITHOUT_INJECTION: &str = "
     DROP TABLE webhook_deliveries; DROP TABLE webhooks; DROP TABLE events;
-    DROP TABLE idempotency_keys; DROP TABLE pushes; DROP TABLE phone_accounts; DROP TABLE phones;
+    DROP TABLE phone_proofs; DROP TABLE idempotency_keys; DROP TABLE pushes;
+    DROP TABLE phone_accounts; DROP TABLE phones;
     DROP TABLE security_device_accounts; DROP TABLE security_devices;
     DROP TABLE payment_authorisations; DROP TABLE payment_events; DROP TABLE payments;
     DROP VIEW ledger_entries; DROP TABLE ledger_postings; DROP TABLE ledger_accounts;
@@ -35,6 +36,23 @@ pub(crate) async fn a_database_from_before_injection_is_brought_up_to_date(db: D
     assert!(kept.await.unwrap().is_some());
     let empty = store.read::<_, StoreError, _>("test", |tx| tx.authorities());
     assert!(empty.await.unwrap().is_empty());
+}
+
+/// A phone from before the step is known by its token alone, as it was.
+pub(crate) async fn a_database_from_before_proofs_is_brought_up_to_date(db: Db) {
+    db.tamper(
+        "DROP TABLE phone_proofs; ALTER TABLE phones DROP COLUMN session_key;
+         INSERT INTO phones (id, label, created_at) VALUES ('phn_old', 'handset', 1);
+         UPDATE countersign_schema SET version = 4",
+    )
+    .await;
+    let store = db.open().await.unwrap();
+    let kept = store.read::<_, StoreError, _>("test", |tx| tx.phone_by_id("phn_old"));
+    assert_eq!(kept.await.unwrap().unwrap().phone.session_key, None);
+    let used = store.run_tx::<_, StoreError, _>("test", |tx| {
+        tx.use_phone_proof(&[1; 32], countersign_crypto::UnixTime::from_secs(9))
+    });
+    assert!(used.await.unwrap());
 }
 
 /// What a database of the first version has is there after the step, and is counted.

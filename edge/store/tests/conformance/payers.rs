@@ -2,8 +2,9 @@
 
 use countersign_payment::State;
 use countersign_store::{
-    BOUND_ACCOUNTS_MAX, Device, DeviceKind, DeviceStatus, IdKind, PHONES_PER_ACCOUNT_MAX, Phone,
-    PhoneState, Push, SignMethod, SignerRow, StoreError, Tx,
+    BOUND_ACCOUNTS_MAX, Device, DeviceKind, DeviceStatus, IdKind, PHONE_PROOFS_SWEEP_MAX,
+    PHONES_PER_ACCOUNT_MAX, Phone, PhoneState, Push, SESSION_KEY_LEN, SignMethod, SignerRow, Store,
+    StoreError, Tx,
 };
 use tokio::task::JoinSet;
 
@@ -59,6 +60,7 @@ fn phone(name: &str) -> Phone {
         seen_at: None,
         revoked_at: None,
         revoke_reason: None,
+        session_key: None,
     }
 }
 
@@ -187,10 +189,12 @@ pub(crate) async fn a_phone_enrols_once_per_code(db: Db) {
     assert_eq!(db.tx(|tx| tx.phone_by_code(&hash(2))).await, None);
 
     let used = StoreError::Refused { check: "enrolment-code-used" };
-    let wrong = db.refused(|tx| tx.use_phone_code(&phn("p"), &hash(2), &hash(11), at(5))).await;
+    let wrong =
+        db.refused(|tx| tx.use_phone_code(&phn("p"), &hash(2), &hash(11), None, at(5))).await;
     assert_eq!(wrong, used);
-    db.tx(|tx| tx.use_phone_code(&phn("p"), &hash(1), &hash(11), at(5))).await;
-    let again = db.refused(|tx| tx.use_phone_code(&phn("p"), &hash(1), &hash(12), at(6))).await;
+    db.tx(|tx| tx.use_phone_code(&phn("p"), &hash(1), &hash(11), None, at(5))).await;
+    let again =
+        db.refused(|tx| tx.use_phone_code(&phn("p"), &hash(1), &hash(12), None, at(6))).await;
     assert_eq!(again, used);
     assert_eq!(db.tx(|tx| tx.phone_by_code(&hash(1))).await, None);
     let owner = db.tx(|tx| tx.phone_of_token(&hash(11))).await.unwrap();
@@ -204,9 +208,23 @@ pub(crate) async fn a_phone_enrols_once_per_code(db: Db) {
     // Another code: the token holds until it is used.
     db.tx(|tx| tx.renew_phone_code(&phn("p"), &hash(3), at(600))).await;
     assert!(db.tx(|tx| tx.phone_of_token(&hash(11))).await.is_some());
-    db.tx(|tx| tx.use_phone_code(&phn("p"), &hash(3), &hash(13), at(8))).await;
+    db.tx(|tx| tx.use_phone_code(&phn("p"), &hash(3), &hash(13), None, at(8))).await;
     assert_eq!(db.tx(|tx| tx.phone_of_token(&hash(11))).await, None);
     assert!(db.tx(|tx| tx.phone_of_token(&hash(13))).await.is_some());
+
+    // With a key: it stays beside the token, and goes with it.
+    db.tx(|tx| tx.renew_phone_code(&phn("p"), &hash(6), at(600))).await;
+    let (one, other) = ([4; SESSION_KEY_LEN], [5; SESSION_KEY_LEN]);
+    db.tx(move |tx| tx.use_phone_code(&phn("p"), &hash(6), &hash(14), Some(&one), at(8))).await;
+    let key_of = async |token| db.tx(move |tx| tx.phone_of_token(&hash(token))).await.unwrap();
+    assert_eq!(key_of(14).await.phone.session_key, Some(one));
+    db.tx(|tx| tx.renew_phone_code(&phn("p"), &hash(7), at(600))).await;
+    assert_eq!(key_of(14).await.phone.session_key, Some(one), "until the code is used");
+    db.tx(move |tx| tx.use_phone_code(&phn("p"), &hash(7), &hash(15), Some(&other), at(8))).await;
+    assert_eq!(key_of(15).await.phone.session_key, Some(other));
+    db.tx(|tx| tx.renew_phone_code(&phn("p"), &hash(8), at(600))).await;
+    db.tx(|tx| tx.use_phone_code(&phn("p"), &hash(8), &hash(13), None, at(8))).await;
+    assert_eq!(key_of(13).await.phone.session_key, None, "a program has none");
 
     // Revoked: no token, no code, no further one; the first reason stays.
     db.tx(|tx| tx.renew_phone_code(&phn("p"), &hash(4), at(600))).await;
@@ -233,13 +251,74 @@ pub(crate) async fn racing_phones_use_a_code_once(db: Db) {
         let store = db.store.clone();
         racing.spawn(async move {
             let used = move |tx: &mut Tx<'_>| {
-                tx.use_phone_code(&phn("p"), &hash(1), &hash(100 + n), at(5))
+                tx.use_phone_code(&phn("p"), &hash(1), &hash(100 + n), None, at(5))
             };
             store.run_tx("use_code", used).await.is_ok()
         });
     }
     let won = racing.join_all().await.into_iter().filter(|won| *won).count();
     assert_eq!(won, 1);
+}
+
+pub(crate) async fn a_revoked_phone_has_no_key(db: Db) {
+    allowed(&db, "p", 1).await;
+    let key = [4; SESSION_KEY_LEN];
+    db.tx(move |tx| tx.use_phone_code(&phn("p"), &hash(1), &hash(11), Some(&key), at(5))).await;
+    db.tx(|tx| tx.revoke_phone(&phn("p"), "lost", at(9))).await;
+    assert_eq!(db.tx(|tx| tx.phone_by_id(&phn("p"))).await.unwrap().phone.session_key, None);
+}
+
+/// A key of another length is no key: the row is damaged, and nobody is let in.
+pub(crate) async fn a_damaged_key_lets_nobody_in(db: Db) {
+    allowed(&db, "p", 1).await;
+    let key = [4; SESSION_KEY_LEN];
+    db.tx(move |tx| tx.use_phone_code(&phn("p"), &hash(1), &hash(11), Some(&key), at(5))).await;
+    db.tamper("UPDATE phones SET session_key = x'04' WHERE session_key IS NOT NULL").await;
+    let damaged = db.refused(|tx| tx.phone_of_token(&hash(11)).map(|_| ())).await;
+    assert!(matches!(damaged, StoreError::Corrupt { .. }), "{damaged:?}");
+}
+
+pub(crate) async fn a_proof_counts_once(db: Db) {
+    assert!(db.tx(|tx| tx.use_phone_proof(&hash(1), at(100))).await);
+    assert!(!db.tx(|tx| tx.use_phone_proof(&hash(1), at(200))).await);
+    assert!(db.tx(|tx| tx.use_phone_proof(&hash(2), at(150))).await);
+    shown_at_once(std::slice::from_ref(&db.store)).await;
+    // What may still be shown is kept, and a proof that was swept would be too old anyway.
+    assert_eq!(db.tx(|tx| tx.sweep_phone_proofs(at(99))).await, 0);
+    assert_eq!(db.tx(|tx| tx.sweep_phone_proofs(at(150))).await, 2);
+    assert!(!db.tx(|tx| tx.use_phone_proof(&hash(3), at(300))).await);
+    assert!(db.tx(|tx| tx.use_phone_proof(&hash(1), at(400))).await);
+    // A bounded number at a time.
+    db.tx(|tx| {
+        for n in 0..=PHONE_PROOFS_SWEEP_MAX {
+            let mut hash = [7; 32];
+            hash[..4].copy_from_slice(&n.to_be_bytes());
+            tx.use_phone_proof(&hash, at(20))?;
+        }
+        Ok(())
+    })
+    .await;
+    let most = u64::from(PHONE_PROOFS_SWEEP_MAX);
+    assert_eq!(db.tx(|tx| tx.sweep_phone_proofs(at(21))).await, most);
+    assert_eq!(db.tx(|tx| tx.sweep_phone_proofs(at(21))).await, 1);
+}
+
+/// Shows one proof many times at once; it counts once.
+async fn shown_at_once(servers: &[Store]) {
+    let mut racing = JoinSet::new();
+    for store in servers.iter().cycle().take(8) {
+        let store = store.clone();
+        racing.spawn(async move {
+            let used = |tx: &mut Tx<'_>| tx.use_phone_proof(&hash(3), at(300));
+            store.run_snapshot::<_, StoreError, _>("use_proof", used).await.unwrap()
+        });
+    }
+    let won = racing.join_all().await.into_iter().filter(|won| *won).count();
+    assert_eq!(won, 1);
+}
+
+pub(crate) async fn two_servers_take_a_proof_once(db: Db) {
+    shown_at_once(&[db.store.clone(), db.open().await.unwrap()]).await;
 }
 
 pub(crate) async fn pushes_wait_until_they_are_settled(db: Db) {

@@ -124,6 +124,7 @@ pub(crate) async fn payer(db: &Db, name: &'static str) {
             seen_at: None,
             revoked_at: None,
             revoke_reason: None,
+            session_key: None,
         };
         tx.insert_phone(&phone, &hash(name))?;
         tx.bind_phone(&phone.id, &[acc(name)])
@@ -135,7 +136,7 @@ pub(crate) fn key(payment: &str, answer: &str, payer: &str) -> AnswerKey {
     AnswerKey {
         payment_id: pay(payment),
         answer_hash: hash(answer),
-        phone_id: id(IdKind::Phone, payer),
+        phone_id: Some(id(IdKind::Phone, payer)),
         device_serial: Some(payer.to_owned()),
     }
 }

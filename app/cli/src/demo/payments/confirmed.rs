@@ -1,6 +1,6 @@
 //! A payment that is confirmed, from the terminal's request to the evidence (D1 to D6, D8).
 
-use countersign_device::DeviceAnswer;
+use countersign_device::{DeviceAnswer, InProcessCard};
 use countersign_payment::{ConfirmationRequest, evidence};
 use serde_json::{Value, json};
 use tokio::time::Instant;
@@ -65,14 +65,21 @@ pub(super) async fn shown_and_signed(
 ) -> Result<DeviceAnswer, Failure> {
     let bytes = payer::request(&stage.phone, id).await?;
     let started = Instant::now();
-    let (display, answer) = payer::confirm(&stage.key, bytes.clone()).await?;
+    let gone = payer::try_confirm(&stage.key, bytes.clone(), InProcessCard::remove).await?;
+    let gone = gone.map(|_| ()).map_err(|error| error.check().to_owned());
+    let checked = expect("what the phone says", &gone, &Err("card-removed".to_owned()));
+    flow.step("D3", "a card that is taken away signs nothing", checked, started.elapsed());
+
+    let started = Instant::now();
+    let answer = payer::try_confirm(&stage.key, bytes.clone(), InProcessCard::insert).await??;
+    let display = stage.key.face.lines();
     let took = started.elapsed();
     let shows = |text: &str| display.iter().any(|line| line.text.contains(text));
     let checked = expect("the amount on the display", &shows(AMOUNT), &true)
         .and_then(|()| expect("the order on the display", &shows(ORDER), &true));
     flow.step(
         "D3",
-        "the security device shows what is in the bytes and asks for the PIN",
+        "put back, it is handed the bytes in APDUs, shows what is in them and asks for the PIN",
         checked,
         took,
     );
@@ -86,7 +93,7 @@ pub(super) async fn shown_and_signed(
     };
     let checked = expect("a signature", &signed, &true)
         .and_then(|()| expect("the other device's digits", &digits, &8));
-    let what = "one device answers with a signature, the other with a dynamic password (OCRA)";
+    let what = "one card answers with a signature, the other with a dynamic password (OCRA)";
     flow.step("D4", what, checked, started.elapsed());
     Ok(answer)
 }

@@ -5,38 +5,60 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_crypto::Secret;
 use countersign_device::{
-    AnswerTaken, DeviceAnswer, Holder, KeyDir, KeyError, Phone, PhoneError, SecurityDevice,
+    AnswerTaken, DeviceAnswer, Holder, InProcessCard, KeyDir, KeyError, OfflineAnswer, Phone,
+    PhoneError, SecurityDevice,
 };
 use countersign_payment::Line;
 use countersign_server::ambient;
 
 use super::PIN;
+use super::stage::{Device, Face};
 use crate::demo::blocking;
 use crate::failure::Failure;
 
-/// Reads the display, notes what it says, and agrees.
-#[derive(Default)]
-struct Reading(Vec<Line>);
+/// The payer at the phone: types the PIN of a card that has no keypad.
+struct Typing;
 
-impl Holder for Reading {
-    fn asked(&mut self, display: &[Line]) -> Result<Option<Secret>, KeyError> {
-        display.clone_into(&mut self.0);
+impl Holder for Typing {
+    fn asked(&mut self, _display: &[Line]) -> Result<Option<Secret>, KeyError> {
         Ok(Some(Secret::copied_from(PIN.as_bytes())))
     }
 }
 
-/// Holds the phone to a device: what the device showed, and what it answers (D3, D4).
+/// Holds the phone to a card: what the card showed, and what it answers (D3, D4).
 pub(super) async fn confirm(
-    device: &Arc<Mutex<KeyDir>>,
+    device: &Arc<Device>,
     request: Vec<u8>,
 ) -> Result<(Vec<Line>, DeviceAnswer), Failure> {
+    let answer = try_confirm(device, request, |_| ()).await??;
+    Ok((device.face.lines(), answer))
+}
+
+/// The same, after something was done to the card.
+pub(super) async fn try_confirm(
+    device: &Arc<Device>,
+    request: Vec<u8>,
+    done: impl FnOnce(&mut InProcessCard<Face>) + Send + 'static,
+) -> Result<Result<DeviceAnswer, KeyError>, Failure> {
+    let device = device.clone();
+    blocking(move || {
+        let mut card = device.card.lock().unwrap_or_else(PoisonError::into_inner);
+        done(card.link_mut());
+        let mut rng = (ambient().rng)();
+        Ok(card.confirm(&request, &mut Typing, &mut *rng))
+    })
+    .await
+}
+
+/// Shows a QR code to a device that nothing else reaches, and types its PIN: the digits.
+pub(super) async fn answer_offline(
+    device: &Arc<Mutex<KeyDir>>,
+    text: String,
+) -> Result<Result<OfflineAnswer, KeyError>, Failure> {
     let device = device.clone();
     blocking(move || {
         let mut device = device.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut reading = Reading::default();
-        let mut rng = (ambient().rng)();
-        let answer = device.confirm(&request, &mut reading, &mut *rng)?;
-        Ok((reading.0, answer))
+        Ok(device.answer_offline(&text, ambient().clock.now(), &mut Typing))
     })
     .await
 }

@@ -4,7 +4,7 @@ use countersign_device::{AnswerTaken, ApiError, DeviceAnswer, PhoneError, Reject
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::stage::Stage;
+use super::stage::{Stage, see};
 use super::{PAYER, payer};
 use crate::demo::blocking;
 use crate::demo::steps::{Flow, expect};
@@ -94,5 +94,16 @@ pub(super) async fn rejected(flow: &mut Flow, stage: &Stage) -> Result<(), Failu
         checked,
         started.elapsed(),
     );
+
+    let started = Instant::now();
+    let path = format!("/v1/accounts?identification={PAYER}");
+    let frozen = see(&stage.office, &path).await?;
+    let account = frozen["items"][0]["id"].as_str().unwrap_or_default();
+    let (api, path) = (stage.office.clone(), format!("/v1/accounts/{account}/unfreeze"));
+    let open: Value = blocking(move || Ok(api.post(&path, &json!({}))?)).await?;
+    let checked = expect("the account", &frozen["items"][0]["status"], &json!("frozen"))
+        .and_then(|()| expect("the account, unfrozen", &open["status"], &json!("open")));
+    let what = "which freezes the account until an operator has looked";
+    flow.step("D7", what, checked, started.elapsed());
     Ok(())
 }

@@ -2,16 +2,20 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use countersign_crypto::Secret;
-use countersign_device::{Api, KeyDir, KeyEnrolment, Phone, SignWith, device_suite};
+use countersign_device::{
+    Api, CardKey, InProcessCard, KeyChip, KeyDir, KeyEnrolment, Phone, SignWith, device_suite,
+};
+use countersign_payment::Line;
+use countersign_payment::card::{PinEntry, Screen};
 use countersign_server::{DataDir, ServeOptions, Server, ambient, open_service_with_vault};
 use countersign_service::Actor;
 use countersign_store::Role;
 use serde_json::{Value, json};
 
-use super::{CURRENCY, FUNDS, KEY, OCRA, OUTSIDE, PAYER, PIN, SERVER_ID, SHOP};
+use super::{CURRENCY, FUNDS, KEY, OCRA, OFFLINE, OUTSIDE, PAYER, PIN, SERVER_ID, SHOP};
 use crate::demo::{blocking, make_data_dir};
 use crate::device::provider_of;
 use crate::failure::Failure;
@@ -21,6 +25,8 @@ use crate::init;
 pub(super) struct Stage {
     _dir: tempfile::TempDir,
     pub(super) server: Server,
+    /// The root of its HTTPS certificate, PEM.
+    pub(super) ca: String,
     /// The CA's root, DER.
     pub(super) root: Vec<u8>,
     /// The operator.
@@ -28,11 +34,41 @@ pub(super) struct Stage {
     /// The initiating terminal: a shop's web server, say (D8: it has no driver for any device).
     pub(super) shop: Arc<Api>,
     pub(super) phone: Arc<Phone>,
-    /// Signs with a key of its own.
-    pub(super) key: Arc<Mutex<KeyDir>>,
-    /// Answers with dynamic passwords.
-    pub(super) otp: Arc<Mutex<KeyDir>>,
+    /// A card with a keypad, which signs with a key of its own.
+    pub(super) key: Arc<Device>,
+    /// A card without one, which answers with dynamic passwords.
+    pub(super) otp: Arc<Device>,
+    /// A device that nothing reaches but its camera.
+    pub(super) offline: Arc<Mutex<KeyDir>>,
     requests: AtomicU32,
+}
+
+/// A card of this process and its display.
+pub(super) struct Device {
+    pub(super) card: Mutex<CardKey<InProcessCard<Face>>>,
+    pub(super) face: Face,
+}
+
+/// A device's face: its display, which keeps what it showed last, and the payer at its keypad.
+#[derive(Clone, Default)]
+pub(super) struct Face(Arc<Mutex<Vec<Line>>>);
+
+impl Face {
+    /// What is on the display.
+    pub(super) fn lines(&self) -> Vec<Line> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Screen for Face {
+    fn shown(&mut self, lines: &[Line]) {
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = lines.to_vec();
+    }
+
+    fn asked(&mut self, lines: &[Line]) -> Option<Secret> {
+        self.shown(lines);
+        Some(Secret::copied_from(PIN.as_bytes()))
+    }
 }
 
 impl Stage {
@@ -54,10 +90,15 @@ impl Stage {
         let shop = Arc::new(Api::new(&server.url(), &ca, &shop.secret)?);
         let requests = AtomicU32::new(0);
         accounts(&office).await?;
-        let phone = phone(&office, dir.path().join("phone"), server.url(), ca).await?;
-        let key = device(&office, dir.path().join("key"), KEY, SignWith::Pki).await?;
-        let otp = device(&office, dir.path().join("otp"), OCRA, SignWith::Ocra).await?;
-        Ok(Self { _dir: dir, server, root, office, shop, phone, key, otp, requests })
+        let phone = phone(&office, dir.path().join("phone"), server.url(), ca.clone()).await?;
+        let at = |name: &str| dir.path().join(name);
+        let key = enrolled(&office, at("key"), KEY, SignWith::Pki).await?;
+        let key = card(key, PinEntry::Keypad)?;
+        let otp = enrolled(&office, at("otp"), OCRA, SignWith::Ocra).await?;
+        let otp = card(otp, PinEntry::Host)?;
+        let offline = enrolled(&office, at("offline"), OFFLINE, SignWith::Ocra).await?;
+        let offline = Arc::new(Mutex::new(offline));
+        Ok(Self { _dir: dir, server, ca, root, office, shop, phone, key, otp, offline, requests })
     }
 
     /// D1: the terminal asks for a payment. `order` also says what is paid for.
@@ -152,13 +193,21 @@ async fn phone(
     .await
 }
 
+/// A security device as a card that lies on its reader.
+fn card(dir: KeyDir, entry: PinEntry) -> Result<Arc<Device>, Failure> {
+    let face = Face::default();
+    let chip = KeyChip::new(dir, entry)?;
+    let card = InProcessCard::new(chip, face.clone(), (ambient().rng)());
+    Ok(Arc::new(Device { card: Mutex::new(CardKey::new(card)?), face }))
+}
+
 /// A security device of the payer.
-async fn device(
+async fn enrolled(
     office: &Arc<Api>,
     path: PathBuf,
     serial: &'static str,
     method: SignWith,
-) -> Result<Arc<Mutex<KeyDir>>, Failure> {
+) -> Result<KeyDir, Failure> {
     let office = office.clone();
     blocking(move || {
         let ambient = ambient();
@@ -171,8 +220,7 @@ async fn device(
             pin: Secret::copied_from(PIN.as_bytes()),
         };
         let (now, mut rng) = (ambient.clock.now(), (ambient.rng)());
-        let dir = KeyDir::enroll(&path, &enrolment, &office, &provider, now, &mut *rng)?;
-        Ok(Arc::new(Mutex::new(dir)))
+        Ok(KeyDir::enroll(&path, &enrolment, &office, &provider, now, &mut *rng)?)
     })
     .await
 }

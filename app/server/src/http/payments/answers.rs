@@ -13,9 +13,8 @@ use utoipa::ToSchema;
 
 use super::super::Api;
 use super::super::auth::{Granted, PaymentsRead};
-use super::super::body::Body;
+use super::super::granted::PhoneBody;
 use super::super::json::{List, timestamp};
-use super::super::phones::PhoneGranted;
 use super::super::problem::Problem;
 use super::super::query::Id;
 
@@ -31,6 +30,10 @@ pub(in super::super) enum Answer {
         device_serial: String,
         /// Over the confirmation request; base64url without padding.
         signature: String,
+        /// The number that the checkout page shows. A browser's phone must send it.
+        #[serde(default)]
+        #[schema(example = "42")]
+        match_code: Option<String>,
     },
     /// Confirmed by the digits that an OCRA device showed.
     #[serde(rename_all = "camelCase")]
@@ -40,6 +43,10 @@ pub(in super::super) enum Answer {
         /// The digits.
         #[schema(example = "12345678")]
         digits: String,
+        /// The number that the checkout page shows. A browser's phone must send it.
+        #[serde(default)]
+        #[schema(example = "42")]
+        match_code: Option<String>,
     },
     /// Rejected.
     Reject {
@@ -49,20 +56,24 @@ pub(in super::super) enum Answer {
 }
 
 impl Answer {
-    fn given(self) -> Result<Given, Problem> {
+    /// The answer, and the number to match.
+    fn given(self) -> Result<(Given, Option<String>), Problem> {
         Ok(match self {
-            Self::Pki { device_serial, signature } => {
+            Self::Pki { device_serial, signature, match_code } => {
                 let signature = URL_SAFE_NO_PAD.decode(signature).map_err(|_| {
                     let detail = "signature is base64url without padding";
                     Problem::value("signature-encoding", detail)
                 })?;
-                Given::Pki { device_serial, signature }
+                (Given::Pki { device_serial, signature }, match_code)
             }
-            Self::Ocra { device_serial, digits } => Given::Ocra { device_serial, digits },
+            Self::Ocra { device_serial, digits, match_code } => {
+                (Given::Ocra { device_serial, digits }, match_code)
+            }
             Self::Reject { reason } => {
                 let detail = "reason is not-mine, wrong-details or changed-mind";
                 let unknown = || Problem::value("reject-reason", detail);
-                Given::Reject { reason: RejectReason::from_name(&reason).ok_or_else(unknown)? }
+                let reason = RejectReason::from_name(&reason).ok_or_else(unknown)?;
+                (Given::Reject { reason }, None)
             }
         })
     }
@@ -118,25 +129,25 @@ const fn sca_status(outcome: AnswerOutcome) -> &'static str {
 #[utoipa::path(post, path = "/payments/{id}/authorisations", tag = "payments",
     operation_id = "answer_payment", request_body = Answer,
     params(("id" = String, Path, description = "`pay_…`")),
-    security(("phone" = [])),
+    security(("phone" = []), ("boundPhone" = [], "proof" = [])),
     responses(
         (status = 201, description = "The answer is accepted, or the payment rejected",
             body = Outcome),
         (status = 409, description = "`payment-settled`, `payment-expired`, `payment-cancelled`, \
              `payment-rejected`, `payment-failed`: the payment has ended",
             body = super::super::problem::Document, content_type = "application/problem+json"),
-        (status = 422, description = "`authorisation-refused`: signature, digits, device or \
-             certificate; which of them is in the audit under the incident in the detail",
+        (status = 422, description = "`authorisation-refused`: signature, digits, device, \
+             certificate or number to match; which of them is in the audit under the incident \
+             in the detail",
             body = super::super::problem::Document, content_type = "application/problem+json"),
     ))]
 pub(in super::super) async fn answer(
-    phone: PhoneGranted,
     State(api): State<Api>,
-    id: Id,
-    Body(answer): Body<Answer>,
+    id: Result<Id, Problem>,
+    PhoneBody { phone, value: answer }: PhoneBody<Answer>,
 ) -> Result<Response, Problem> {
-    let id = id.of("payment")?;
-    let answered = api.service.answer_payment(&phone.phone, &id, answer.given()?).await?;
+    let (id, (answer, match_code)) = (id?.of("payment")?, answer.given()?);
+    let answered = api.service.answer_payment(&phone, &id, answer, match_code).await?;
     Ok((StatusCode::CREATED, Json(Outcome::from(answered))).into_response())
 }
 

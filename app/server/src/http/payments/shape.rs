@@ -21,6 +21,12 @@ pub(in super::super) struct Identified {
     pub(in super::super) identification: String,
 }
 
+impl Identified {
+    pub(in super::super) fn of(number: impl ToString) -> Self {
+        Self { identification: number.to_string() }
+    }
+}
+
 /// A party.
 #[derive(Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
@@ -29,6 +35,12 @@ pub(in super::super) struct Named {
     /// Its name.
     #[schema(example = "Tea Shop")]
     name: String,
+}
+
+impl Named {
+    pub(in super::super) fn of(name: &str) -> Self {
+        Self { name: name.to_owned() }
+    }
 }
 
 /// A payment that is asked for (D1).

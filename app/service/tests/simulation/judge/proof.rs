@@ -60,7 +60,10 @@ impl Judge {
         find(found, answer.at > payment.expires_at, "late-approval", &answer.id);
         let device = answer.device.as_ref().and_then(|id| self.devices.get(id));
         let phone = answer.phone.as_ref().and_then(|id| self.phones.get(id));
-        for (signer, name) in [(device, "foreign-device"), (phone, "foreign-phone")] {
+        // Digits, and nothing else, come without a phone too.
+        let typed = answer.phone.is_none() && answer.method == "ocra";
+        let signers = [(device, "foreign-device"), (phone, "foreign-phone")];
+        for (signer, name) in signers.into_iter().take(if typed { 1 } else { 2 }) {
             let own = signer.is_some_and(|signer| signer.accounts.contains(&payment.payer));
             find(found, !own, name, &answer.id);
             let barred = signer.is_some_and(|signer| {

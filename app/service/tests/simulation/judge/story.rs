@@ -83,6 +83,11 @@ fn check_records(now: &Snapshot, found: &mut Vec<Violation>) {
             find(found, told(action) != count, "audit-differs", format!("{id}: {action}"));
         }
     }
+    // Only a payer's word raises this event; it comes with the audit's row.
+    for (_, id) in now.events.iter().filter(|(kind, _)| kind == "account.frozen") {
+        let told = now.audit.contains_key(&("account.freeze".to_owned(), id.clone()));
+        find(found, !told, "audit-differs", format!("{id}: freeze"));
+    }
     for answer in now.answers.iter().filter(|answer| answer.outcome == "refused") {
         let known = answer.incident.as_ref().is_some_and(|it| now.incidents.contains(it));
         find(found, !known, "no-incident", &answer.id);
@@ -124,6 +129,7 @@ fn is_kept(promise: &Promise, now: &Snapshot) -> bool {
         Promise::Posted(reference) => {
             now.postings.iter().any(|one| one.kind == "manual" && one.reference == *reference)
         }
+        Promise::Frozen(id) => now.audit.contains_key(&("account.freeze".to_owned(), id.clone())),
         Promise::Refunded(id, amount) => {
             now.payments.get(id).is_some_and(|one| one.refunded >= *amount)
         }

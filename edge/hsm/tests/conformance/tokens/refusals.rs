@@ -47,7 +47,7 @@ pub(super) fn run(step: &Step) {
 }
 
 /// A program of another vendor that works on the token.
-fn pkcs11_tool(step: &Step, arguments: &[&str]) {
+pub(super) fn pkcs11_tool(step: &Step, arguments: &[&str]) {
     let mut tool = Command::new("pkcs11-tool");
     tool.arg("--module").arg(&step.module).args(["--token-label", LABEL, "--login"]);
     let output = tool.args(["--pin", &step.pin]).args(arguments).output().unwrap();
