@@ -27,8 +27,8 @@ const PIN: &str = "2580";
 pub(super) async fn run(quiet: bool) -> Result<Flow, Failure> {
     let mut flow = Flow::new("D", quiet);
     flow.say("Flow D: payments are confirmed on a security device, through the payer's phone");
-    flow.say("  The devices are cards in this process, spoken to in APDUs; their keys are sealed files.");
-    flow.say("  The terminal, as any browser, speaks HTTPS only.");
+    flow.say("  The devices are cards in this process, spoken to in APDUs; their keys are sealed");
+    flow.say("  files. The terminal, as any browser, speaks HTTPS only.");
     let stage = Stage::set_up().await?;
     let (payment, started) = confirmed::taken(&mut flow, &stage).await?;
     confirmed::pushed(&mut flow, &stage, &payment).await?;

@@ -21,6 +21,9 @@ mod phone;
 use libtest_mimic::{Arguments, Failed};
 use testkit::parts::{self, Chromium};
 
+/// Tests at once.
+const THREADS: usize = 4;
+
 /// A test that needs a browser.
 type Check = fn(&Chromium) -> Result<(), Failed>;
 
@@ -33,7 +36,10 @@ fn main() {
         .chain(attacks::TRIALS)
         .chain(access::TRIALS);
     let trials = trials.map(|(name, run)| chromium.trial(name, run)).collect();
-    let conclusion = libtest_mimic::run(&Arguments::from_args(), trials);
+    let mut arguments = Arguments::from_args();
+    // They wait for pages and servers more than they compute.
+    arguments.test_threads = arguments.test_threads.or(Some(THREADS));
+    let conclusion = libtest_mimic::run(&arguments, trials);
     drop(chromium);
     conclusion.exit();
 }

@@ -18,7 +18,7 @@ use utoipa::ToSchema;
 use super::Api;
 use super::auth::{Granted, PaymentsCreate};
 use super::body::Body;
-use super::granted::CheckoutGranted;
+use super::granted::{CheckoutGranted, unopened};
 use super::json::timestamp;
 use super::money::Money;
 use super::payments::{Identified, Named, Outcome};
@@ -32,6 +32,8 @@ const KIND: &str = "payment";
 const LOOK: Duration = Duration::from_secs(WAIT_MAX);
 /// The pause after a look that the database could not serve.
 const PAUSE: Duration = Duration::from_secs(1);
+/// No version: none is below zero.
+const NONE: i64 = -1;
 
 /// What an initiating terminal shows to the payer.
 #[derive(Serialize, ToSchema)]
@@ -74,7 +76,7 @@ pub(super) async fn checkout(
     Ok(Json(Checkout { url, match_code: made.match_code, offline: made.offline }))
 }
 
-/// A payment as its checkout page sees it.
+/// A payment as its checkout page sees it. The payer's account is not in it: bystanders look too.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 #[schema(as = CheckoutPayment)]
@@ -93,8 +95,6 @@ pub(super) struct Payment {
     status_reason: Option<String>,
     /// How much.
     instructed_amount: Money,
-    /// The account that pays.
-    debtor_account: Identified,
     /// The account that is paid.
     creditor_account: Identified,
     /// The payee.
@@ -104,7 +104,8 @@ pub(super) struct Payment {
     /// The number that is to be typed into a browser's phone; null once the payment has ended.
     #[schema(required, example = "42")]
     match_code: Option<String>,
-    /// What a device without a network scans; null once the payment has ended.
+    /// What a device without a network scans; null once the payment has ended, and in events: it
+    /// is signed anew for each who asks for the payment.
     #[schema(required, example = "CS1:…")]
     offline: Option<String>,
     /// One more, or a few, with every change.
@@ -126,7 +127,6 @@ impl From<CheckoutView> for Payment {
             transaction_status: view.state.iso20022(),
             status_reason: view.reason,
             instructed_amount: Money::of(request.amount.minor(), request.amount.currency().code()),
-            debtor_account: Identified::of(&request.payer_account),
             creditor_account: Identified::of(&request.payee_account),
             creditor: Named::of(&request.payee_name),
             remittance_information: request.order,
@@ -144,12 +144,16 @@ impl From<CheckoutView> for Payment {
     params(("id" = String, Path, description = "`pay_…`")),
     security(("checkout" = [])),
     responses((status = 200, description = "The payment", body = Payment)))]
-pub(super) async fn one(granted: CheckoutGranted) -> Json<Payment> {
-    Json(granted.view.into())
+pub(super) async fn one(
+    granted: CheckoutGranted,
+    State(api): State<Api>,
+) -> Result<Json<Payment>, Problem> {
+    Ok(Json(granted.view(&api.service).await?.into()))
 }
 
 /// The payment now and after each change, as server-sent events of the type `payment`: the id is
-/// the payment's version, the data the payment. The stream ends when nothing follows its state.
+/// the payment's version, the data the payment without `offline`. The stream ends when nothing
+/// follows its state.
 #[utoipa::path(get, path = "/checkout/{id}/events", tag = "checkout",
     operation_id = "checkout_events",
     params(("id" = String, Path, description = "`pay_…`"),
@@ -163,14 +167,16 @@ pub(super) async fn one(granted: CheckoutGranted) -> Json<Payment> {
             body = super::problem::Document, content_type = "application/problem+json"),
     ))]
 pub(super) async fn events(
-    CheckoutGranted { id, key, mut view }: CheckoutGranted,
+    CheckoutGranted { id, key }: CheckoutGranted,
     State(api): State<Api>,
     last: LastEventId,
 ) -> Result<Response, Problem> {
     let mut seen = last.0.and_then(|version| version.parse::<i64>().ok());
     let service = api.service;
     let owner = id.clone();
-    api.streams.answer(&owner, async move |events| {
+    let now = service.wait_checkout(&id, &key, NONE, Duration::ZERO).await;
+    let mut view = now.map_err(unopened)?;
+    api.checkout_streams.answer(&owner, async move |events| {
         loop {
             let (version, ended) = (view.version, view.state.is_terminal());
             if seen != Some(version) {
@@ -226,7 +232,7 @@ pub(super) async fn answer(
     State(api): State<Api>,
     Body(Digits { device_serial, digits }): Body<Digits>,
 ) -> Result<Response, Problem> {
-    let CheckoutGranted { id, key, .. } = granted;
+    let CheckoutGranted { id, key } = granted;
     let answered = api.service.answer_offline(&id, &key, &device_serial, &digits).await?;
     Ok((StatusCode::CREATED, Json(Outcome::from(answered))).into_response())
 }

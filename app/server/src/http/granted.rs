@@ -141,19 +141,30 @@ async fn read(parts: Parts, body: axum::body::Body, api: &Api) -> Result<Bytes, 
 pub(crate) struct CheckoutGranted {
     /// `pay_…`.
     pub(crate) id: String,
-    /// What opens it, to ask again with.
+    /// What opens it, to ask with.
     pub(crate) key: Zeroizing<String>,
-    /// The payment, as whoever has the key may see it.
-    pub(crate) view: CheckoutView,
+}
+
+impl CheckoutGranted {
+    /// The payment, with the text for a device without a phone, which is signed anew each time.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unauthenticated`] if its time has ended meanwhile.
+    pub(super) async fn view(&self, service: &Service) -> Result<CheckoutView, Problem> {
+        service.checkout_view(&self.id, &self.key).await.map_err(unopened)
+    }
+}
+
+/// What a checkout page is told that is not let in.
+pub(super) fn unopened(error: ServiceError) -> Problem {
+    Problem::from(error).challenging(CHECKOUT_CHALLENGE)
 }
 
 impl FromRequestParts<Api> for CheckoutGranted {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, api: &Api) -> Result<Self, Problem> {
-        let refused = || -> Problem {
-            Problem::from(ServiceError::Unauthenticated).challenging(CHECKOUT_CHALLENGE)
-        };
+        let refused = || unopened(ServiceError::Unauthenticated);
         let key = match credentials(parts) {
             Some((scheme, key)) if scheme.eq_ignore_ascii_case("Checkout") => {
                 Zeroizing::new(key.to_owned())
@@ -162,8 +173,7 @@ impl FromRequestParts<Api> for CheckoutGranted {
         };
         let id = Id::from_request_parts(parts, api).await.and_then(|id| id.of("payment"));
         let id = id.map_err(|_| refused())?;
-        let view = api.service.checkout_view(&id, &key).await;
-        let view = view.map_err(|error| Problem::from(error).challenging(CHECKOUT_CHALLENGE))?;
-        Ok(Self { id, key, view })
+        api.service.authorise_checkout(&id, &key).await.map_err(unopened)?;
+        Ok(Self { id, key })
     }
 }

@@ -44,7 +44,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Bytes;
 use axum::extract::DefaultBodyLimit;
-use axum::middleware::{from_fn, from_fn_with_state};
+use axum::middleware::from_fn_with_state;
 use countersign_service::Service;
 use metrics_exporter_prometheus::PrometheusHandle;
 use tokio::sync::watch;
@@ -75,6 +75,8 @@ struct Api {
     site: Arc<Site>,
     /// The open streams of events.
     streams: sse::Streams,
+    /// Those of checkouts.
+    checkout_streams: sse::Streams,
     /// For requests that wait for a change.
     waits: places::Places,
 }
@@ -93,17 +95,18 @@ pub fn router(
 ) -> Router {
     let (router, document) = routes().split_for_parts();
     let openapi = openapi::render(document);
-    let streams = sse::Streams::new(stop);
+    let streams = sse::Streams::new(stop.clone());
+    let checkout_streams = sse::Streams::of_checkouts(stop);
     let waits = places::Places::new(payments::WAITS_MAX, payments::WAITS_PER_OWNER_MAX);
     let (pulse, site) = (Arc::default(), Arc::new(site));
-    let api = Api { service, metrics, pulse, openapi, site, streams, waits };
+    let api = Api { service, metrics, pulse, openapi, site, streams, checkout_streams, waits };
     router
-        .merge(pages::router())
+        .merge(pages::router(api.site.is_https_only()))
         .fallback(async || Problem::unknown_path())
         .method_not_allowed_fallback(async || Problem::wrong_method())
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .layer(from_fn_with_state(api.clone(), site::screen))
-        .layer(from_fn(pages::show_problems))
+        .layer(from_fn_with_state(api.clone(), pages::show_problems))
         .layer(from_fn_with_state(api.clone(), envelope::wrap))
         .with_state(api)
 }

@@ -29,25 +29,28 @@ use crate::pages::{
 /// Asked for again each time, but not sent again while it is the same.
 const REVALIDATE: HeaderValue = HeaderValue::from_static("no-cache");
 
-/// The routes; each answer, failures too, has the headers of its kind of page.
-pub(super) fn router() -> Router<Api> {
+/// The routes; each answer, failures too, has the headers of its kind of page. `https_only`: for
+/// [`pages::set_headers`].
+pub(super) fn router(https_only: bool) -> Router<Api> {
+    let of =
+        move |kind| from_fn(move |request, next| with_headers(kind, https_only, request, next));
     let phone = Router::new()
         .route("/phone", get(phone))
         .route("/phone/payments/{id}", get(phone_payment))
         .route("/phone/parts/payments", get(list))
         .route("/phone/parts/payments/{id}", get(payment))
-        .layer(from_fn(|request, next| with_headers(PageKind::Phone, request, next)));
+        .layer(of(PageKind::Phone));
     let checkout = Router::new()
         .route("/checkout/{id}", get(checkout))
         .route("/checkout/parts/{id}", get(checkout_part))
         .route("/assets/{name}", get(asset))
-        .layer(from_fn(|request, next| with_headers(PageKind::Checkout, request, next)));
+        .layer(of(PageKind::Checkout));
     phone.merge(checkout)
 }
 
-async fn with_headers(kind: PageKind, request: Request, next: Next) -> Response {
+async fn with_headers(kind: PageKind, https_only: bool, request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    pages::set_headers(response.headers_mut(), kind);
+    pages::set_headers(response.headers_mut(), kind, https_only);
     response
 }
 
@@ -130,7 +133,12 @@ fn parsed(id: &str, request: &[u8]) -> Result<ConfirmationRequest, Problem> {
     ConfirmationRequest::parse(request).map_err(damaged)
 }
 
-async fn checkout_part(CheckoutGranted { view, .. }: CheckoutGranted, lang: Lang) -> Html<String> {
+async fn checkout_part(
+    granted: CheckoutGranted,
+    State(api): State<Api>,
+    lang: Lang,
+) -> Result<Html<String>, Problem> {
+    let view = granted.view(&api.service).await?;
     let part = CheckoutPart {
         state: view.state,
         reason: view.reason,
@@ -139,7 +147,7 @@ async fn checkout_part(CheckoutGranted { view, .. }: CheckoutGranted, lang: Lang
         match_code: view.match_code,
         offline: view.offline,
     };
-    Html(pages::checkout_part(lang, &part).into_string())
+    Ok(Html(pages::checkout_part(lang, &part).into_string()))
 }
 
 async fn asset(Path(name): Path<String>, headers: HeaderMap) -> Result<Response, Problem> {
@@ -167,7 +175,11 @@ fn has_tag(tags: &HeaderValue, etag: &str) -> bool {
 
 /// Tells people in words why they do not see what they asked for, where a browser was to show it;
 /// programs and scripts get the problem as it is.
-pub(super) async fn show_problems(request: Request, next: Next) -> Response {
+pub(super) async fn show_problems(
+    State(api): State<Api>,
+    request: Request,
+    next: Next,
+) -> Response {
     let (method, headers) = (request.method().clone(), request.headers().clone());
     let lang = lang_of(request.uri().query(), &headers);
     let id = request.extensions().get::<RequestId>().map(|id| id.0.clone()).unwrap_or_default();
@@ -179,7 +191,7 @@ pub(super) async fn show_problems(request: Request, next: Next) -> Response {
     let page = ErrorPage { status: problem.status.as_u16(), request_id: &id };
     let mut shown =
         (problem.status, Html(pages::error_page(lang, &page).into_string())).into_response();
-    pages::set_headers(shown.headers_mut(), PageKind::Checkout);
+    pages::set_headers(shown.headers_mut(), PageKind::Checkout, api.site.is_https_only());
     shown.extensions_mut().insert(problem);
     shown.extensions_mut().insert(Rendered);
     shown

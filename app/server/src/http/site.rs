@@ -12,6 +12,7 @@ use axum::http::uri::Authority;
 use axum::http::{HeaderMap, HeaderName, Method, StatusCode, Uri};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use url::{Host, Url};
 
 use super::Api;
 use super::problem::Problem;
@@ -34,6 +35,21 @@ impl Site {
     #[must_use]
     pub fn new(tls: bool, public: Option<String>) -> Self {
         Self { tls, public }
+    }
+
+    /// Whether browsers may keep in mind that this host is asked over HTTPS only: it was configured
+    /// so, and is no name of this computer, which other programs have too.
+    pub(crate) fn is_https_only(&self) -> bool {
+        let url = self.public.as_deref().and_then(|public| Url::parse(public).ok());
+        url.is_some_and(|url| {
+            let is_local = match url.host() {
+                Some(Host::Domain(name)) => name == "localhost" || name.ends_with(".localhost"),
+                Some(Host::Ipv4(address)) => address.is_loopback(),
+                Some(Host::Ipv6(address)) => address.is_loopback(),
+                None => true,
+            };
+            url.scheme() == "https" && !is_local
+        })
     }
 
     /// The origin under which a request came: `https://host:port`; none if it says no host.
@@ -184,6 +200,22 @@ mod tests {
             (Method::GET, "cors", "document"),
         ] {
             assert!(!asked(method.clone(), mode, dest), "{method} {mode} {dest}");
+        }
+    }
+
+    #[test]
+    fn https_only_is_said_of_a_configured_host_that_is_elsewhere() {
+        let of = |public: Option<&str>| Site::new(true, public.map(str::to_owned)).is_https_only();
+        assert!(of(Some("https://pay.example")) && of(Some("https://pay.example:8443")));
+        for local in [
+            None,
+            Some("http://pay.example"),
+            Some("https://localhost:8443"),
+            Some("https://pay.localhost"),
+            Some("https://127.0.0.2"),
+            Some("https://[::1]:8443"),
+        ] {
+            assert!(!of(local), "{local:?}");
         }
     }
 

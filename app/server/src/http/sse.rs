@@ -22,9 +22,17 @@ use super::places::{Place, Places};
 use super::problem::Problem;
 
 /// Streams at once: at most half of the connections that a server takes.
-pub(super) const STREAMS_MAX: usize = crate::https::HTTP_CONNECTIONS_MAX / 2;
+const ALL_STREAMS_MAX: usize = crate::https::HTTP_CONNECTIONS_MAX / 2;
+/// Of these, streams of checkouts at once: whoever has a payment's key opens them, and that must
+/// leave the others to operators and phones.
+const CHECKOUT_STREAMS_MAX: usize = ALL_STREAMS_MAX / 4;
+/// Streams at once of one checkout: its terminal's screen, its payer's, and one that comes back to
+/// each before the old one is known to be gone.
+const STREAMS_PER_CHECKOUT_MAX: usize = 4;
+/// Streams at once of operators and phones.
+const STREAMS_MAX: usize = ALL_STREAMS_MAX - CHECKOUT_STREAMS_MAX;
 /// Streams at once of one token or phone.
-pub(super) const STREAMS_PER_OWNER_MAX: usize = 16;
+const STREAMS_PER_OWNER_MAX: usize = 16;
 /// How long a stream may be silent before a comment keeps it alive; less than a connection may be
 /// quiet.
 const HEARTBEAT: Duration = Duration::from_secs(15);
@@ -39,21 +47,31 @@ const LAST_ID_MAX: usize = 64;
 
 type Work = Pin<Box<dyn Future<Output = ()> + Send>>;
 
-/// All streams of this server.
+/// Streams of this server that share their places.
 #[derive(Clone)]
 pub(super) struct Streams {
     places: Places,
+    /// What the problem of too many says.
+    bound: String,
     stop: watch::Receiver<bool>,
 }
 
 impl Streams {
-    /// Streams that end when `stop` turns true.
+    /// Those of operators and phones, which end when `stop` turns true.
     pub(super) fn new(stop: watch::Receiver<bool>) -> Self {
-        Self { places: Places::new(STREAMS_MAX, STREAMS_PER_OWNER_MAX), stop }
+        let bound = format!("one token has at most {STREAMS_PER_OWNER_MAX}");
+        Self { places: Places::new(STREAMS_MAX, STREAMS_PER_OWNER_MAX), bound, stop }
     }
 
-    /// Answers with a stream of `owner`, the id of an operator or a phone: what `work` sends, until
-    /// it ends, the client goes, the server stops, or the stream's time is over.
+    /// Those of checkouts, which end when `stop` turns true.
+    pub(super) fn of_checkouts(stop: watch::Receiver<bool>) -> Self {
+        let bound = format!("one payment has at most {STREAMS_PER_CHECKOUT_MAX}");
+        Self { places: Places::new(CHECKOUT_STREAMS_MAX, STREAMS_PER_CHECKOUT_MAX), bound, stop }
+    }
+
+    /// Answers with a stream of `owner`, the id of an operator, a phone or a checkout's payment:
+    /// what `work` sends, until it ends, the client goes, the server stops, or the stream's time is
+    /// over.
     pub(super) fn answer<F>(
         &self,
         owner: &str,
@@ -62,7 +80,7 @@ impl Streams {
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let place = self.places.take(owner).ok_or_else(full)?;
+        let place = self.places.take(owner).ok_or_else(|| full(&self.bound))?;
         let (sender, waiting) = mpsc::channel(WAITING_MAX);
         let mut stop = self.stop.clone();
         let over = async move {
@@ -91,10 +109,9 @@ impl Streams {
     }
 }
 
-fn full() -> Problem {
-    let detail = format!("one token has at most {STREAMS_PER_OWNER_MAX}");
+fn full(bound: &str) -> Problem {
     let status = StatusCode::TOO_MANY_REQUESTS;
-    Problem::new(status, "streams-full", "Too many streams", detail)
+    Problem::new(status, "streams-full", "Too many streams", bound)
 }
 
 /// Where a stream's work sends its events.
@@ -274,6 +291,26 @@ mod tests {
         assert_eq!(open(STREAMS_MAX).unwrap_err().check, "streams-full");
         drop(held);
         open(STREAMS_MAX).unwrap();
+    }
+
+    #[tokio::test]
+    async fn checkouts_have_places_of_their_own() {
+        let (_stop, stopped) = watch::channel(false);
+        let (streams, checkouts) =
+            (Streams::new(stopped.clone()), Streams::of_checkouts(stopped.clone()));
+        let open = |payment: usize| {
+            checkouts.answer(&format!("pay_{payment}"), async |_events: Events| pending().await)
+        };
+        let mut held: Vec<_> = (0..CHECKOUT_STREAMS_MAX)
+            .map(|n| open(n / STREAMS_PER_CHECKOUT_MAX).unwrap())
+            .collect();
+        assert_eq!(open(CHECKOUT_STREAMS_MAX).unwrap_err().check, "streams-full");
+        streams.answer("opr_1", async |_events: Events| pending().await).unwrap();
+        held.pop();
+        let refused = open(0).unwrap_err();
+        assert_eq!(refused.detail, "one payment has at most 4");
+        held.push(open(CHECKOUT_STREAMS_MAX).unwrap());
+        drop(held);
     }
 
     #[test]

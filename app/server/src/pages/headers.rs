@@ -34,8 +34,14 @@ const PERMISSIONS: &str = "accelerometer=(), camera=(), display-capture=(), geol
     payment=(), publickey-credentials-get=(), screen-wake-lock=(), \
     serial=(), usb=(), xr-spatial-tracking=()";
 
+/// A year in which a browser asks this host over HTTPS only (RFC 6797), so that nobody between them
+/// serves a page in its place to a payer who types a name. Not for names below it: they may be
+/// others'.
+const HTTPS_ONLY: &str = "max-age=31536000";
+
 /// Sets them. Caching is not among them: the server lets nothing be kept unless a file says so.
-pub(crate) fn set(headers: &mut HeaderMap, kind: PageKind) {
+/// `https_only`: the operator has said that this host is found under HTTPS.
+pub(crate) fn set(headers: &mut HeaderMap, kind: PageKind, https_only: bool) {
     let policy = match kind {
         PageKind::Phone => policy!("'self' http://127.0.0.1:*"),
         PageKind::Checkout => policy!("'self'"),
@@ -53,6 +59,10 @@ pub(crate) fn set(headers: &mut HeaderMap, kind: PageKind) {
     for (name, value) in fixed {
         headers.insert(name, HeaderValue::from_static(value));
     }
+    if https_only {
+        let value = HeaderValue::from_static(HTTPS_ONLY);
+        headers.insert(header::STRICT_TRANSPORT_SECURITY, value);
+    }
 }
 
 #[cfg(test)]
@@ -61,7 +71,7 @@ mod tests {
 
     fn policy_of(kind: PageKind) -> String {
         let mut headers = HeaderMap::new();
-        set(&mut headers, kind);
+        set(&mut headers, kind, false);
         headers[header::CONTENT_SECURITY_POLICY].to_str().unwrap().to_owned()
     }
 
@@ -69,6 +79,17 @@ mod tests {
     fn only_the_phone_may_speak_to_the_helper() {
         assert!(policy_of(PageKind::Phone).contains("connect-src 'self' http://127.0.0.1:*;"));
         assert!(policy_of(PageKind::Checkout).contains("connect-src 'self';"));
+    }
+
+    #[test]
+    fn https_alone_is_asked_for_where_it_was_configured() {
+        for kind in [PageKind::Phone, PageKind::Checkout] {
+            let mut headers = HeaderMap::new();
+            set(&mut headers, kind, false);
+            assert!(!headers.contains_key(header::STRICT_TRANSPORT_SECURITY));
+            set(&mut headers, kind, true);
+            assert_eq!(headers[header::STRICT_TRANSPORT_SECURITY], "max-age=31536000");
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What an initiating terminal shows its payer, and what the payer's checkout page asks (D2, D6).
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
 use countersign_crypto::Secret;
@@ -75,7 +77,8 @@ async fn a_page_shows_the_payment_and_nothing_more() {
     assert_eq!(payment["instructedAmount"], json!({ "amount": "12.34", "currency": "CNY" }));
     assert_eq!(payment["creditor"], json!({ "name": "Tea Shop" }));
     assert_eq!(payment["creditorAccount"], json!({ "identification": "SHOP0001" }));
-    assert_eq!(payment["debtorAccount"], json!({ "identification": "PAYER0001" }));
+    assert_eq!(payment.get("debtorAccount"), None, "the payer's account is not for bystanders");
+    assert!(!shown.text.contains("PAYER0001"), "{shown:?}");
     assert_eq!(payment["remittanceInformation"], "Order 7: 2 teas");
     assert_eq!((&payment["status"], &payment["statusReason"]), (&json!("pending"), &Value::Null));
     assert_eq!(payment["matchCode"], told["matchCode"]);
@@ -183,6 +186,8 @@ async fn a_page_sees_the_payment_end() {
         .filter_map(|line| line.strip_prefix("data: "))
         .map(|data| serde_json::from_str(data).unwrap())
         .collect();
+    assert_eq!(told[0]["status"], "pending", "{text}");
+    assert!(told[0]["matchCode"].is_string() && told[0]["offline"].is_null(), "{text}");
     let last = told.last().unwrap();
     assert_eq!(last["status"], "executed", "{text}");
     // What nobody needs any more is not there any more.
@@ -204,6 +209,57 @@ async fn a_page_sees_the_payment_end() {
         (&ended["status"], &ended["statusReason"]),
         (&json!("rejected"), &json!("wrong-details"))
     );
+}
+
+/// A key is not for ever: who finds the address in a history a day later sees nothing.
+#[tokio::test]
+async fn a_key_ends_a_day_after_its_payment() {
+    let bank = Bank::new().await;
+    let payer = bank.payer("KEY-1", "PAYER0001").await;
+    let (id, key) = opened(&bank, "k-1").await;
+    bank.confirm(&payer, &id).await;
+    bank.world.advance(Duration::from_secs(24 * 3600 - 1));
+    assert_eq!(page(&bank, &id, &key).await.json()["status"], "executed");
+    bank.world.advance(Duration::from_secs(1));
+    let authorisation = format!("Checkout {key}");
+    for (method, path) in [
+        (Method::GET, format!("/v1/checkout/{id}")),
+        (Method::GET, format!("/v1/checkout/{id}/events")),
+        (Method::POST, format!("/v1/checkout/{id}/answers")),
+        (Method::GET, format!("/checkout/parts/{id}")),
+    ] {
+        let answer = bank.world.send(asked(method, &path, &authorisation, "{}")).await;
+        answer.assert_problem(401, "token", "A token is needed", "a valid token is needed");
+        assert_eq!(answer.header("www-authenticate"), "Checkout");
+    }
+}
+
+#[tokio::test]
+async fn streams_of_a_payment_are_few_and_take_no_others_place() {
+    let bank = Bank::new().await;
+    let (id, key) = opened(&bank, "k-1").await;
+    let (second, second_key) = opened(&bank, "k-2").await;
+    let open = async |id: &str, authorisation: String| {
+        let request = asked(Method::GET, &format!("{id}/events"), &authorisation, "");
+        tower::ServiceExt::oneshot(bank.world.router.clone(), request).await.unwrap()
+    };
+    let checkout = async |id: &str, key: &str| {
+        open(&format!("/v1/checkout/{id}"), format!("Checkout {key}")).await
+    };
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(checkout(&id, &key).await);
+    }
+    assert!(held.iter().all(|stream| stream.status() == StatusCode::OK));
+    let path = format!("/v1/checkout/{id}/events");
+    let full = bank.world.send(asked(Method::GET, &path, &format!("Checkout {key}"), "")).await;
+    full.assert_check(429, "streams-full");
+    assert_eq!(full.json()["detail"], "one payment has at most 4");
+    assert_eq!(checkout(&second, &second_key).await.status(), StatusCode::OK);
+    let till = open(&format!("/v1/payments/{id}"), format!("Bearer {}", bank.till)).await;
+    assert_eq!(till.status(), StatusCode::OK);
+    held.pop();
+    assert_eq!(checkout(&id, &key).await.status(), StatusCode::OK);
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use axum::body::Body;
 use axum::http::{Method, Request, StatusCode, header};
+use countersign_server::http;
 use serde_json::json;
 
 use crate::bank::{Bank, order_with};
@@ -103,6 +104,29 @@ async fn every_page_part_and_file_keeps_to_itself() {
         let missing = open(&bank.world, path).await;
         assert_eq!(missing.status, StatusCode::NOT_FOUND);
         assert_kept_to_itself(&missing, false);
+    }
+}
+
+#[tokio::test]
+async fn browsers_are_told_to_keep_to_https_where_it_is_configured() {
+    let mut world = World::new().await;
+    let paths = ["/phone", "/checkout/pay_1", "/assets/page.css", "/checkout/parts/pay_1", "/no"];
+    for (public, said) in [
+        (None, ""),
+        (Some("https://localhost:8443"), ""),
+        (Some("https://pay.test:8443"), "max-age=31536000"),
+    ] {
+        world.router = http::router(
+            world.service.clone(),
+            http::metrics::install(),
+            tokio::sync::watch::channel(false).1,
+            http::Site::new(false, public.map(str::to_owned)),
+        );
+        for path in paths {
+            let shown = open(&world, path).await;
+            let header = shown.header("strict-transport-security");
+            assert_eq!(header, said, "{public:?} {path}");
+        }
     }
 }
 

@@ -2,16 +2,17 @@
 //! the number to match, how the payment stands, and a text for a device without a phone, whose
 //! digits it takes.
 //!
-//! A page holds a key that is good for one payment. Key and number are computed from the payment's
-//! id under the storage key: nothing is stored, every server knows them, and nobody who reads the
-//! database does.
+//! A page holds a key that is good for one payment, until a day after its end. Key and number are
+//! computed from the payment's id under keys that come from the storage key: nothing is stored,
+//! every server knows them, and nobody who reads the database does.
 
 use std::time::Duration;
 
-use countersign_crypto::UnixTime;
+use countersign_crypto::{Digest, Secret, UnixTime};
 use countersign_payment::{ConfirmationRequest, PaymentError, State, offline};
-use countersign_store::{PaymentRecord, PhonePayment, Topic};
+use countersign_store::{Payment, PaymentRecord, PhonePayment, Topic};
 use data_encoding::BASE64URL_NOPAD;
+use tr31::CmacKey;
 use zeroize::Zeroizing;
 
 use super::answer::{Answered, Bearer, PaymentAnswer};
@@ -19,12 +20,18 @@ use super::read::missing;
 use crate::refusals::{Party, Refusal};
 use crate::{Actor, Authority, Scope, Service, ServiceError};
 
-/// What a checkout's key is computed over, before the payment's id.
+/// Of this the storage key makes the key under which checkouts' keys are computed.
 const KEY_LABEL: &[u8] = b"countersign checkout key v1\0";
-/// What the number to match is computed over, before the payment's id.
+/// Of this it makes the one for the numbers to match. A label of its own: who is shown a number
+/// learns nothing of a key.
 const MATCH_LABEL: &[u8] = b"countersign number match v1\0";
-/// Bytes of a checkout's key: the whole CMAC.
+/// Bytes of a checkout's key: as many of the MAC.
 const KEY_LEN: usize = 16;
+/// The same as text, in characters.
+const KEY_TEXT_LEN: usize = 22;
+/// How long a checkout's key opens its page after the payment has ended: for a payer who comes back
+/// to it, and not for who finds an old address in a browser's history.
+const KEY_KEPT: Duration = Duration::from_secs(24 * 3600);
 /// Fewest of the numbers to match; all have two digits.
 const MATCH_LEAST: u64 = 10;
 /// How many numbers to match there are.
@@ -32,6 +39,24 @@ const MATCH_COUNT: u64 = 90;
 
 /// Who answers for a checkout, in the audit: nobody is known there but the payment's key.
 pub(super) const CHECKOUT_ACTOR: &str = "checkout";
+
+/// What keys and numbers are computed under. The storage key, which may lie in an HSM, makes them
+/// once for each server: anybody may show something as a checkout's key, and that must set no HSM
+/// to work.
+pub(super) struct CheckoutKeys {
+    pages: Secret,
+    numbers: Secret,
+}
+
+impl CheckoutKeys {
+    /// CMACs of the storage key over the labels. Both end in a zero, and no label is as short as
+    /// those from which the storage key derives keys of blocks.
+    fn derive(storage: &dyn CmacKey) -> Result<Self, ServiceError> {
+        let failed = |_| ServiceError::Internal { detail: "the storage key fails".into() };
+        let under = |label| storage.cmac(label).map_err(failed);
+        Ok(Self { pages: under(KEY_LABEL)?, numbers: under(MATCH_LABEL)? })
+    }
+}
 
 /// What an initiating terminal needs to show a payment's checkout.
 #[derive(Debug)]
@@ -61,23 +86,24 @@ pub struct CheckoutView {
     /// The number to match, while it waits.
     pub match_code: Option<String>,
     /// The text for a device without a phone, while it waits and if a QR code holds it. Each has a
-    /// signature of its own, so it is another one each time.
+    /// signature of its own, so it is another one each time. `None` where a change was waited for:
+    /// nothing is signed for each change.
     pub offline: Option<String>,
     /// When it last changed.
     pub updated_at: UnixTime,
 }
 
 impl Service {
-    /// CMAC of the storage key over a label and a payment's id. Both labels end in a zero, and no
-    /// input is as short as those from which the storage key derives keys.
-    async fn of_payment(&self, label: &'static [u8], id: &str) -> Result<Vec<u8>, ServiceError> {
-        let storage = self.storage_key().await?;
-        let input = [label, id.as_bytes()].concat();
-        self.blocking(move || {
-            let failed = |_| ServiceError::Internal { detail: "the storage key fails".into() };
-            Ok(storage.cmac(&input).map_err(failed)?.expose().to_vec())
-        })
-        .await
+    async fn checkout_keys(&self) -> Result<&CheckoutKeys, ServiceError> {
+        let derive = || async {
+            let storage = self.storage_key().await?;
+            self.blocking(move || CheckoutKeys::derive(&*storage)).await
+        };
+        self.payments.checkouts.get_or_try_init(derive).await
+    }
+
+    fn of_payment(&self, key: &Secret, id: &str) -> Zeroizing<Digest> {
+        Zeroizing::new(self.authority.provider.mac.mac(key.expose(), &[id.as_bytes()]))
     }
 
     /// The number that the initiating terminal shows and the payer types into a browser phone: two
@@ -86,15 +112,15 @@ impl Service {
     /// # Errors
     /// Those of the storage key.
     pub async fn match_code(&self, payment_id: &str) -> Result<String, ServiceError> {
-        let mac = self.of_payment(MATCH_LABEL, payment_id).await?;
-        let first = mac.first_chunk().ok_or_else(short)?;
-        Ok((MATCH_LEAST + u64::from_be_bytes(*first) % MATCH_COUNT).to_string())
+        let mac = self.of_payment(&self.checkout_keys().await?.numbers, payment_id);
+        let [a, b, c, d, e, f, g, h, ..] = *mac;
+        let number = u64::from_be_bytes([a, b, c, d, e, f, g, h]);
+        Ok((MATCH_LEAST + number % MATCH_COUNT).to_string())
     }
 
-    async fn checkout_key(&self, id: &str) -> Result<Zeroizing<String>, ServiceError> {
-        let mac = Zeroizing::new(self.of_payment(KEY_LABEL, id).await?);
-        let key = mac.get(..KEY_LEN).ok_or_else(short)?;
-        Ok(Zeroizing::new(BASE64URL_NOPAD.encode(key)))
+    async fn checkout_key(&self, id: &str) -> Result<Secret, ServiceError> {
+        let mac = self.of_payment(&self.checkout_keys().await?.pages, id);
+        Ok(Secret::copied_from(&mac[..KEY_LEN]))
     }
 
     /// What the initiator of a payment needs for its checkout page.
@@ -109,35 +135,56 @@ impl Service {
             return Err(missing());
         }
         Ok(Checkout {
-            key: self.checkout_key(id).await?,
+            key: Zeroizing::new(BASE64URL_NOPAD.encode(self.checkout_key(id).await?.expose())),
             match_code: self.match_code(id).await?,
-            offline: self.offline_text(&record)?,
+            offline: self.offline_of(id, &record.payment.request)?,
         })
     }
 
-    /// Whether this is the key of the payment's checkout.
+    /// Whether this is the key of the payment's checkout, in constant time. What does not look like
+    /// a key is refused before anything is computed.
     async fn check_checkout(&self, id: &str, key: &str) -> Result<(), ServiceError> {
+        let shown = key_of(key).ok_or(ServiceError::Unauthenticated)?;
         let wanted = self.checkout_key(id).await?;
-        let wanted = countersign_crypto::Secret::copied_from(wanted.as_bytes());
-        if wanted.ct_eq(key.as_bytes()) { Ok(()) } else { Err(ServiceError::Unauthenticated) }
+        if wanted.ct_eq(&*shown) { Ok(()) } else { Err(ServiceError::Unauthenticated) }
+    }
+
+    /// The payment that a key opens; one whose time is over is ended first. The store is not asked
+    /// before the key is known to be right.
+    async fn open_checkout(&self, id: &str, key: &str) -> Result<PaymentRecord, ServiceError> {
+        self.check_checkout(id, key).await?;
+        match self.find_as_of_now(id).await {
+            Ok(record) if is_kept(&record.payment, self.now()) => Ok(record),
+            Ok(_) | Err(ServiceError::NotFound { .. }) => Err(ServiceError::Unauthenticated),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Whether a key opens a payment's checkout.
+    ///
+    /// # Errors
+    /// [`ServiceError::Unauthenticated`] for a key that is not this payment's, whether there is
+    /// such a payment or not, and for its own from 24 hours after its end.
+    pub async fn authorise_checkout(&self, id: &str, key: &str) -> Result<(), ServiceError> {
+        self.open_checkout(id, key).await.map(drop)
     }
 
     /// A payment as its checkout page shows it. One whose time is over is ended first.
     ///
     /// # Errors
-    /// [`ServiceError::Unauthenticated`] for a key that is not this payment's, whether there is
-    /// such a payment or not.
+    /// As [`Self::authorise_checkout`].
     pub async fn checkout_view(&self, id: &str, key: &str) -> Result<CheckoutView, ServiceError> {
-        self.check_checkout(id, key).await?;
-        let record = self.find_as_of_now(id).await?;
-        self.view_of(&record).await
+        let record = self.open_checkout(id, key).await?;
+        let offline = self.offline_text(&record)?;
+        Ok(CheckoutView { offline, ..self.view_of(&record).await? })
     }
 
     /// Waits until a payment is in another version than `seen`, or will not change any more, or
-    /// `timeout` (at most [`crate::WAIT_MAX`]) is over; then the payment as it is.
+    /// `timeout` (at most [`crate::WAIT_MAX`]) is over; then the payment as it is, without the text
+    /// for a device without a phone.
     ///
     /// # Errors
-    /// As [`Self::checkout_view`].
+    /// As [`Self::authorise_checkout`].
     pub async fn wait_checkout(
         &self,
         id: &str,
@@ -147,7 +194,8 @@ impl Service {
     ) -> Result<CheckoutView, ServiceError> {
         self.check_checkout(id, key).await?;
         let listener = self.store.bus().listen(Topic::Payment, id);
-        let record = self.wait_for(listener, seen, timeout, || self.find_as_of_now(id)).await?;
+        let look = || self.open_checkout(id, key);
+        let record = self.wait_for(listener, seen, timeout, look).await?;
         self.view_of(&record).await
     }
 
@@ -156,7 +204,7 @@ impl Service {
     /// wrong answer, for the payment and for the device.
     ///
     /// # Errors
-    /// [`ServiceError::Unauthenticated`] as [`Self::checkout_view`]; else those of
+    /// [`ServiceError::Unauthenticated`] as [`Self::authorise_checkout`]; else those of
     /// [`Service::answer_payment`].
     pub async fn answer_offline(
         &self,
@@ -165,7 +213,7 @@ impl Service {
         serial: &str,
         digits: &str,
     ) -> Result<Answered, ServiceError> {
-        self.check_checkout(id, key).await?;
+        self.authorise_checkout(id, key).await?;
         let (device_serial, digits) = (serial.to_owned(), digits.to_owned());
         let answer = PaymentAnswer::Ocra { device_serial, digits };
         let answered = self.answer(Bearer::Checkout, id, answer, None).await;
@@ -182,6 +230,7 @@ impl Service {
         answered
     }
 
+    /// Without the text for a device without a phone.
     async fn view_of(&self, record: &PaymentRecord) -> Result<CheckoutView, ServiceError> {
         let payment = &record.payment;
         let request = ConfirmationRequest::parse(&payment.request).map_err(|error| {
@@ -196,7 +245,7 @@ impl Service {
             reason: payment.reason.clone(),
             request,
             match_code: if waits { Some(self.match_code(&payment.id).await?) } else { None },
-            offline: if waits { self.offline_text(record)? } else { None },
+            offline: None,
             updated_at: payment.updated_at,
         })
     }
@@ -213,8 +262,13 @@ impl Service {
         self.offline_of(&payment.id, &payment.request)
     }
 
+    /// The same for its checkout page.
     fn offline_text(&self, record: &PaymentRecord) -> Result<Option<String>, ServiceError> {
-        self.offline_of(&record.payment.id, &record.payment.request)
+        let payment = &record.payment;
+        if !payment.state.is_open() {
+            return Ok(None);
+        }
+        self.offline_of(&payment.id, &payment.request)
     }
 
     /// The payment's very bytes with this server's signature, as text for a QR code.
@@ -232,6 +286,19 @@ impl Service {
     }
 }
 
-fn short() -> ServiceError {
-    ServiceError::Internal { detail: "the storage key's CMAC is short".to_owned() }
+/// The bytes of what was shown as a key, if it has a key's form.
+fn key_of(text: &str) -> Option<Zeroizing<[u8; KEY_LEN]>> {
+    let mut key = Zeroizing::new([0; KEY_LEN]);
+    if text.len() != KEY_TEXT_LEN {
+        return None;
+    }
+    BASE64URL_NOPAD.decode_mut(text.as_bytes(), &mut *key).ok()?;
+    Some(key)
+}
+
+/// Whether the key of a payment's checkout is good yet. A refund changes a payment long after its
+/// end; but none ends later than its time for an answer, so that a refund revives no key.
+fn is_kept(payment: &Payment, now: UnixTime) -> bool {
+    let ended = payment.updated_at.min(payment.expires_at);
+    !payment.state.is_terminal() || now < ended.plus(KEY_KEPT)
 }

@@ -10,9 +10,10 @@ use countersign_store::{
     ANSWERS_MAX, IdKind, LockedAnswers, Notice, Outcomes, Store, StoreError, ToVerify, Topic,
     new_id,
 };
-use tokio::sync::oneshot;
+use tokio::sync::{OnceCell, oneshot};
 
 use super::answer::PaymentAnswer;
+use super::checkout::CheckoutKeys;
 use super::decide::{Case, Desk, Proof, Seen, Verdict, decide};
 use super::once::InFlight;
 use super::verify::Verifier;
@@ -32,6 +33,8 @@ const VERIFIED_TOGETHER: usize = 16;
 pub(crate) struct Payments {
     pub(super) in_flight: Arc<InFlight>,
     pub(super) lane: Lane,
+    /// Made when they are first needed.
+    pub(super) checkouts: OnceCell<CheckoutKeys>,
 }
 
 impl Payments {
@@ -48,7 +51,7 @@ impl Payments {
             wrong_answers_max: policy.payments.wrong_answers_max,
             queue: Mutex::default(),
         }));
-        Self { in_flight: Arc::default(), lane }
+        Self { in_flight: Arc::default(), lane, checkouts: OnceCell::new() }
     }
 }
 

@@ -190,13 +190,17 @@ impl Service {
     }
 
     /// Removes settled deliveries, old events, and keys of repeated requests and proofs of phones
-    /// whose time is over. Returns how many rows went.
+    /// whose time is over. Returns how many rows went. Proofs go also where the others could not.
     ///
     /// # Errors
     /// The store's.
     pub async fn sweep_events(&self) -> Result<u64, ServiceError> {
-        let at = self.now();
-        let now = at.as_millis();
+        let (events, proofs) = (self.sweep_old_events().await, self.sweep_used_proofs().await);
+        Ok(events? + proofs?)
+    }
+
+    async fn sweep_old_events(&self) -> Result<u64, StoreError> {
+        let now = self.now().as_millis();
         let before = |kept: Duration| {
             let kept = u64::try_from(kept.as_millis()).unwrap_or(u64::MAX);
             UnixTime::from_millis(now.saturating_sub(kept))
@@ -212,7 +216,13 @@ impl Service {
                 rows => all += rows,
             }
         }
-        // There is one for every request of a browser: far more than of all the others.
+        Ok(all)
+    }
+
+    /// There is one for every request of a browser: far more than of all the others.
+    async fn sweep_used_proofs(&self) -> Result<u64, StoreError> {
+        let at = self.now();
+        let mut all = 0;
         for _ in 0..PROOF_SWEEPS_MAX {
             let sweep = move |tx: &mut Tx<'_>| tx.sweep_phone_proofs(at);
             let rows: u64 = self.store.run_locked("sweep_phone_proofs", sweep).await?;

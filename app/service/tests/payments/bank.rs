@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_crypto::{Provider, Secret, SecureElement, UnixTime, aws_lc, sm};
-use countersign_hsm::{FileVault, MemoryStorage};
+use countersign_hsm::{FileVault, MemoryStorage, Vault};
 use countersign_net::Clock;
 use countersign_payment::{ocra, sign};
 use countersign_pki::{
@@ -155,7 +155,7 @@ impl Bank {
         let authority = House::new(provider, 7).authority;
         let clock = Arc::new(TestClock(AtomicU64::new(START.as_millis())));
         let vault = Arc::new(MemoryStorage::new());
-        let service = serve(store.clone(), &authority, &clock, &vault, &policy);
+        let service = serve(store.clone(), &authority, &clock, file(&vault), &policy);
         let operator = async |name: &str, role| {
             let added = service.add_operator(&Actor::Console, name, &[role]).await;
             Actor::Operator(added.unwrap().0)
@@ -210,7 +210,16 @@ impl Bank {
 
     /// A server on this handle of the database.
     pub(crate) fn serve_on(&self, store: Store) -> Arc<Service> {
-        serve(store, &self.authority, &self.clock, &self.vault, &self.policy)
+        serve(store, &self.authority, &self.clock, file(&self.vault), &self.policy)
+    }
+
+    /// Another server, on what is made of its vault.
+    pub(crate) fn serve_with(
+        &self,
+        wrap: impl FnOnce(FileVault) -> Arc<dyn Vault>,
+    ) -> Arc<Service> {
+        let vault = wrap(FileVault::new(self.vault.clone(), rng()));
+        serve(self.store.clone(), &self.authority, &self.clock, vault, &self.policy)
     }
 
     pub(crate) fn store(&self) -> &Store {
@@ -363,18 +372,21 @@ impl Bank {
     }
 }
 
+fn file(storage: &Arc<MemoryStorage>) -> Arc<dyn Vault> {
+    Arc::new(FileVault::new(storage.clone(), rng()))
+}
+
 fn serve(
     store: Store,
     authority: &Authority,
     clock: &Arc<TestClock>,
-    vault: &Arc<MemoryStorage>,
+    vault: Arc<dyn Vault>,
     policy: &Policy,
 ) -> Arc<Service> {
     let ambient = Ambient { clock: clock.clone(), rng: Arc::new(|| Box::new(rng())) };
     let sams = SamPool::start(Vec::new(), Default::default(), &ambient);
-    let vault = FileVault::new(vault.clone(), rng());
     let service = Service::new(store, authority.clone(), sams, policy.clone(), ambient)
-        .with_vault(Arc::new(vault), Arc::new(tr34::aws_lc::AwsLc))
+        .with_vault(vault, Arc::new(tr34::aws_lc::AwsLc))
         .with_ciphers(Arc::new(tr31::aws_lc::AwsLc));
     Arc::new(service)
 }

@@ -1,6 +1,8 @@
 //! The number to match, the page of a checkout, digits without a phone, and what a payer's "this is
 //! not mine" does (D5 to D7).
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use countersign_payment::{ConfirmationRequest, offline};
@@ -8,6 +10,7 @@ use countersign_service::{PaymentAnswer, PhoneDevice, RejectReason, ServiceError
 use countersign_store::{AccountStatus, AnswerOutcome, AuditOutcome, PaymentRecord, SignMethod};
 
 use crate::bank::{Bank, Place, START, Token, check};
+use crate::counted::CountedVault;
 use crate::proofs::Browser;
 
 const NO: PaymentAnswer = PaymentAnswer::Reject { reason: RejectReason::NotMine };
@@ -142,6 +145,9 @@ pub(crate) async fn a_checkout_is_its_creators(place: Place) {
         (id, "x"),
         (id, &made.key[1..]),
         (id, &format!("{}A", *made.key)),
+        (id, &format!("{}=", &made.key[1..])),
+        // The same bits, but for those that mean nothing.
+        (id, &format!("{}{}", &made.key[..21], char::from(made.key.as_bytes()[21] + 1))),
         (&second, &made.key),
         ("pay_none", &made.key),
     ] {
@@ -175,6 +181,11 @@ pub(crate) async fn a_checkout_shows_how_it_ends(place: Place) {
     let ended = wait.await.unwrap().unwrap();
     assert_eq!((ended.state.name(), &ended.match_code, &ended.offline), ("executed", &None, &None));
     assert!(ended.version > view.version && ended.reason.is_none());
+    // While it waits, who waits is given no text: nothing is signed for each change.
+    let waiting = bank.pending("1.00").await.payment.id;
+    let opens = service.checkout(&bank.shop, &waiting).await.unwrap().key;
+    let seen = service.wait_checkout(&waiting, &opens, -1, Duration::ZERO).await.unwrap();
+    assert!(seen.match_code.is_some() && seen.offline.is_none());
     let at_once = service.wait_checkout(&id, &key, ended.version, Duration::from_secs(30)).await;
     assert_eq!(at_once.unwrap(), ended, "nothing more will happen");
     // Why not, by name; and time ends it for who only looks.
@@ -184,6 +195,68 @@ pub(crate) async fn a_checkout_shows_how_it_ends(place: Place) {
     bank.set_clock(record.payment.expires_at);
     let view = service.checkout_view(id, &key).await.unwrap();
     assert_eq!((view.state.name(), view.reason.as_deref()), ("expired", Some("no-answer-in-time")));
+}
+
+pub(crate) async fn a_checkouts_key_ends_a_day_after_the_payment(place: Place) {
+    const DAY: Duration = Duration::from_secs(24 * 3600);
+    const MOMENT: Duration = Duration::from_millis(1);
+    let bank = Bank::new(place).await;
+    let service = &bank.service;
+    let opens = async |id: &str, key: &str| {
+        let opened = service.authorise_checkout(id, key).await;
+        assert_eq!(service.checkout_view(id, key).await.map(drop), opened);
+        assert_eq!(service.wait_checkout(id, key, 0, DAY).await.map(drop), opened);
+        if opened.is_err() {
+            let answer = service.answer_offline(id, key, "TK-1", "12345678").await;
+            assert_eq!(answer.map(drop), opened);
+        }
+        opened
+    };
+    let (paid, left) = (bank.executed("2.00").await.payment, bank.pending("1.00").await.payment);
+    let key_of = async |id: &str| service.checkout(&bank.shop, id).await.unwrap().key;
+    let (paid_key, left_key) = (key_of(&paid.id).await, key_of(&left.id).await);
+    bank.set_clock(paid.updated_at.plus(DAY - MOMENT));
+    opens(&paid.id, &paid_key).await.unwrap();
+    bank.pass(MOMENT);
+    assert_eq!(opens(&paid.id, &paid_key).await, Err(ServiceError::Unauthenticated));
+    // One that time ended, and that nobody looked at when it did.
+    bank.set_clock(left.expires_at.plus(DAY - MOMENT));
+    opens(&left.id, &left_key).await.unwrap();
+    bank.pass(MOMENT);
+    assert_eq!(opens(&left.id, &left_key).await, Err(ServiceError::Unauthenticated));
+    // A refund changes the payment and revives no key.
+    bank.refund(&paid.id, "1.00").await.unwrap();
+    assert_eq!(bank.payment(&paid.id).await.payment.updated_at, service.now());
+    assert_eq!(opens(&paid.id, &paid_key).await, Err(ServiceError::Unauthenticated));
+    bank.in_order().await;
+}
+
+/// Keys and numbers are looked at for anybody: the vault, which may be an HSM, is asked once.
+pub(crate) async fn what_anybody_shows_sets_no_vault_to_work(place: Place) {
+    let bank = Bank::new(place).await;
+    let id = bank.pending("12.34").await.payment.id;
+    let right = bank.service.checkout(&bank.shop, &id).await.unwrap().key;
+    let cmacs = Arc::new(AtomicU64::new(0));
+    let counted = cmacs.clone();
+    let service = bank.serve_with(|inner| Arc::new(CountedVault { inner, cmacs: counted }));
+    for bad in ["", "x", "not a key, not a key..", "AAAAAAAAAAAAAAAAAAAAAB", "ＡＡＡＡＡＡＡ+"]
+    {
+        let refused = service.authorise_checkout(&id, bad).await;
+        assert_eq!(refused, Err(ServiceError::Unauthenticated), "{bad}");
+    }
+    assert_eq!(cmacs.load(Ordering::SeqCst), 0, "what is no key is not looked at");
+    let wrong = "A".repeat(22);
+    assert_eq!(service.authorise_checkout(&id, &wrong).await, Err(ServiceError::Unauthenticated));
+    let asked = cmacs.load(Ordering::SeqCst);
+    assert_eq!(asked, 3, "the storage key's check value, and a key for each label");
+    for n in 0..50 {
+        let other = format!("pay_{n}");
+        let refused = service.authorise_checkout(&other, &wrong).await;
+        assert_eq!(refused, Err(ServiceError::Unauthenticated));
+        service.match_code(&other).await.unwrap();
+    }
+    service.checkout_view(&id, &right).await.unwrap();
+    assert_eq!(cmacs.load(Ordering::SeqCst), asked);
 }
 
 pub(crate) async fn digits_without_a_phone_execute_it(place: Place) {

@@ -5,6 +5,7 @@
 mod answers;
 mod bank;
 mod checkout;
+mod counted;
 mod papers;
 mod proofs;
 mod races;
@@ -79,12 +80,15 @@ const CASES: &[(&str, Case)] = cases![
     proofs::what_is_no_proof_is_refused,
     proofs::tokens_and_proofs_are_not_mixed,
     proofs::a_key_is_replaced_and_revoked,
+    proofs::used_proofs_go_although_events_cannot,
     proofs::a_session_key_is_a_point_of_the_curve,
     checkout::a_browser_matches_the_number,
     checkout::numbers_are_guessed_three_times_at_most,
     checkout::a_program_may_send_the_number,
     checkout::a_checkout_is_its_creators,
     checkout::a_checkout_shows_how_it_ends,
+    checkout::a_checkouts_key_ends_a_day_after_the_payment,
+    checkout::what_anybody_shows_sets_no_vault_to_work,
     checkout::digits_without_a_phone_execute_it,
     checkout::wrong_digits_count_without_a_phone_too,
     checkout::what_is_not_the_payers_freezes_the_account,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use countersign_crypto::{Provider, Secret, SecureElement, aws_lc};
 use countersign_service::{PhoneActor, PhoneProof, ServiceError, SessionKey};
+use countersign_store::Tx;
 use data_encoding::BASE64URL_NOPAD;
 use der::asn1::UintRef;
 use der::{Decode, Sequence};
@@ -196,6 +197,22 @@ pub(crate) async fn a_proof_opens_once(place: Place) {
     assert_eq!(bank.service.sweep_events().await.unwrap(), 0);
     bank.pass(Duration::from_secs(400));
     assert_eq!(bank.service.sweep_events().await.unwrap(), 3);
+}
+
+/// What ails the events' tables must not let used proofs pile up.
+pub(crate) async fn used_proofs_go_although_events_cannot(place: Place) {
+    let bank = Bank::new(place).await;
+    let browser = Browser::enrol(&bank, &["PAYER1"]).await;
+    browser.actor(&bank).await;
+    bank.pass(Duration::from_secs(400));
+    let run = async |statement: &'static str| {
+        let work = move |tx: &mut Tx<'_>| tx.execute(statement, &[]);
+        bank.store().run_tx("spoil", work).await.unwrap();
+    };
+    run("ALTER TABLE webhook_deliveries RENAME TO webhook_deliveries_away").await;
+    bank.service.sweep_events().await.unwrap_err();
+    run("ALTER TABLE webhook_deliveries_away RENAME TO webhook_deliveries").await;
+    assert_eq!(bank.service.sweep_events().await.unwrap(), 0, "the proof went before");
 }
 
 pub(crate) async fn one_proof_at_two_servers_opens_once(place: Place) {

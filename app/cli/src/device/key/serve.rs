@@ -1,8 +1,11 @@
 //! A security device as a card in a virtual reader.
 
+use std::future::poll_fn;
 use std::path::PathBuf;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::Poll;
 use std::time::Duration;
 
 use clap::Args;
@@ -85,6 +88,12 @@ impl Serve {
             "event": "ready", "serial": serial, "method": method, "pinEntry": entry.name(),
             "unattended": unattended,
         });
+        // Listened to before anybody is told that it runs.
+        let mut stopping = pin!(stopped());
+        let early = poll_fn(|context| Poll::Ready(stopping.as_mut().poll(context))).await;
+        if let Poll::Ready(stopped) = early {
+            return stopped.map(|()| Output::none());
+        }
         tell(json, &ready, &text);
         let stop = Arc::new(AtomicBool::new(false));
         let (ended, mut end) = oneshot::channel();
@@ -95,7 +104,7 @@ impl Serve {
             let _waiting = ended.send(());
         });
         tokio::select! {
-            stopped = stopped() => stopped.map_err(Failure::late)?,
+            stopped = &mut stopping => stopped.map_err(Failure::late)?,
             _ = &mut end => {
                 let detail = "the card's work ended".to_owned();
                 return Err(Failure::environment("virtual-reader", detail).late());

@@ -10,7 +10,10 @@ const PLACE = "helper";
 
 // Keeps what the address says of a helper. To be called before anything else of a page.
 export function meet() {
-  takeFragment(FRAGMENT, ([, port, token]) => remember({ port: Number(port), token }));
+  takeFragment(FRAGMENT, ([, port, token]) => {
+    // Below are the ports of the system's services.
+    if (Number(port) >= 1024) remember({ port: Number(port), token });
+  });
 }
 
 function remember(helper) {
@@ -45,6 +48,15 @@ export class NoAnswer extends Error {
   }
 }
 
+// A device's answer and nothing else of what a helper says: whoever listens on its port.
+function answerOf(said) {
+  const { method, deviceSerial, signature, digits } = said ?? {};
+  if (typeof deviceSerial !== "string") return null;
+  if (method === "pki" && typeof signature === "string") return { method, deviceSerial, signature };
+  if (method === "ocra" && typeof digits === "string") return { method, deviceSerial, digits };
+  return null;
+}
+
 // Has the device confirm a payment's request: its answer, as the server wants it. It takes as long
 // as the holder takes; nothing is sent a second time.
 export async function confirm(request) {
@@ -68,7 +80,8 @@ export async function confirm(request) {
     throw new NoAnswer("HelperGone");
   }
   if (typeof said.next === "string") remember({ port, token: said.next });
-  if (response.ok && said.answer) return said.answer;
+  const given = response.ok ? answerOf(said.answer) : null;
+  if (given) return given;
   const name = String(said.error?.check ?? "");
   if (name === "helper-token") remember(null);
   const shown = WORDS[name] ?? (name.startsWith("request-") ? "HelperRequest" : "HelperNoDevice");
