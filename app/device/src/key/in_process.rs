@@ -1,7 +1,7 @@
 //! A card in this very process: the whole stack of a card without a reader.
 
 use countersign_crypto::CryptoRng;
-use countersign_iso7816::{CardLink, CardMachine, LinkError};
+use countersign_iso7816::{CardLink, CardMachine, InProcess, LinkError};
 use countersign_payment::card::{Screen, SecurityDeviceCard};
 
 use super::KeyChip;
@@ -58,6 +58,6 @@ impl<S: Screen> CardLink for InProcessCard<S> {
         if std::mem::take(&mut self.was_reset) {
             return Err(LinkError::Reset);
         }
-        Ok(self.machine.handle(&mut *self.rng, command))
+        InProcess::new(&mut self.machine, &mut *self.rng).transmit(command)
     }
 }
