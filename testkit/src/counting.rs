@@ -132,6 +132,7 @@ impl CountingProvider {
                 .encryption
                 .as_ref()
                 .map(|inner| self.wrap(inner) as Arc<dyn EncryptionScheme>),
+            sealing: self.wrap(&self.inner.sealing),
         }
     }
 
@@ -409,6 +410,21 @@ mod tests {
         };
         assert_eq!(counting.snapshot(), expected);
         assert_eq!((expected.private_key(), expected.generated()), (2, 2));
+    }
+
+    #[test]
+    fn sealing_and_opening_are_counted() {
+        let (counting, provider) = counting();
+        let rng = &mut seeded(3);
+        let made = provider.sealing.generate(rng).unwrap();
+        let loaded = provider.sealing.load_pkcs8(&made.pkcs8).unwrap();
+        let sealed = provider.sealing.encrypt(rng, made.key.public_key(), b"text").unwrap();
+        assert_eq!(loaded.decrypt(&sealed).unwrap().expose(), b"text");
+        made.key.decrypt(&sealed[1..]).unwrap_err();
+        let expected =
+            Counts { key_generate: 1, key_load: 1, encrypt: 1, decrypt: 2, ..Counts::default() };
+        assert_eq!(counting.snapshot(), expected);
+        assert_eq!(expected.private_key(), 2);
     }
 
     #[test]

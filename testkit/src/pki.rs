@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use countersign_channel::EncryptionCredential;
 use countersign_crypto::{DecryptionKey, Provider, SecureElement, SoftwareKey, UnixTime};
 use countersign_pki::{
     CertificateNumber, Identity, Issuer, Role, TrustStore, Validity, encryption_request,
@@ -75,14 +76,25 @@ impl TestPki {
     /// If `id` is not a serial number.
     #[must_use]
     pub fn party(&mut self, role: Role, id: &str) -> Party {
+        let key = self.provider.signature.generate(&mut self.rng).expect("key").key;
+        let identity = Identity::new(role, id).expect("id");
+        let csr = request(&self.provider, &identity, &*key, &mut self.rng).expect("request");
+        let (certificate, number) = self.certify(role, &csr);
+        Party { key, certificate, number, id: id.into() }
+    }
+
+    /// The certificate (DER) for somebody's own request (DER), valid from [`NOW`] for
+    /// [`LEAF_VALIDITY`], and its number.
+    ///
+    /// # Panics
+    /// If it is no request of that role.
+    #[must_use]
+    pub fn certify(&mut self, role: Role, csr: &[u8]) -> (Vec<u8>, CertificateNumber) {
         let ca = match role {
             Role::Server => &self.servers,
             _ => &self.readers,
         };
-        let key = self.provider.signature.generate(&mut self.rng).expect("key").key;
-        let identity = Identity::new(role, id).expect("id");
-        let csr = request(&self.provider, &identity, &*key, &mut self.rng).expect("request");
-        let requested = parse_request(&self.provider, &csr).expect("request");
+        let requested = parse_request(&self.provider, csr).expect("request");
         let number = CertificateNumber::random(&mut self.rng);
         let certificate = Issuer::from_certificate(&self.provider, &ca.certificate)
             .and_then(|issuer| {
@@ -90,33 +102,25 @@ impl TestPki {
             })
             .and_then(|prepared| prepared.sign(&*ca.key.key, &mut self.rng))
             .expect("certificate");
-        Party { key, certificate, number, id: id.into() }
+        (certificate, number)
     }
 
     /// An encryption key for the party `id` and its certificate (DER), as dual-certificate
     /// deployments have.
     ///
     /// # Panics
-    /// If the suite has no public-key encryption.
+    /// If `id` is not a serial number.
     #[must_use]
     pub fn encryption(&mut self, role: Role, id: &str) -> (Arc<dyn DecryptionKey>, Vec<u8>) {
         let ca = match role {
             Role::Reader => &self.readers,
             _ => &self.servers,
         };
-        let scheme = self.provider.encryption.as_ref().expect("public-key encryption");
-        let made = scheme.generate(&mut self.rng).expect("key");
-        let signer = self.provider.signature.load_pkcs8(&made.pkcs8).expect("key");
-        let identity = Identity::new(role, id).expect("id");
-        let csr = encryption_request(&self.provider, &identity, &*signer, &mut self.rng);
-        let requested = parse_request(&self.provider, &csr.expect("request")).expect("request");
-        let number = CertificateNumber::random(&mut self.rng);
+        let issuer = (ca.certificate.as_slice(), &*ca.key.key);
         let validity = Validity::from(NOW, LEAF_VALIDITY);
-        let certificate = Issuer::from_certificate(&self.provider, &ca.certificate)
-            .and_then(|issuer| issuer.prepare_encryption(&requested, role, number, validity))
-            .and_then(|prepared| prepared.sign(&*ca.key.key, &mut self.rng))
-            .expect("certificate");
-        (made.key, certificate)
+        let identity = Identity::new(role, id).expect("id");
+        let made = encryption(&self.provider, issuer, &identity, validity, &mut self.rng);
+        (made.key, made.certificate)
     }
 
     /// The root's certificate (DER).
@@ -148,4 +152,38 @@ impl TestPki {
         }
         trust
     }
+}
+
+/// A new encryption key and its certificate by this issuer (certificate and key), in any tree.
+///
+/// # Panics
+/// If the issuer is none.
+#[must_use]
+pub fn encryption(
+    provider: &Provider,
+    (issuer, issuer_key): (&[u8], &dyn SecureElement),
+    identity: &Identity,
+    validity: Validity,
+    rng: &mut ChaCha20Rng,
+) -> EncryptionCredential {
+    let made = provider.sealing.generate(rng).expect("key");
+    let signer = provider.signature.load_pkcs8(&made.pkcs8).expect("key");
+    let csr = encryption_request(provider, identity, &*signer, rng).expect("request");
+    let requested = parse_request(provider, &csr).expect("request");
+    let (role, number) = (identity.role(), CertificateNumber::random(rng));
+    let certificate = Issuer::from_certificate(provider, issuer)
+        .and_then(|issuer| issuer.prepare_encryption(&requested, role, number, validity))
+        .and_then(|prepared| prepared.sign(issuer_key, rng))
+        .expect("certificate");
+    EncryptionCredential { key: made.key, certificate }
+}
+
+/// An encryption key without a certificate, for servers whose certificates nobody looks at.
+///
+/// # Panics
+/// If the provider makes no key.
+#[must_use]
+pub fn uncertified_encryption(provider: &Provider) -> EncryptionCredential {
+    let key = provider.sealing.generate(&mut crate::rng::seeded(2)).expect("key").key;
+    EncryptionCredential { key, certificate: Vec::new() }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use countersign_crypto::{
     AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, CryptoRng, Digest, Domain,
     ExchangeKey, HASH_LEN, Hash, Kdf, KeyExchange, Mac, Provider, Secret, SecureElement,
-    SignatureScheme, SoftwareKey, Suite, VerifyingKey,
+    SignatureScheme, SoftwareKey, Suite, VerifyingKey, rust_crypto,
 };
 
 /// What does not bind: the ways in which a provider can be broken.
@@ -48,6 +48,8 @@ pub fn provider(suite: Suite, broken: Broken) -> Provider {
         key_exchange: toy.clone(),
         signature: toy,
         encryption: None,
+        // The model seals nothing to certificates; this one member is real.
+        sealing: rust_crypto::provider().sealing,
     }
 }
 

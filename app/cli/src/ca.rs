@@ -29,7 +29,7 @@ pub(crate) enum What {
     Root,
     /// This server's certificate, then the intermediate that issued it.
     Server,
-    /// This server's encryption certificate (suite sm2), then the intermediate that issued it.
+    /// This server's encryption certificate, then the intermediate that issued it.
     ServerEncryption,
     /// The root of the HTTPS certificate.
     TlsRoot,
@@ -42,11 +42,6 @@ impl Ca {
         let files: &[&str] = match what {
             What::Root => &["ca/root.pem"],
             What::Server => &["ca/server.pem", "ca/servers.pem"],
-            What::ServerEncryption if data.provider().encryption.is_none() => {
-                let suite = data.suite().name().unwrap_or("unknown");
-                let detail = format!("a server of the suite {suite} has no encryption certificate");
-                return Err(Failure::check("certificate-absent", detail));
-            }
             What::ServerEncryption => &["ca/server-encryption.pem", "ca/servers.pem"],
             What::TlsRoot => &["tls/root.pem"],
         };

@@ -1,4 +1,5 @@
 mod batch;
+mod card;
 mod cards;
 mod key;
 mod phone;
@@ -6,7 +7,10 @@ mod phone_helper;
 mod pos;
 mod reader;
 mod resident;
+mod terminal;
 mod token;
+mod typed_line;
+mod virtual_reader;
 mod which_device;
 
 use std::fs;
@@ -44,6 +48,15 @@ pub(crate) enum Device {
     Pos(pos::PosCommand),
     /// A security device in software, which shows and signs payments.
     Key(key::Key),
+    /// A signing card in software, which has a joint password for each payment.
+    Card(card::Card),
+    /// Ask for a payment, have the payer's signing card sign it, and bring the server the joint
+    /// password that the card shows its holder.
+    ///
+    /// Example: countersign device terminal --reader --to SHOP0001 --payee "Tea Shop"
+    /// --amount 12.34 --currency CNY --order "2 teas" --server https://localhost:8443 --ca ca.pem
+    /// --token-file till.token
+    Terminal(terminal::TerminalCommand),
     /// A payer's phone.
     #[command(subcommand)]
     Phone(phone::PhoneCommand),
@@ -100,6 +113,8 @@ impl Device {
             Self::Reader(reader) => reader.run(json).await,
             Self::Pos(pos) => pos.run().await,
             Self::Key(key) => key.run(json).await,
+            Self::Card(card) => card.run(json).await,
+            Self::Terminal(terminal) => terminal.run().await,
             Self::Phone(phone) => phone.run(json).await,
         }
     }

@@ -86,7 +86,8 @@ fn told(report: &Report) -> Output {
         lines.push(format!("  State     {}", state.name()));
     }
     if report.rests_on_server {
-        lines.push("  The answer can be checked by the server alone: OCRA".to_owned());
+        let why = "  The answer can be checked by the server alone: OCRA, or a joint password";
+        lines.push(why.to_owned());
     }
     let bad = report.checks.iter().find(|check| !check.ok);
     lines.push(match bad {

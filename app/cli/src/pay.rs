@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use clap::Args;
-use countersign_device::{Api, ApiError};
+use countersign_device::{Api, PaymentOrder};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -17,9 +17,12 @@ use crate::reader::{encoded, shown};
 /// How long the server is asked to hold one answer back, in seconds: below the client's limit.
 const WAIT_STEP: u64 = 20;
 /// How long a server that does not answer is asked again before it is given up.
-const PATIENCE: Duration = Duration::from_secs(60);
+pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 /// The pause before it is asked again.
 const PAUSE: Duration = Duration::from_millis(500);
+
+/// Who asks for payments by this command.
+const INITIATOR: &str = "countersign pay";
 
 /// Ask for a payment, wait until its payer has confirmed it, and tell how it ended.
 #[derive(Args)]
@@ -29,6 +32,18 @@ pub(crate) struct Pay {
     /// The account that pays.
     #[arg(long, value_name = "ACCOUNT")]
     from: String,
+    #[command(flatten)]
+    asked: Asked,
+    /// Do not wait for its end.
+    #[arg(long)]
+    no_wait: bool,
+    #[command(flatten)]
+    once: Once,
+}
+
+/// What is asked of a payer.
+#[derive(Args)]
+pub(crate) struct Asked {
     /// The account that is paid.
     #[arg(long, value_name = "ACCOUNT")]
     to: String,
@@ -47,17 +62,29 @@ pub(crate) struct Pay {
     /// Your reference for it (`endToEndIdentification`); the idempotency key if it is not given.
     #[arg(long, value_name = "TEXT")]
     reference: Option<String>,
-    /// Who asks, as the payer is to see it.
-    #[arg(long, value_name = "NAME", default_value = "countersign pay")]
-    initiator: String,
+    /// Who asks, as the payer is to see it; the command's name if it is not given.
+    #[arg(long, value_name = "NAME")]
+    initiator: Option<String>,
     /// Until when it can be confirmed, in seconds; the server has its own default.
     #[arg(long, value_name = "SECONDS")]
     expires_in: Option<u64>,
-    /// Do not wait for its end.
-    #[arg(long)]
-    no_wait: bool,
-    #[command(flatten)]
-    once: Once,
+}
+
+impl Asked {
+    /// What this command asks for: a payment from this account, under this idempotency key.
+    pub(crate) fn order(&self, from: &str, key: &str, command: &str) -> PaymentOrder {
+        PaymentOrder {
+            from: from.to_owned(),
+            to: self.to.clone(),
+            payee: self.payee.clone(),
+            amount: self.amount.clone(),
+            currency: self.currency.clone(),
+            order: self.order.clone(),
+            reference: self.reference.as_deref().unwrap_or(key).to_owned(),
+            initiator: self.initiator.as_deref().unwrap_or(command).to_owned(),
+            expires_in: self.expires_in,
+        }
+    }
 }
 
 impl Pay {
@@ -70,18 +97,7 @@ impl Pay {
     fn ask(self) -> Result<Output, Failure> {
         let api = self.client.api()?;
         let once = self.once.fixed();
-        let mut body = json!({
-            "endToEndIdentification": self.reference.as_deref().unwrap_or(once.key()),
-            "instructedAmount": { "amount": self.amount, "currency": self.currency },
-            "debtorAccount": { "identification": self.from },
-            "creditorAccount": { "identification": self.to },
-            "creditor": { "name": self.payee },
-            "remittanceInformation": self.order,
-            "initiatingParty": { "name": self.initiator },
-        });
-        if let Some(seconds) = self.expires_in {
-            body["expiresIn"] = json!(seconds);
-        }
+        let body = self.asked.order(&self.from, once.key(), INITIATOR).body();
         let mut payment = once.post(&api, "/v1/payments", &body)?;
         // For the payer's eyes; the payment goes on without it.
         let shown_to_payer = checkout(&api, shown(&payment, "id"));
@@ -120,21 +136,13 @@ pub(crate) fn wait(api: &Api, mut payment: Value) -> Result<Value, Failure> {
                 payment = answer;
                 heard = Instant::now();
             }
-            Err(error) if lost(&error) && heard.elapsed() < PATIENCE => std::thread::sleep(PAUSE),
+            Err(error) if error.is_lost() && heard.elapsed() < PATIENCE => {
+                std::thread::sleep(PAUSE);
+            }
             Err(error) => return Err(Failure::from(error).after(json!({ "payment": payment }))),
         }
     }
     Ok(payment)
-}
-
-/// Whether to ask again: the payment goes on without its asker.
-fn lost(error: &ApiError) -> bool {
-    match error {
-        // 429: the server has no place for one more that waits.
-        ApiError::Refused { status, .. } => *status >= 500 || *status == 429,
-        ApiError::Unreachable { .. } => true,
-        _ => false,
-    }
 }
 
 /// How a payment ended: refused is all but executed.

@@ -9,7 +9,8 @@ use crate::failure::Failure;
 use crate::output::Output;
 use crate::reader::{all, encoded, shown};
 
-/// Security devices, which confirm payments. They are enrolled by `countersign device key enroll`.
+/// Security devices, which confirm payments. They are enrolled by `countersign device key enroll`,
+/// signing cards by `countersign device card enroll`.
 #[derive(Subcommand)]
 pub(crate) enum SecurityDeviceCommand {
     /// List the security devices.
@@ -40,7 +41,8 @@ pub(crate) enum SecurityDeviceCommand {
     ///
     /// Example: countersign security-device unblock KEY-1
     Unblock(Which),
-    /// Revoke a security device's certificate, or erase its key: it must enrol again.
+    /// Revoke a security device's certificate, and erase the key that the server shares with it: it
+    /// must enrol again.
     ///
     /// Example: countersign security-device revoke KEY-1 --reason "key lost"
     Revoke(Reasoned),
@@ -151,17 +153,35 @@ fn line(device: &Value) -> String {
 }
 
 fn whole(device: Value) -> Output {
-    let text = format!(
-        "{}\n  accounts       {}\n  certificate    {}  until {}\n  OCRA suite     {}\n  \
-         wrong answers  {}",
-        line(&device),
-        accounts_text(&device),
-        shown(&device, "certificateNumber"),
-        shown(&device, "notAfter"),
-        shown(&device, "ocraSuite"),
-        device["failures"],
-    );
+    let text = text_of(&device);
     Output::new(device, text)
+}
+
+fn text_of(device: &Value) -> String {
+    let trusted = if device["method"] == "ocra" {
+        ("OCRA suite", shown(device, "ocraSuite").to_owned())
+    } else {
+        let (number, end) = (shown(device, "certificateNumber"), shown(device, "notAfter"));
+        ("certificate", format!("{number}  until {end}"))
+    };
+    let told = [
+        ("confirms by", confirms_by(device).to_owned()),
+        ("accounts", accounts_text(device)),
+        trusted,
+        ("wrong answers", device["failures"].to_string()),
+    ];
+    let lines = told.map(|(name, value)| format!("\n  {name:<15}{value}"));
+    line(device) + &lines.concat()
+}
+
+/// How people recognise the method.
+fn confirms_by(device: &Value) -> &'static str {
+    match device["method"].as_str() {
+        Some("pki") => "a signature, over the payer's phone",
+        Some("ocra") => "digits that it shows (OCRA)",
+        Some("joint") => "a signing card at a terminal: signature and joint password",
+        _ => "-",
+    }
 }
 
 /// The numbers of the accounts that a security device or a phone is bound to.
@@ -169,4 +189,31 @@ pub(crate) fn accounts_text(bound: &Value) -> String {
     let accounts = bound["accounts"].as_array().into_iter().flatten();
     let text = accounts.map(|account| shown(account, "identification"));
     text.collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_device_is_shown_with_what_its_method_has() {
+        let device = |method: &str| {
+            json!({ "id": "sdv_1", "serial": "SD-1", "method": method, "status": "enrolled",
+                "label": "Li Lei", "accounts": [{ "id": "acc_1", "identification": "PAYER0001" }],
+                "failures": 2, "certificateNumber": (method != "ocra").then_some("0a1b"),
+                "notAfter": "2027-01-15T08:00:00.000Z",
+                "ocraSuite": (method == "ocra").then_some("OCRA-1:HOTP-SHA256-8:QH64") })
+        };
+        let joint = text_of(&device("joint"));
+        let expected = "sdv_1  SD-1  joint  enrolled  Li Lei\n  \
+             confirms by    a signing card at a terminal: signature and joint password\n  \
+             accounts       PAYER0001\n  \
+             certificate    0a1b  until 2027-01-15T08:00:00.000Z\n  \
+             wrong answers  2";
+        assert_eq!(joint, expected);
+        let ocra = text_of(&device("ocra"));
+        assert!(ocra.contains("OCRA suite     OCRA-1:HOTP-SHA256-8:QH64"), "{ocra}");
+        assert!(!ocra.contains("certificate"), "{ocra}");
+        assert!(text_of(&device("pki")).contains("a signature, over the payer's phone"));
+    }
 }

@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::sync::OnceLock;
 
 use clap::Args;
 use countersign_net::serial::BAUD;
@@ -63,14 +64,58 @@ impl Serve {
     }
 }
 
-/// Waits for SIGINT or SIGTERM.
+/// Waits for SIGINT or SIGTERM; or for SIGHUP, of a terminal that was closed, unless whoever
+/// started this program has it ignored (`nohup`).
 pub(crate) async fn stopped() -> Result<(), Failure> {
     let failed = |error: std::io::Error| Failure::environment("signals", error.to_string());
     let mut interrupt = signal(SignalKind::interrupt()).map_err(failed)?;
     let mut terminate = signal(SignalKind::terminate()).map_err(failed)?;
+    // Before this program listens to it, for then it is ignored no more.
+    let is_ignored = HANGUP_IGNORED.get_or_init(|| {
+        std::fs::read_to_string(OWN_STATUS).is_ok_and(|status| ignores_hangup(&status))
+    });
+    if *is_ignored {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+        return Ok(());
+    }
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     tokio::select! {
         _ = interrupt.recv() => {}
         _ = terminate.recv() => {}
+        _ = hangup.recv() => {}
     }
     Ok(())
+}
+
+/// Whether this program was started with SIGHUP ignored.
+static HANGUP_IGNORED: OnceLock<bool> = OnceLock::new();
+/// Where Linux tells which signals a process ignores (proc(5)).
+const OWN_STATUS: &str = "/proc/self/status";
+
+/// Whether SIGHUP, the lowest bit, is among the signals that a process ignores.
+fn ignores_hangup(status: &str) -> bool {
+    let ignored = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));
+    let mask = ignored.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok());
+    mask.is_some_and(|mask| mask & 1 == 1)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_hangup_that_is_ignored_is_told_by_its_bit() {
+        let status = |mask: &str| format!("Name:\tx\nSigBlk:\t01\nSigIgn:\t{mask}\nSigCgt:\t01\n");
+        for (mask, is_ignored) in
+            [("0000000000000001", true), ("0000000000001001", true), ("0000000000001000", false)]
+        {
+            assert_eq!(ignores_hangup(&status(mask)), is_ignored, "{mask}");
+        }
+        for other in ["", "SigIgn:", "SigIgn:\tx", "SigCgt:\t1"] {
+            assert!(!ignores_hangup(other), "{other:?}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! The HTTP client for the server's API.
 
-use std::io::{BufRead, BufReader, Read};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +8,10 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
-use ureq::Agent;
 use ureq::http::Uri;
 use ureq::tls::{Certificate, RootCerts, TlsConfig, TlsProvider};
+use ureq::typestate::WithBody;
+use ureq::{Agent, RequestBuilder};
 use zeroize::Zeroizing;
 
 const TIMEOUT: Duration = Duration::from_secs(30);
@@ -62,6 +63,19 @@ pub enum ApiError {
         /// What is wrong with it.
         detail: String,
     },
+}
+
+impl ApiError {
+    /// Whether nobody knows what became of a request, or the server had no place for it (429): ask
+    /// again, or ask how things stand.
+    #[must_use]
+    pub const fn is_lost(&self) -> bool {
+        match self {
+            Self::Refused { status, .. } => *status >= 500 || *status == 429,
+            Self::Unreachable { .. } => true,
+            _ => false,
+        }
+    }
 }
 
 /// A client for one server, with one token. Blocking.
@@ -134,8 +148,8 @@ impl Api {
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
         let url = format!("{}{path}", self.base);
-        let sent = self.agent.post(&url).header("authorization", &*self.bearer()).send_json(body);
-        answer(url, sent)
+        let request = self.agent.post(&url).header("authorization", &*self.bearer());
+        answer(url, send(request, body))
     }
 
     /// POSTs JSON under an `Idempotency-Key` and parses the JSON answer: the same key and body
@@ -151,7 +165,7 @@ impl Api {
     ) -> Result<T, ApiError> {
         let url = format!("{}{path}", self.base);
         let post = self.agent.post(&url).header("authorization", &*self.bearer());
-        answer(url, post.header("idempotency-key", key).send_json(body))
+        answer(url, send(post.header("idempotency-key", key), body))
     }
 
     /// GETs the JSON answer as it came, not parsed: for what is kept as a file.
@@ -174,8 +188,8 @@ impl Api {
         body: &impl Serialize,
     ) -> Result<T, ApiError> {
         let url = format!("{}{path}", self.base);
-        let sent = self.agent.put(&url).header("authorization", &*self.bearer()).send_json(body);
-        answer(url, sent)
+        let request = self.agent.put(&url).header("authorization", &*self.bearer());
+        answer(url, send(request, body))
     }
 
     /// Reads a stream of server-sent events until it ends or `told` breaks off. A stream that is
@@ -265,6 +279,34 @@ impl ServerEvent {
             _ => {} // comments, retry, and what is not known
         }
         false
+    }
+}
+
+/// Sends JSON out of a buffer that is wiped: a body may hold a joint password or a PUK. What the
+/// HTTP and TLS libraries copy of it into their own buffers is theirs, and is not.
+fn send(
+    request: RequestBuilder<WithBody>,
+    body: &impl Serialize,
+) -> Result<ureq::http::Response<ureq::Body>, ureq::Error> {
+    let mut length = Length(0);
+    serde_json::to_writer(&mut length, body)?;
+    // A buffer that grew would leave parts of it behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(length.0));
+    serde_json::to_writer(&mut *bytes, body)?;
+    request.header("content-type", "application/json").send(&**bytes)
+}
+
+/// Counts what is written.
+struct Length(usize);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 += bytes.len();
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -370,6 +412,27 @@ mod tests {
         ] {
             assert!(check_base(base).is_err(), "{base}");
         }
+    }
+
+    #[test]
+    fn what_nobody_knows_the_fate_of_is_lost_and_a_refusal_is_not() {
+        let refused =
+            |status| ApiError::Refused { status, check: "check".to_owned(), detail: String::new() };
+        let (url, detail) = (String::new(), String::new());
+        assert!(ApiError::Unreachable { url: url.clone(), detail: detail.clone() }.is_lost());
+        for (status, is_lost) in [(422, false), (404, false), (429, true), (500, true), (503, true)]
+        {
+            assert_eq!(refused(status).is_lost(), is_lost, "{status}");
+        }
+        assert!(!ApiError::NotOurs { url, detail }.is_lost());
+    }
+
+    #[test]
+    fn a_body_is_counted_before_it_is_written() {
+        let body = serde_json::json!({ "jointPassword": "123456789", "more": [1, "ü\n"] });
+        let mut length = Length(0);
+        serde_json::to_writer(&mut length, &body).unwrap();
+        assert_eq!(length.0, body.to_string().len());
     }
 
     #[test]

@@ -5,7 +5,8 @@
 //! any [`Uplink`]; [`Resident`] lets it wait for commands; [`Host`] is the PC at the other end of
 //! its serial line. [`Pos`] is a terminal that keys are injected into. [`KeyDir`] is a
 //! [`SecurityDevice`] that confirms payments, [`CardKey`] one behind a reader, [`Phone`] the phone
-//! between it and the server (D).
+//! between it and the server (D). [`CardDir`] is a signing card with a joint password,
+//! [`TerminalCard`] and [`JointTerminal`] are the terminal that such a card pays at (B).
 //!
 //! [`Helper`] gives a browser's phone page a device's answers, on loopback alone.
 //!
@@ -13,7 +14,10 @@
 #![forbid(unsafe_code)]
 
 mod api;
+#[cfg(test)]
+mod bank;
 mod cache_files;
+mod card;
 mod device_dir;
 mod enroll;
 mod host;
@@ -24,12 +28,15 @@ mod phone;
 mod pos;
 mod private_file;
 mod reader;
+mod rendering;
 mod resident;
+mod terminal;
 mod traffic;
 mod uplink;
 
 pub use api::{Api, ApiError, ServerEvent};
 pub use cache_files::CacheFiles;
+pub use card::{CardChipDir, CardDir, CardEnrolment, CardSettings, InProcessJointCard};
 #[cfg(feature = "pkcs11")]
 pub use countersign_hsm::TokenName;
 pub use device_dir::{DeviceDir, DeviceDirError, DeviceKind, Settings};
@@ -55,6 +62,11 @@ pub use pos::{
 pub use reader::{
     CARD_WAIT, DATAGRAM_ATTEMPT, Outcome, RETRY_FOR, ReadError, Reader, Source, Spoken,
 };
+pub use rendering::{RenderedImage, Rendering};
 pub use resident::{Key, Resident, ResidentEvent};
+pub use terminal::{
+    Announced, CardSigned, CreatedPayment, JointError, JointTerminal, PaymentOrder, SCAN_BYTES_MAX,
+    SCAN_PIXELS_MAX, ScanError, TerminalCard, scan,
+};
 pub use traffic::Traffic;
 pub use uplink::Uplink;

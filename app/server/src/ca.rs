@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use countersign_crypto::{
-    CryptoRng, Provider, SecureElement, SoftwareDecryptionKey, SoftwareKey, UnixTime,
+    CryptoRng, Provider, Secret, SecureElement, SoftwareDecryptionKey, SoftwareKey, UnixTime,
 };
 use countersign_pki::{
     CertificateNumber, Identity, Issuer, PkiError, Role, TlsName, Validity, encryption_request,
@@ -37,8 +37,7 @@ pub(crate) struct Trees {
     pub(crate) devices: Made,
     pub(crate) servers: Made,
     pub(crate) server: Made,
-    /// Where the suite has encryption certificates.
-    pub(crate) server_encryption: Option<MadeEncryption>,
+    pub(crate) server_encryption: MadeEncryption,
     pub(crate) tls_root: Made,
     pub(crate) tls: Made,
     pub(crate) audit: SoftwareKey,
@@ -68,7 +67,8 @@ impl Maker<'_> {
         let devices = self.intermediate(&root, "Countersign Device CA")?;
         let servers = self.intermediate(&root, "Countersign Server CA")?;
         let server = self.server(&servers, server_id)?;
-        let server_encryption = self.server_encryption(&servers, server_id)?;
+        let (issuer, key) = (&servers.certificate, &*servers.key.key);
+        let server_encryption = self.server_encryption(issuer, key, server_id)?;
         let audit = self.key()?;
         let provider = &https_provider();
         let mut https = Maker { provider, rng: self.rng, now: self.now };
@@ -118,25 +118,37 @@ impl Maker<'_> {
         Ok(Made { key, certificate })
     }
 
-    /// The second certificate of a server, in suites that have such.
-    fn server_encryption(
+    /// The second certificate of a server, to which others seal, and a new key for it.
+    pub(crate) fn server_encryption(
         &mut self,
-        issuer: &Made,
+        issuer: &[u8],
+        issuer_key: &dyn SecureElement,
         server_id: &str,
-    ) -> Result<Option<MadeEncryption>, PkiError> {
-        let Some(scheme) = &self.provider.encryption else { return Ok(None) };
+    ) -> Result<MadeEncryption, PkiError> {
+        let scheme = &self.provider.sealing;
         let key = scheme.generate(self.rng).map_err(|_| PkiError::SigningFailed)?;
+        let certificate = self.certify_encryption(issuer, issuer_key, server_id, &key.pkcs8)?;
+        Ok(MadeEncryption { key, certificate })
+    }
+
+    /// That certificate, for a key that is there (PKCS#8).
+    pub(crate) fn certify_encryption(
+        &mut self,
+        issuer: &[u8],
+        issuer_key: &dyn SecureElement,
+        server_id: &str,
+        pkcs8: &Secret,
+    ) -> Result<Vec<u8>, PkiError> {
         let signature = &self.provider.signature;
-        let signer = signature.load_pkcs8(&key.pkcs8).map_err(|_| PkiError::SigningFailed)?;
+        let signer = signature.load_pkcs8(pkcs8).map_err(|_| PkiError::SigningFailed)?;
         let identity = Identity::new(Role::Server, server_id)?;
         let csr = encryption_request(self.provider, &identity, &*signer, self.rng)?;
         let requested = parse_request(self.provider, &csr)?;
         let validity = Validity::from(self.now, SERVER_VALIDITY);
         let number = self.number();
-        let certificate = Issuer::from_certificate(self.provider, &issuer.certificate)?
+        Issuer::from_certificate(self.provider, issuer)?
             .prepare_encryption(&requested, Role::Server, number, validity)?
-            .sign(&*issuer.key.key, self.rng)?;
-        Ok(Some(MadeEncryption { key, certificate }))
+            .sign(issuer_key, self.rng)
     }
 
     /// An HTTPS certificate under the HTTPS root.

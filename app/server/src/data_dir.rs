@@ -14,6 +14,7 @@
 //!   passphrase    0600, only if nobody gave one
 //! ```
 
+mod encryption;
 mod files;
 mod new;
 mod vault;
@@ -24,7 +25,6 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use countersign_channel::EncryptionCredential;
 use countersign_crypto::{CryptoRng, Provider, Secret, SecureElement, Suite, UnixTime, aws_lc};
 use countersign_hsm::{HsmError, Vault};
 use countersign_pki::{PkiError, TlsName, certified_point};
@@ -32,6 +32,7 @@ use countersign_service::{Authority, RiskRules, STORAGE_KEY_LABEL, Webhooks};
 use pem::Pem;
 use thiserror::Error;
 
+use self::encryption::ENCRYPTION;
 use self::files::{io_error, read_bytes, read_text, replace};
 pub use self::new::{Init, NewDataDir};
 use crate::ca::{Maker, TLS_RENEW_BEFORE, https_provider};
@@ -42,8 +43,6 @@ use crate::webhook_client::HttpWebhooks;
 
 const MARKER: &str = "COUNTERSIGN";
 const FORMAT: &str = "countersign data directory, format 1\n";
-/// The server's encryption certificate in `ca/`, and its key.
-const ENCRYPTION: &str = "server-encryption";
 const KDF: &str = "keys/derivation.toml";
 const TLS_NAMES: &str = "tls/names";
 /// The rules over readers.
@@ -71,6 +70,10 @@ pub enum DataError {
         /// What its marker says.
         found: String,
     },
+    /// Made by an earlier version of the program, or restored without this file; the next start
+    /// of the server completes it.
+    #[error("{0} is not there: start the server once, `countersign serve`, which makes it")]
+    Outdated(PathBuf),
     /// Others than its owner may look into the directory.
     #[error("{dir} is open to others (mode {mode:03o}): run `chmod 700 {dir}`")]
     Exposed {
@@ -139,6 +142,7 @@ impl DataError {
             Self::NotEmpty(_) => "data-not-empty",
             Self::NotOurs(_) => "data-not-ours",
             Self::UnknownFormat { .. } => "data-format",
+            Self::Outdated(_) => "data-outdated",
             Self::Exposed { .. } => "data-permissions",
             Self::OtherOwner { .. } => "data-owner",
             Self::Config { .. } => "config",
@@ -289,31 +293,42 @@ impl DataDir {
     /// A certificate of the directory as PEM, by its name in `ca/` or `tls/`.
     ///
     /// # Errors
-    /// The system's.
+    /// The system's; [`DataError::Outdated`] for the server's encryption certificate where a start
+    /// of the server makes it, [`DataError::Damaged`] where its key is lost too.
     pub fn certificate_pem(&self, name: &str) -> Result<String, DataError> {
-        read_text(&self.path.join(name))
+        let path = self.path.join(name);
+        match read_text(&path) {
+            Err(DataError::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound
+                    && name == certificate_path(ENCRYPTION) =>
+            {
+                Err(self.lacks_encryption())
+            }
+            read => read,
+        }
     }
 
     /// Opens the keys and checks that they are those of the certificates.
     ///
     /// With `renew`, which is the randomness for it, replaces an HTTPS certificate that is about to
-    /// expire or is not that of the HTTPS key; without, writes nothing.
+    /// expire or is not that of the HTTPS key, and certifies the server's encryption key anew if
+    /// its certificate is lost; without, writes nothing.
     ///
     /// # Errors
-    /// [`SealError::WrongPassphrase`]; [`DataError::Damaged`].
+    /// [`SealError::WrongPassphrase`]; [`DataError::Damaged`]; [`DataError::Outdated`], with
+    /// `renew` only where `make_encryption_key` is to make the key.
     pub fn open_keys(
         &self,
         passphrase: &Secret,
         now: UnixTime,
-        renew: Option<&mut dyn CryptoRng>,
+        mut renew: Option<&mut dyn CryptoRng>,
     ) -> Result<Keys, DataError> {
-        let provider = &self.provider();
-        let kdf_path = self.path.join(KDF);
-        let derivation: Derivation = toml::from_str(&read_text(&kdf_path)?)
-            .map_err(|error| DataError::Damaged { path: kdf_path, detail: error.to_string() })?;
-        let sealer = derivation.derive(passphrase)?;
+        let (provider, sealer) = (&self.provider(), self.sealer(passphrase)?);
         let root = self.certificate("ca/root.pem")?;
         let server = self.certificate("ca/server.pem")?;
+        self.secret(&sealer, "server")?; // a wrong passphrase is told first
+        let maker = renew.as_deref_mut().map(|rng| Maker { provider, rng, now });
+        self.complete_encryption(&sealer, &server, maker)?;
         let server_id = self.server_id(&server, &root, provider, now)?;
         let device_issuer = self.certificate("ca/devices.pem")?;
         let authority = Authority {
@@ -354,6 +369,13 @@ impl DataDir {
         Ok(())
     }
 
+    fn sealer(&self, passphrase: &Secret) -> Result<Sealer, DataError> {
+        let path = self.path.join(KDF);
+        let derivation: Derivation = toml::from_str(&read_text(&path)?)
+            .map_err(|error| DataError::Damaged { path, detail: error.to_string() })?;
+        Ok(derivation.derive(passphrase)?)
+    }
+
     fn server_id(
         &self,
         server: &[u8],
@@ -366,32 +388,12 @@ impl DataDir {
         let role = countersign_pki::Role::Server;
         trust.trust(root, &issuer, role, now)?;
         let leaf = trust.verify(server, role, now, None)?;
-        if provider.encryption.is_some() {
-            let certificate = self.certificate(&format!("ca/{ENCRYPTION}.pem"))?;
-            let second = trust.verify_encryption(&certificate, role, now, None)?;
-            if second.identity() != leaf.identity() {
-                return Err(self.foreign_key(ENCRYPTION));
-            }
-        }
-        Ok(leaf.identity().id().to_owned())
-    }
-
-    /// The encryption certificate and its key, in suites that have such.
-    fn server_encryption(
-        &self,
-        sealer: &Sealer,
-        provider: &Provider,
-    ) -> Result<Option<EncryptionCredential>, DataError> {
-        let Some(scheme) = &provider.encryption else { return Ok(None) };
-        let certificate = self.certificate(&format!("ca/{ENCRYPTION}.pem"))?;
-        let secret = self.secret(sealer, ENCRYPTION)?;
-        let key = scheme
-            .load_pkcs8(&secret)
-            .map_err(|error| self.damaged_key(ENCRYPTION, error.to_string()))?;
-        if certified_point(provider, &certificate)? != key.public_key() {
+        let certificate = self.certificate(&certificate_path(ENCRYPTION))?;
+        let second = trust.verify_encryption(&certificate, role, now, None)?;
+        if second.identity() != leaf.identity() {
             return Err(self.foreign_key(ENCRYPTION));
         }
-        Ok(Some(EncryptionCredential { key, certificate }))
+        Ok(leaf.identity().id().to_owned())
     }
 
     fn stored_tls(&self, sealer: &Sealer) -> Result<(Vec<u8>, Secret), DataError> {
@@ -503,6 +505,10 @@ fn marker(suite: Suite) -> String {
         Suite::X25519_P256_AES128GCM_SHA256 => FORMAT.to_owned(),
         other => format!("{FORMAT}suite {}\n", other.name().unwrap_or("unknown")),
     }
+}
+
+fn certificate_path(name: &str) -> String {
+    format!("ca/{name}.pem")
 }
 
 fn key_path(name: &str) -> String {

@@ -54,7 +54,11 @@ impl Gateway {
             key: authority.server_key.clone(),
             certificate: authority.server.clone(),
             trust: Arc::new(authority.trust_in_devices(service.now())?),
-            encryption: authority.server_encryption.clone(),
+            // Only a suite whose handshakes encrypt presents it to devices.
+            encryption: provider
+                .encryption
+                .as_ref()
+                .map(|_scheme| authority.server_encryption.clone()),
         };
         let sources = SourceLimits::new(provider.clone(), &mut *service.rng());
         let config = ServerConfig {

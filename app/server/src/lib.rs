@@ -36,7 +36,8 @@ use countersign_idcard::server::ReadPolicy;
 use countersign_net::{SystemClock, SystemRng, serial};
 use countersign_pki::PkiError;
 use countersign_service::{
-    Ambient, Policy, RiskRules, RkiPolicy, SamConnector, SamPool, SamPort, Service, ServiceError,
+    Ambient, ENCRYPTION_KEY_NAME, Policy, RiskRules, RkiPolicy, SamConnector, SamPool, SamPort,
+    Service, ServiceError,
 };
 use countersign_store::{Store, StoreError};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -111,6 +112,17 @@ pub enum StartError {
     /// The vault's storage key cannot be opened, or is another than this database was begun with.
     #[error(transparent)]
     StorageKey(ServiceError),
+    /// Whether the server's encryption key is the database's could not be read.
+    #[error(transparent)]
+    EncryptionKey(ServiceError),
+    /// The server's encryption key is missing, or is another than the servers of this database
+    /// have: what cards seal for them it would not open.
+    #[error(
+        "this server does not have the encryption key that this database was begun with: copy \
+         ca/server-encryption.pem and keys/server-encryption.sealed from the data directory of \
+         the server that started first"
+    )]
+    EncryptionKeyDiffers,
     /// The HTTPS certificate or key is refused by the TLS library.
     #[error("the HTTPS certificate: {0}")]
     Tls(#[from] rustls::Error),
@@ -134,7 +146,10 @@ impl StartError {
             Self::PlainHttp(_) => "plain-http",
             Self::Pki(error) => error.check(),
             Self::Channel(error) => error.check(),
-            Self::Drains(error) | Self::StorageKey(error) => error.check(),
+            Self::Drains(error) | Self::StorageKey(error) | Self::EncryptionKey(error) => {
+                error.check()
+            }
+            Self::EncryptionKeyDiffers => "encryption-key-differs",
             Self::Tls(_) => "tls-certificate",
         }
     }
@@ -144,9 +159,13 @@ impl StartError {
     pub const fn is_environment(&self) -> bool {
         match self {
             Self::Data(error) => error.is_environment(),
-            Self::Store(_) | Self::Listen { .. } | Self::Drains(_) => true,
+            Self::Store(_) | Self::Listen { .. } | Self::Drains(_) | Self::EncryptionKey(_) => true,
             Self::StorageKey(error) => !matches!(error, ServiceError::Refused { .. }),
-            Self::PlainHttp(_) | Self::Pki(_) | Self::Channel(_) | Self::Tls(_) => false,
+            Self::PlainHttp(_)
+            | Self::Pki(_)
+            | Self::Channel(_)
+            | Self::EncryptionKeyDiffers
+            | Self::Tls(_) => false,
         }
     }
 }
@@ -199,6 +218,32 @@ pub async fn open_service_with_vault(
     let keys = data.open_keys(passphrase, ambient.clock.now(), None)?;
     let vault = Some(data.open_vault(&keys)?);
     service_over(data, &keys, vault, database, &[], ambient, RiskRules::default()).await
+}
+
+/// Opens the keys for serving. Where the server's encryption key is to be made, which directories
+/// from before there was one need, it is made only if the database knows of none: a copy of such a
+/// directory gets that of the server that started first.
+async fn serving_keys(
+    data: &DataDir,
+    passphrase: &Secret,
+    database: Option<&str>,
+    ambient: &Ambient,
+) -> Result<Keys, StartError> {
+    let now = ambient.clock.now();
+    match data.open_keys(passphrase, now, Some(&mut *(ambient.rng)())) {
+        Err(DataError::Outdated(_)) => {}
+        opened => return Ok(opened?),
+    }
+    let store = open_store(data, database).await?;
+    let begun = store
+        .read::<_, StoreError, _>("server_key", |tx| tx.server_key(ENCRYPTION_KEY_NAME))
+        .await?;
+    if begun.is_some() {
+        return Err(StartError::EncryptionKeyDiffers);
+    }
+    let mut rng = (ambient.rng)();
+    data.make_encryption_key(passphrase, now, &mut *rng)?;
+    Ok(data.open_keys(passphrase, now, Some(&mut *rng))?)
 }
 
 async fn service_over(
@@ -325,15 +370,15 @@ impl Server {
         let sams: Vec<SamAt> = data.config.sams.iter().cloned().chain(own).collect();
         let database = options.database.as_deref();
         let ambient = ambient();
-        let mut rng = (ambient.rng)();
-        let now = ambient.clock.now();
-        let keys = data.open_keys(passphrase, now, Some(&mut *rng))?;
-        drop(rng); // it is not held across an await
+        let keys = serving_keys(data, passphrase, database, &ambient).await?;
         let vault = Some(data.open_vault(&keys)?);
         let service = service_over(data, &keys, vault, database, &sams, ambient, rules).await?;
 
         // A server that opens none of the database's secrets must not claim work on them.
         service.storage_key().await.map_err(StartError::StorageKey)?;
+        if !service.has_common_encryption_key().await.map_err(StartError::EncryptionKey)? {
+            return Err(StartError::EncryptionKeyDiffers);
+        }
         service.refresh_drains().await.map_err(StartError::Drains)?;
         let (stop, stopped) = watch::channel(false);
         let metrics = http::metrics::install();

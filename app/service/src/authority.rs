@@ -4,6 +4,13 @@ use countersign_channel::EncryptionCredential;
 use countersign_crypto::{Provider, SecureElement, UnixTime};
 use countersign_pki::{Issuer, PkiError, Role, TrustStore};
 
+use crate::{Service, ServiceError};
+
+/// The name of the servers' encryption key in the database.
+pub const ENCRYPTION_KEY_NAME: &str = "encryption";
+/// What is hashed before the public key.
+const ENCRYPTION_KEY_LABEL: &[u8] = b"countersign server encryption key v1\0";
+
 /// The CA's working keys and certificates, and the audit key. The root's private key is not here:
 /// it signed the intermediates at `init` and is not needed to serve.
 #[derive(Clone)]
@@ -22,8 +29,9 @@ pub struct Authority {
     pub server: Vec<u8>,
     /// Its key.
     pub server_key: Arc<dyn SecureElement>,
-    /// The server's second certificate and its key, in suites that have encryption certificates.
-    pub server_encryption: Option<EncryptionCredential>,
+    /// The server's second certificate and its key ([`Provider::sealing`]): what is sealed to it
+    /// only this server opens. Where the suite's handshakes encrypt, they use it too.
+    pub server_encryption: EncryptionCredential,
     /// The id in the server's certificate.
     pub server_id: String,
     /// Signs audit checkpoints.
@@ -60,5 +68,26 @@ impl Authority {
         let mut trust = TrustStore::new(self.provider.clone());
         trust.trust(&self.root, &self.device_issuer, Role::SecurityDevice, now)?;
         Ok(trust)
+    }
+}
+
+impl Service {
+    /// Whether this server's encryption key is the one that all servers of its database have in
+    /// common: what a card seals for one of them each of them must open. The first server's
+    /// becomes that. The database keeps the public key's hash.
+    ///
+    /// # Errors
+    /// The database's.
+    pub async fn has_common_encryption_key(&self) -> Result<bool, ServiceError> {
+        let key = self.authority().server_encryption.key.public_key();
+        let hash = self.authority().provider.hash.hash(&[ENCRYPTION_KEY_LABEL, key]);
+        let now = self.now();
+        let kept = self
+            .store
+            .run_tx("keep_server_key", move |tx| {
+                Ok::<_, ServiceError>(tx.keep_server_key(ENCRYPTION_KEY_NAME, &hash, now)?)
+            })
+            .await?;
+        Ok(kept == hash)
     }
 }

@@ -215,7 +215,7 @@ impl Service {
     fn parse_second(&self, second: &[u8], first: &Requested) -> Result<Requested, ServiceError> {
         let refused = |detail| Err(ServiceError::refused("request-pair", detail));
         if self.authority.provider.encryption.is_none() {
-            return refused("this server's suite has no encryption certificates");
+            return refused("devices of this server's suite have no encryption certificates");
         }
         let second = self.parse(second)?;
         if second.identity() != first.identity() {

@@ -40,7 +40,7 @@ use countersign_store::{AuditEntry, AuditOutcome, IdKind, Store, new_id};
 
 pub use access::{Actor, Scope};
 pub use approvals::{ApprovalPolicy, ApprovalRecord, Gated, LIVE_APPROVALS_MAX};
-pub use authority::Authority;
+pub use authority::{Authority, ENCRYPTION_KEY_NAME};
 pub use codes::{EnrolmentCode, WRONG_FROM_SOURCE_MAX, WRONG_WINDOW};
 pub use devices::{Enrolled, KnownDevice};
 pub use error::ServiceError;
@@ -53,12 +53,13 @@ pub use keys::{
 };
 pub use operators::NewToken;
 pub use payers::{
-    AllowedPhone, EnrolledOcra, EnrolledPhone, EnrolledSigner, PUSHES_TAKEN_MAX, PhoneActor,
-    PhoneDevice, PhoneProof, PushIds, SIGNER_LABEL_MAX, SessionKey, SignerToEnrol,
+    AllowedPhone, EnrolledJoint, EnrolledOcra, EnrolledPhone, EnrolledSigner, PUSHES_TAKEN_MAX,
+    PhoneActor, PhoneDevice, PhoneProof, PushIds, SIGNER_LABEL_MAX, SessionKey, SignerToEnrol,
 };
 pub use payments::{
-    Answered, Checkout, CheckoutView, Money, NewAccount, NewPayment, NewPosting, Once,
-    PAYMENT_SWEEP_EVERY, PaymentAnswer, PaymentPolicy, Refunded, RejectReason, Settled, WAIT_MAX,
+    Answered, Checkout, CheckoutView, JointAnswer, JointTerms, Money, NewAccount, NewPayment,
+    NewPosting, Once, PAYMENT_SWEEP_EVERY, PaymentAnswer, PaymentPolicy, Refunded, RejectReason,
+    Settled, WAIT_MAX,
 };
 pub use read_session::{Answer, ReadEnded, ReadSession};
 pub use risk::*;

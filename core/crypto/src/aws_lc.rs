@@ -15,6 +15,7 @@ use rand_core::CryptoRng;
 use sha2::Sha256;
 
 use crate::generic::{Over, check_uncompressed};
+use crate::hpke::Hpke;
 use crate::rust_crypto::{ECDSA_WITH_SHA256, PRIME256V1};
 use crate::{
     AEAD_NONCE_LEN, AEAD_TAG_LEN, Aead, AeadKey, CryptoError, Domain, ExchangeKey, KeyExchange,
@@ -35,6 +36,7 @@ pub fn provider() -> Provider {
         key_exchange: Arc::new(X25519),
         signature: Arc::new(P256),
         encryption: None,
+        sealing: Arc::new(Hpke),
     }
 }
 

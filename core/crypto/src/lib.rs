@@ -20,6 +20,7 @@ extern crate std;
 pub mod aws_lc;
 mod error;
 mod generic;
+mod hpke;
 mod provider;
 pub mod rust_crypto;
 mod secret;

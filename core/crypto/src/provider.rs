@@ -42,8 +42,12 @@ pub struct Provider {
     pub key_exchange: Arc<dyn KeyExchange>,
     /// The suite's signature scheme.
     pub signature: Arc<dyn SignatureScheme>,
-    /// The suite's public-key encryption to a certificate, where it has one.
+    /// The suite's public-key encryption in the handshakes of the channel (dual-certificate
+    /// deployments), where it has one.
     pub encryption: Option<Arc<dyn EncryptionScheme>>,
+    /// The suite's public-key encryption of short secrets to an encryption certificate, which
+    /// every suite has: HPKE for P-256, SM2 for SM2. What opens at all opens unaltered.
+    pub sealing: Arc<dyn EncryptionScheme>,
 }
 
 impl fmt::Debug for Provider {
@@ -249,7 +253,7 @@ pub trait SecureElement: Send + Sync {
     }
 }
 
-/// Public-key encryption to the key of an encryption certificate (dual-certificate deployments).
+/// Public-key encryption to the key of an encryption certificate.
 pub trait EncryptionScheme: Send + Sync {
     /// A new software key.
     ///

@@ -15,6 +15,7 @@ use rand_core::CryptoRng;
 use sha2::{Digest as _, Sha256};
 
 use crate::generic::{Gcm, Over, check_uncompressed};
+use crate::hpke::Hpke;
 use crate::{
     CryptoError, Domain, ExchangeKey, HASH_LEN, KeyExchange, Provider, Secret, SecureElement,
     SignatureScheme, SoftwareKey, Suite, VerifyingKey,
@@ -36,6 +37,7 @@ pub fn provider() -> Provider {
         key_exchange: Arc::new(X25519),
         signature: Arc::new(P256),
         encryption: None,
+        sealing: Arc::new(Hpke),
     }
 }
 

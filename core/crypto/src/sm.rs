@@ -49,6 +49,7 @@ pub fn provider() -> Provider {
         key_exchange: Arc::new(Exchange),
         signature: Arc::new(Signatures),
         encryption: Some(Arc::new(Encryption)),
+        sealing: Arc::new(Encryption),
     }
 }
 

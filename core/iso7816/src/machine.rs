@@ -40,6 +40,10 @@ pub trait Application {
     /// Answers a command with all its data, of the basic channel and without secure messaging. The
     /// machine cuts the answer to what the terminal asked for.
     fn handle(&mut self, command: &Command, rng: &mut dyn CryptoRng) -> Response;
+
+    /// All of its last answer has been handed out, by GET RESPONSE where it was long. Of an answer
+    /// that another command or a reset took the place of before that, this is not said.
+    fn delivered(&mut self) {}
 }
 
 /// What came of a chain.
@@ -104,7 +108,8 @@ impl<A: Application> CardMachine<A> {
     }
 
     /// Answers a command APDU with a response APDU. An application that asks someone may take its
-    /// time.
+    /// time. The response may hold a secret: whoever sends it wipes it, as
+    /// [`Terminal`](crate::Terminal) does with what a link gives.
     pub fn handle(&mut self, rng: &mut dyn CryptoRng, bytes: &[u8]) -> Vec<u8> {
         self.answer(rng, bytes).encode()
     }
@@ -209,9 +214,11 @@ impl<A: Application> CardMachine<A> {
         let len = ne.min(self.pending.len());
         let rest = Zeroizing::new(self.pending.split_off(len));
         let data = core::mem::replace(&mut self.pending, rest);
-        let status =
-            if self.pending.is_empty() { Status::OK } else { Status::more(self.pending.len()) };
-        Response { data, status }
+        if !self.pending.is_empty() {
+            return Response { data, status: Status::more(self.pending.len()) };
+        }
+        self.application.delivered();
+        Response { data, status: Status::OK }
     }
 }
 

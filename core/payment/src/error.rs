@@ -79,6 +79,20 @@ pub enum PaymentError {
     /// An offline request that it is too late to answer.
     #[error("the offline confirmation request has expired")]
     OfflineExpired,
+    /// A commitment to a joint password whose form is unknown, not announced, or not kept.
+    #[error("not a commitment to a joint password in a form that is taken")]
+    JointForm,
+    /// A joint password of another form, or with a wrong check digit: mistyped, whatever it was.
+    #[error("a joint password has nine digits, the last of them a check digit")]
+    JointPasswordForm,
+    /// A joint password that is not the one that the card committed to.
+    #[error("the joint password is wrong")]
+    JointPassword,
+    /// What a card committed to cannot be opened, or holds another text than its form has: sealed
+    /// to another key than the server's, or for another card or transaction. That depends on what
+    /// the card signed, never on the joint password that was given.
+    #[error("what the card committed to does not open: no joint password fits it")]
+    JointSealed,
 }
 
 impl PaymentError {
@@ -108,6 +122,10 @@ impl PaymentError {
             Self::OfflineServer => "offline-server",
             Self::OfflineSignature => "offline-signature",
             Self::OfflineExpired => "offline-expired",
+            Self::JointForm => "joint-form",
+            Self::JointPasswordForm => "joint-password-form",
+            Self::JointPassword => "joint-password",
+            Self::JointSealed => "joint-sealed",
         }
     }
 }

@@ -7,6 +7,9 @@
 //!
 //! - that the payer's device confirmed exactly this payment: on the device's own signature and
 //!   certificate; with OCRA, whose key is no one else's business, on the server's word;
+//! - with a joint password, that the payer's card was asked for exactly this payment: on the card's
+//!   signature and certificate; that its holder consented, on the server's word, who alone saw that
+//!   the password was right;
 //! - when that was, that the certificate was not revoked then, the timeline and the postings: on
 //!   the server's word, which it cannot take back once the bundle is sealed.
 
@@ -68,7 +71,9 @@ pub enum Method {
     Pki,
     /// Digits under a shared key (RFC 6287).
     Ocra,
-    /// Neither: a rejection.
+    /// A signature under a certificate and a joint password.
+    Joint,
+    /// None of them: a rejection.
     None,
 }
 
@@ -79,6 +84,7 @@ impl Method {
         match self {
             Self::Pki => "pki",
             Self::Ocra => "ocra",
+            Self::Joint => "joint",
             Self::None => "none",
         }
     }
@@ -105,6 +111,15 @@ pub struct Answer {
     /// The signature (DER), or the digits as ASCII.
     #[serde(with = "wire::maybe")]
     pub signature: Option<Vec<u8>>,
+    /// What the signature commits to beside the request, with a joint password
+    /// ([`Commitment`](crate::joint::Commitment)). Left out where there is none.
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        serialize_with = "wire::maybe::serialize",
+        deserialize_with = "wire::present"
+    )]
+    pub commitment: Option<Vec<u8>>,
     /// The device's certificate (DER).
     #[serde(with = "wire::maybe")]
     pub certificate: Option<Vec<u8>>,
@@ -231,8 +246,8 @@ pub struct Report {
     pub state: Option<State>,
     /// The id of the server that signed the bundle.
     pub server_id: Option<String>,
-    /// Whether the answer itself cannot be checked without the server's key (OCRA), so that the
-    /// evidence rests on the server's word.
+    /// Whether the answer cannot be checked, or not all of it, without a key of the server (OCRA, a
+    /// joint password), so that the evidence rests on the server's word.
     pub rests_on_server: bool,
 }
 
@@ -322,6 +337,6 @@ impl Text for Method {
     }
 
     fn from_text(text: &str) -> Option<Self> {
-        [Self::Pki, Self::Ocra, Self::None].into_iter().find(|one| one.name() == text)
+        [Self::Pki, Self::Ocra, Self::Joint, Self::None].into_iter().find(|one| one.name() == text)
     }
 }

@@ -24,6 +24,7 @@ mod error;
 #[cfg(feature = "std")]
 pub mod evidence;
 pub mod jcs;
+pub mod joint;
 #[cfg(feature = "std")]
 mod jws;
 pub mod ledger;

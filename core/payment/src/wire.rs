@@ -99,6 +99,11 @@ pub(crate) mod maybe {
     }
 }
 
+/// For `#[serde(deserialize_with)]` of a member that may be left out, but is never `null`.
+pub(crate) fn present<'de, T: Text, D: Deserializer<'de>>(from: D) -> Result<Option<T>, D::Error> {
+    text::deserialize(from).map(Some)
+}
+
 /// For `#[serde(with)]`: an amount, as pain.001 has it.
 pub(crate) mod money {
     use super::{Amount, Deserialize, Deserializer, Serialize, Serializer};

@@ -61,12 +61,12 @@ pub fn request(
 
 /// Makes a PKCS#10 request (DER) for an encryption certificate.
 ///
-/// Possession is proven as for a signing key, by the key's own signature on the request: an SM2 key
-/// can make one, whatever it is certified for later. `key` is the encryption key, loaded by
-/// `provider.signature` for this one signature. Where it cannot sign (a chip that forbids it) or
-/// where a key centre makes it, as GB/T 38636 has it, the one who made the key makes the request on
-/// the device's behalf. What could go wrong without the proof is little: somebody could have
-/// another's key certified as his own, and then not open what is sealed to him.
+/// Possession is proven as for a signing key, by the key's own signature on the request: a key of
+/// either suite can make one, whatever it is certified for later. `key` is the encryption key,
+/// loaded by `provider.signature` for this one signature. Where it cannot sign (a chip that forbids
+/// it) or where a key centre makes it, as GB/T 38636 has it, the one who made the key makes the
+/// request on the device's behalf. What could go wrong without the proof is little: somebody could
+/// have another's key certified as his own, and then not open what is sealed to him.
 ///
 /// # Errors
 /// [`PkiError::SigningFailed`] if the element fails.

@@ -206,7 +206,7 @@ impl TrustStore {
     /// who is being talked to is for the caller to check: same identity as the signing leaf.
     ///
     /// # Errors
-    /// The first check that fails; [`PkiError::WrongAlgorithm`] if the suite has no encryption.
+    /// The first check that fails.
     pub fn verify_encryption(
         &self,
         der: &[u8],
@@ -214,9 +214,6 @@ impl TrustStore {
         now: UnixTime,
         cache: Option<&dyn LeafCache>,
     ) -> Result<EncryptionLeaf, PkiError> {
-        if self.provider.encryption.is_none() {
-            return Err(PkiError::WrongAlgorithm);
-        }
         self.verify_for(Usage::Encryption, der, role, now, cache).map(EncryptionLeaf)
     }
 

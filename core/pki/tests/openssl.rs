@@ -184,7 +184,7 @@ fn openssl_verifies_our_chain_from_root_to_leaf() {
 
 #[test]
 fn openssl_verifies_our_encryption_certificate() {
-    for mut stage in Stage::all().into_iter().filter(|stage| stage.provider.encryption.is_some()) {
+    for mut stage in Stage::all() {
         let (root, issuer, issuer_key) = stage.tree();
         let key = stage.key();
         let csr = encryption_request(&stage.provider, &identity(), &*key.key, &mut stage.rng);
@@ -197,12 +197,16 @@ fn openssl_verifies_our_encryption_certificate() {
         let mut trust = TrustStore::new(stage.provider.clone());
         trust.trust(&root, &issuer, Role::Reader, NOW).unwrap();
         let ours = trust.verify_encryption(&leaf, Role::Reader, NOW, None).unwrap();
-        // What OpenSSL encrypts to the certificate, its key opens.
+        let opener = stage.provider.sealing.load_pkcs8(&key.pkcs8).unwrap();
+        assert_eq!(opener.public_key(), ours.point());
+        // What OpenSSL encrypts to the certificate, its key opens; its tool encrypts to no P-256
+        // key (HPKE with AWS-LC: core/crypto/tests/suites/hpke.rs).
+        if stage.provider.encryption.is_none() {
+            continue;
+        }
         fs::write(stage.path("text"), b"contribution").unwrap();
         stage.openssl("x509 -in leaf.pem -noout -pubkey -out public.pem");
         stage.openssl("pkeyutl -encrypt -pubin -inkey public.pem -in text -out sealed");
-        let opener = stage.provider.encryption.as_ref().unwrap().load_pkcs8(&key.pkcs8).unwrap();
-        assert_eq!(opener.public_key(), ours.point());
         let text = opener.decrypt(&fs::read(stage.path("sealed")).unwrap()).unwrap();
         assert_eq!(text.expose(), b"contribution");
     }
@@ -331,6 +335,6 @@ fn we_verify_the_certificates_of_openssl() {
         let error = trust.verify(&encryption, Role::Reader, now, None).err();
         assert_eq!(error, Some(PkiError::WrongUsage));
         let verified = trust.verify_encryption(&encryption, Role::Reader, now, None);
-        assert_eq!(verified.is_ok(), stage.provider.encryption.is_some());
+        assert_eq!(verified.unwrap().identity(), &identity());
     }
 }

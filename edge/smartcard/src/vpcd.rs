@@ -54,7 +54,8 @@ pub trait SlotCard {
     fn power_off(&mut self);
     /// The reset contact: the card starts afresh.
     fn reset(&mut self);
-    /// Answers a command APDU; may take as long as the holder needs.
+    /// Answers a command APDU; may take as long as the holder needs. The answer is wiped once it
+    /// is sent.
     fn transmit(&mut self, command: &[u8]) -> Vec<u8>;
 }
 
@@ -262,7 +263,7 @@ impl<'a> Slot<'a> {
 
     fn send(&mut self, payload: &[u8]) -> io::Result<()> {
         let length = u16::try_from(payload.len()).map_err(|_| ErrorKind::InvalidData)?;
-        self.stream.write_all(&[&length.to_be_bytes(), payload].concat())
+        self.stream.write_all(&Zeroizing::new([&length.to_be_bytes(), payload].concat()))
     }
 }
 
@@ -277,19 +278,20 @@ fn first_message(received: &mut Zeroizing<Vec<u8>>) -> Option<Zeroizing<Vec<u8>>
     Some(message)
 }
 
-/// What the card says to a message; an error if no reader says such a thing.
-fn answer(card: &mut dyn SlotCard, message: &[u8]) -> io::Result<Option<Vec<u8>>> {
+/// What the card says to a message; an error if no reader says such a thing. Wiped once it is sent:
+/// a joint password comes by here.
+fn answer(card: &mut dyn SlotCard, message: &[u8]) -> io::Result<Option<Zeroizing<Vec<u8>>>> {
     match message {
         [] => return Err(invalid("an empty message")),
         [POWER_OFF] => card.power_off(),
         [POWER_ON] => card.power_on(),
         [RESET] => card.reset(),
-        [GIVE_ATR] => return Ok(Some(card.atr())),
+        [GIVE_ATR] => return Ok(Some(card.atr().into())),
         [_] => return Err(invalid("an unknown order of the reader")),
         command => {
-            let response = card.transmit(command);
+            let response = Zeroizing::new(card.transmit(command));
             let fits = (2..=PAYLOAD_MAX).contains(&response.len());
-            return Ok(Some(if fits { response } else { NO_DIAGNOSIS.to_vec() }));
+            return Ok(Some(if fits { response } else { NO_DIAGNOSIS.to_vec().into() }));
         }
     }
     Ok(None)

@@ -49,6 +49,7 @@ mod runs;
 mod sams;
 mod schema;
 mod security_devices;
+mod server_keys;
 mod sqlite;
 mod stats;
 mod store;

@@ -6,6 +6,7 @@
 
 mod events;
 mod injections;
+mod joint;
 mod keys;
 mod ledger;
 mod payments;
@@ -42,6 +43,7 @@ const STEPS: &[Step] = &[
         enqueue: &[],
     },
     Step { texts: &[proofs::V5_PROOFS], append_only: &[], enqueue: &[] },
+    Step { texts: &[joint::V6_JOINT], append_only: &[], enqueue: &[] },
 ];
 
 /// Newest schema version this program knows.

@@ -20,9 +20,15 @@ pub enum SignMethod {
     Pki,
     /// A dynamic password: the digits of OCRA (RFC 6287).
     Ocra,
+    /// A signature of a card, which counts only beside the joint password that it covers (B8).
+    Joint,
 }
 
-stored_as_text!(SignMethod, "signing method", { Pki => "pki", Ocra => "ocra" });
+stored_as_text!(SignMethod, "signing method", {
+    Pki => "pki",
+    Ocra => "ocra",
+    Joint => "joint",
+});
 
 /// What only security devices have, beside their device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,6 +43,9 @@ pub struct SignerRow {
     pub ocra_suite: Option<String>,
     /// OCRA only: its key as a TR-31 block under the storage key.
     pub ocra_key: Option<String>,
+    /// Joint only: the key that the card shares with the server, likewise as a block. `None` once
+    /// it was erased.
+    pub joint_key: Option<String>,
     /// Wrong answers since the last good one.
     pub failures: u32,
     /// When its owner was last alerted of these, if they were many.
@@ -72,8 +81,8 @@ impl SignerRecord {
 }
 
 /// Columns and join of a signer for [`select_with`].
-const COLUMNS: &str = ", s.device_id, s.method, s.label, s.ocra_suite, s.ocra_key, s.failures, \
-     s.alerted_at, (SELECT string_agg(l.id || ' ' || l.number, ',') \
+const COLUMNS: &str = ", s.device_id, s.method, s.label, s.ocra_suite, s.ocra_key, s.joint_key, \
+     s.failures, s.alerted_at, (SELECT string_agg(l.id || ' ' || l.number, ',') \
      FROM security_device_accounts a JOIN ledger_accounts l ON l.id = a.account_id \
      WHERE a.device_id = s.device_id)";
 const JOIN: &str = "JOIN security_devices s ON s.device_id = d.id";
@@ -99,10 +108,11 @@ pub(crate) fn signer(row: &Row) -> Result<SignerRecord, StoreError> {
             label: row.text(first + 2)?.to_owned(),
             ocra_suite: row.opt_text(first + 3)?.map(str::to_owned),
             ocra_key: row.opt_text(first + 4)?.map(str::to_owned),
-            failures: row.u32(first + 5)?,
-            alerted_at: row.opt_time(first + 6)?,
+            joint_key: row.opt_text(first + 5)?.map(str::to_owned),
+            failures: row.u32(first + 6)?,
+            alerted_at: row.opt_time(first + 7)?,
         },
-        accounts: bound_accounts(row.opt_text(first + 7)?)?,
+        accounts: bound_accounts(row.opt_text(first + 8)?)?,
     })
 }
 
@@ -130,14 +140,16 @@ impl Tx<'_> {
         check_texts([new.device_id.as_str(), &new.label])?;
         check_texts(new.ocra_suite.as_deref())?;
         self.execute(
-            "INSERT INTO security_devices (device_id, method, label, ocra_suite, ocra_key, failures)
-             VALUES (?1, ?2, ?3, ?4, ?5, 0)",
+            "INSERT INTO security_devices
+                 (device_id, method, label, ocra_suite, ocra_key, joint_key, failures)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, 0)",
             &[
                 (&new.device_id).into(),
                 new.method.name().into(),
                 (&new.label).into(),
                 new.ocra_suite.as_deref().into(),
                 new.ocra_key.as_deref().into(),
+                new.joint_key.as_deref().into(),
             ],
         )?;
         Ok(())
@@ -251,6 +263,29 @@ impl Tx<'_> {
             "UPDATE security_devices SET ocra_suite = ?2, ocra_key = ?3
              WHERE device_id = ?1 AND method = 'ocra'",
             &[device_id.into(), suite.into(), block.into()],
+        )
+    }
+
+    /// Erases the key that a card shares with the server; returns whether there was one. An answer
+    /// that is being decided under it ends before.
+    ///
+    /// # Errors
+    /// What the database answers.
+    pub fn erase_joint_key(&mut self, device_id: &str) -> Result<bool, StoreError> {
+        let sql = "UPDATE security_devices SET joint_key = NULL
+                   WHERE device_id = ?1 AND joint_key IS NOT NULL";
+        Ok(self.execute(sql, &[device_id.into()])? == 1)
+    }
+
+    /// Gives a card the key that it shares with the server: its first, or another one.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] if there is no such device of this method.
+    pub fn set_joint_key(&mut self, device_id: &str, block: &str) -> Result<(), StoreError> {
+        self.change_one(
+            "security device",
+            "UPDATE security_devices SET joint_key = ?2 WHERE device_id = ?1 AND method = 'joint'",
+            &[device_id.into(), block.into()],
         )
     }
 

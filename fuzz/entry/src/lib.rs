@@ -12,6 +12,8 @@ mod channel;
 mod hierarchy;
 mod idcard;
 mod injection;
+mod joint;
+mod joint_card;
 mod payment;
 mod pki;
 mod script;
@@ -26,6 +28,8 @@ pub use idcard::{
     card, messages, reader_flow, record, sam_frames, sam_host, sam_remote, server_flow,
 };
 pub use injection::injection;
+pub use joint::joint_commitment;
+pub use joint_card::joint_card;
 pub use payment::{evidence, payment};
 pub use pki::{certificate, certificate_edits, request};
 pub use smartcard::{apdu, device_card, offline_request};
@@ -64,6 +68,8 @@ targets! {
     handshake: 24,
     hierarchy: 60,
     injection: 1000,
+    joint_card: 120,
+    joint_commitment: 120,
     key_block: 400,
     messages: 1000,
     offline_request: 80,

@@ -3,8 +3,11 @@
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use countersign_crypto::{Provider, Secret, Suite, UnixTime, VerifyingKey, provider_of};
+use countersign_crypto::{
+    CryptoRng, Provider, Secret, SecureElement, Suite, UnixTime, VerifyingKey, provider_of,
+};
 use countersign_payment::evidence::{self, Answer, Event, Evidence, Method, Outcome, Posting};
+use countersign_payment::joint::{self, Form, JointPassword, SealTo};
 use countersign_payment::machine::{self, Decision, PaymentView, RejectReason};
 use countersign_payment::receipt::{self, Receipt};
 use countersign_payment::{
@@ -26,6 +29,7 @@ struct Genuine {
     signature: Vec<u8>,
     receipt: String,
     bundle: Vec<u8>,
+    joint_bundle: Vec<u8>,
 }
 
 impl Genuine {
@@ -104,6 +108,7 @@ fn make(provider: Provider) -> Genuine {
         device: Some(device.id),
         phone: None,
         signature: Some(signature.clone()),
+        commitment: None,
         certificate: Some(device.certificate),
         issuer: Some(device_issuer),
         failed_check: None,
@@ -112,12 +117,47 @@ fn make(provider: Provider) -> Genuine {
     let number = device.number.to_string();
     let evidence = evidence_of(&bytes, said, answer, number, receipt.clone());
     let bundle = evidence::make(&evidence, &statement, &mut rng).expect("a bundle");
-    assert!(evidence::verify(&bundle, &root).is_good());
+    let joint = jointly(&provider, &mut rng, &*device.key, evidence);
+    let joint_bundle = evidence::make(&joint, &statement, &mut rng).expect("a bundle");
+    for bundle in [&bundle, &joint_bundle] {
+        assert!(evidence::verify(bundle, &root).is_good());
+    }
     let point = device.key.public_key().to_vec();
     let key = provider.signature.public_key(&point).expect("a key");
     let ocra_key = Secret::new(vec![7; ocra::PAYMENT_KEY_LEN]);
     let digits = ocra::respond(&ocra_key, &bytes).expect("a request");
-    Genuine { root, key, ocra_key, digits, request: bytes, signature, receipt, bundle }
+    Genuine {
+        root,
+        key,
+        ocra_key,
+        digits,
+        request: bytes,
+        signature,
+        receipt,
+        bundle,
+        joint_bundle,
+    }
+}
+
+/// The same payment, confirmed with a signing card and a joint password.
+fn jointly(
+    provider: &Provider,
+    rng: &mut dyn CryptoRng,
+    key: &dyn SecureElement,
+    mut evidence: Evidence,
+) -> Evidence {
+    let password = JointPassword::random(rng).expect("a password");
+    let shared = Secret::new(vec![7; joint::SHARED_LEN]);
+    let to = SealTo { server_point: &[], shared: &shared };
+    let request = &evidence.request;
+    let made = joint::commit(provider, rng, Form::Digest, "SD-1", request, &password, &to);
+    let commitment = made.expect("it commits");
+    let signature = joint::sign(key, rng, &*provider.hash, request, &commitment);
+    let answer = &mut evidence.answers[0];
+    answer.method = Method::Joint;
+    answer.signature = Some(signature.expect("it signs"));
+    answer.commitment = Some(commitment.as_bytes().to_vec());
+    evidence
 }
 
 /// All that the server knows about the payment of which the receipt says `said`.
@@ -302,18 +342,23 @@ fn numbers(script: &mut Script<'_>) {
 }
 
 /// The first byte says what the others are: bit 0 SM2; bits 1 and 2 edits of a genuine bundle, a
-/// whole bundle, edits of a genuine receipt, a whole receipt. What was altered proves nothing.
+/// whole bundle, edits of a genuine receipt, a whole receipt; bit 3 the bundle of a joint password.
+/// What was altered proves nothing.
 pub fn evidence(data: &[u8]) {
     let mut script = Script::new(data);
     let setting = script.byte();
     let genuine = genuine(setting & 1 == 1);
     match setting >> 1 & 3 {
         0 => {
-            let mut altered = genuine.bundle.clone();
+            let original = match setting & 8 {
+                0 => &genuine.bundle,
+                _ => &genuine.joint_bundle,
+            };
+            let mut altered = original.clone();
             if script.edit(&mut altered) && evidence::verify(&altered, &genuine.root).is_good() {
                 // White space may be anywhere between members.
                 let json = |bytes| serde_json::from_slice::<serde_json::Value>(bytes).ok();
-                assert_eq!(json(&altered), json(&genuine.bundle), "altered, and proven");
+                assert_eq!(json(&altered), json(original), "altered, and proven");
             }
         }
         1 => {

@@ -17,6 +17,8 @@ use countersign_idcard::{Configuration, ShortText};
 mod flows;
 mod hierarchy;
 mod injection;
+mod joint;
+mod joint_card;
 mod payment;
 mod smartcard;
 mod tokens;
@@ -51,6 +53,8 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "handshake" => handshake(),
         "hierarchy" => hierarchy(),
         "injection" => injection::injection(),
+        "joint_commitment" => joint::joint_commitment(),
+        "joint_card" => joint_card::joint_card(),
         "key_block" => key_block(),
         "messages" => messages(),
         "offline_request" => smartcard::offline_request(),

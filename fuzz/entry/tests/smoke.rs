@@ -107,6 +107,8 @@ smoke! {
     handshake,
     hierarchy,
     injection,
+    joint_card,
+    joint_commitment,
     key_block,
     messages,
     offline_request,

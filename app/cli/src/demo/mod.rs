@@ -1,7 +1,9 @@
 //! `countersign demo`: every flow, on loopback ports and in a directory of its own.
 
+mod bank;
 mod idcard;
 mod injection;
+mod joint;
 mod payments;
 mod steps;
 
@@ -17,7 +19,12 @@ use crate::output::Output;
 
 /// Runs all flows. Ends well only if every step's effect was checked and right.
 pub(crate) async fn run(json: bool) -> Result<Output, Failure> {
-    let flows = [idcard::run(json).await?, injection::run(json).await?, payments::run(json).await?];
+    let flows = [
+        idcard::run(json).await?,
+        injection::run(json).await?,
+        payments::run(json).await?,
+        joint::run(json).await?,
+    ];
     let ok = flows.iter().all(steps::Flow::ok);
     let steps = flows.iter().map(|flow| flow.steps.len()).sum::<usize>();
     let verdict = if ok { "all checked" } else { "NOT all right" };

@@ -11,13 +11,6 @@ use crate::failure::Failure;
 use stage::Stage;
 
 const SERVER_ID: &str = "srv-demo-payments";
-const PAYER: &str = "DEMOPAYER001";
-const SHOP: &str = "DEMOSHOP0001";
-/// Where money comes from and goes to.
-const OUTSIDE: &str = "DEMOOUTSIDE1";
-const CURRENCY: &str = "CNY";
-/// What the payer has at first.
-const FUNDS: &str = "100.00";
 const KEY: &str = "KEY-DEMO-1";
 const OCRA: &str = "OTP-DEMO-1";
 const OFFLINE: &str = "OTP-DEMO-2";
@@ -40,6 +33,6 @@ pub(super) async fn run(quiet: bool) -> Result<Flow, Failure> {
     refused::terminated(&mut flow, &stage).await?;
     refused::rejected(&mut flow, &stage).await?;
     confirmed::proven(&mut flow, &stage, &payment).await?;
-    stage.server.stop().await;
+    stage.bank.server.stop().await;
     Ok(flow)
 }

@@ -2,8 +2,8 @@
 
 mod enroll;
 mod offline;
-mod pins;
-mod puk_file;
+pub(super) mod pins;
+pub(super) mod puk_file;
 mod serve;
 mod show;
 mod sign;
@@ -141,7 +141,7 @@ impl KeyCommand {
 
 impl PinFile {
     /// The PIN.
-    pub(super) fn pin(&self, question: &str) -> Result<Secret, Failure> {
+    pub(in crate::device) fn pin(&self, question: &str) -> Result<Secret, Failure> {
         match &self.pin_file {
             Some(path) => pin_in(path),
             None => typed(question),
@@ -149,12 +149,12 @@ impl PinFile {
     }
 }
 
-fn pin_in(path: &Path) -> Result<Secret, Failure> {
+pub(super) fn pin_in(path: &Path) -> Result<Secret, Failure> {
     let text = Zeroizing::new(read_file(path)?);
     Ok(Secret::copied_from(text.trim().as_bytes()))
 }
 
-fn typed(question: &str) -> Result<Secret, Failure> {
+pub(super) fn typed(question: &str) -> Result<Secret, Failure> {
     let typed = rpassword::prompt_password(question).map_err(|error| {
         let detail = format!("there is no terminal to type it at ({error}): give it in a file");
         Failure::environment("prompt", detail)

@@ -44,7 +44,7 @@ pub(crate) enum Kept {
 }
 
 /// Where a device is, as its holder is told: "in the reader …".
-type Place = String;
+pub(crate) type Place = String;
 
 /// A security device, ready to confirm payments, and where it is.
 pub(crate) struct Opened {
@@ -126,20 +126,32 @@ impl WhichDevice {
     }
 }
 
-/// The card in a reader.
-#[cfg(feature = "pcsc")]
+/// The card in a reader, as a security device.
 fn card(reader: Option<&str>, wait: Duration) -> Result<(Card, Place), Failure> {
+    let (link, place) = link(reader, wait)?;
+    Ok((CardKey::new(link)?, place))
+}
+
+/// The card in a reader, whatever it is, and where that is.
+#[cfg(feature = "pcsc")]
+pub(crate) fn link(
+    reader: Option<&str>,
+    wait: Duration,
+) -> Result<(Box<dyn CardLink>, Place), Failure> {
     use countersign_smartcard::pcsc::PcscLink;
 
     let link = PcscLink::connect_within(reader, wait)
         .map_err(|error| Failure::environment(error.check(), error.to_string()))?;
     let place = format!("in the reader {}", link.reader());
-    let link: Box<dyn CardLink> = Box::new(link);
-    Ok((CardKey::new(link)?, place))
+    Ok((Box::new(link), place))
 }
 
+/// Without PC/SC there is no reader.
 #[cfg(not(feature = "pcsc"))]
-fn card(_reader: Option<&str>, _wait: Duration) -> Result<(Card, Place), Failure> {
+pub(crate) fn link(
+    _reader: Option<&str>,
+    _wait: Duration,
+) -> Result<(Box<dyn CardLink>, Place), Failure> {
     let detail = "this program was built without PC/SC: build it with the feature `pcsc`";
     Err(Failure::check("pcsc-not-built", detail))
 }

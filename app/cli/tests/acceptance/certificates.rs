@@ -37,9 +37,15 @@ pub(crate) fn openssl_accepts_p256() -> Result<(), Failed> {
     let openssl = OpenSsl(&host);
     openssl.export("root")?;
     openssl.export("server")?;
+    openssl.export("server-encryption")?;
     // The server export is leaf, then intermediate: verify the leaf with the rest as untrusted.
     let strict = ["verify", "-x509_strict", "-CAfile", "root.pem", "-untrusted"];
     openssl.run(&[&strict[..], &["server.pem", "server.pem"]].concat())?;
+    openssl.run(&[&strict[..], &["server.pem", "server-encryption.pem"]].concat())?;
+    let second = openssl.run(&["x509", "-in", "server-encryption.pem", "-noout", "-text"])?;
+    for wanted in ["URI:countersign://server/", "CA:FALSE", "Key Encipherment"] {
+        assert!(second.contains(wanted), "{wanted} is missing in\n{second}");
+    }
     enroll(&host)?;
     let devices = host.data().join("ca/devices.pem").display().to_string();
     openssl.run(&[&strict[..], &[&devices, "RD-1/certificate.pem"]].concat())?;

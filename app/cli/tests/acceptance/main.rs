@@ -12,6 +12,7 @@ mod helper;
 mod host;
 mod inject;
 mod interrupted;
+mod joint;
 mod keys;
 mod links;
 mod papers;
@@ -46,7 +47,7 @@ type Alone = fn() -> Result<(), Failed>;
 type Check = fn(&Database) -> Result<(), Failed>;
 
 /// Tests at once.
-const THREADS: usize = 3;
+const THREADS: usize = 4;
 
 fn main() {
     let mut arguments = Arguments::from_args();
@@ -162,6 +163,7 @@ fn main() {
         risk::a_reversal_holds_on_all_servers(&Database::Postgres(postgres.fresh_database()?))
     }));
     trials.extend(payments_crash::trials(&postgres));
+    trials.extend(joint::trials(&postgres));
     let name = "a_payment_goes_over_two_servers::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         payments::a_payment_goes_over_two_servers(&Database::Postgres(postgres.fresh_database()?))
@@ -186,6 +188,13 @@ fn main() {
     let name = "two_servers_behave_as_one::postgres";
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         several::two_servers_behave_as_one(&Database::Postgres(postgres.fresh_database()?))
+    }));
+    trials.push(Trial::test("several_servers_share_one_encryption_key::sqlite", || {
+        several::servers_share_one_encryption_key(&Database::Sqlite)
+    }));
+    let name = "several_servers_share_one_encryption_key::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        several::servers_share_one_encryption_key(&Database::Postgres(postgres.fresh_database()?))
     }));
     let conclusion = libtest_mimic::run(&arguments, trials);
     drop(postgres);

@@ -21,9 +21,10 @@ const PREFIX: &[u8] = b"countersign.payment.confirmation.v1\0";
 /// The identity that GB/T 32918 gives who has none of their own.
 const SM2_IDENTITY: &str = "distid:1234567812345678";
 
-struct OpenSsl<'a> {
-    host: &'a Host,
-    suite: &'a str,
+/// The OpenSSL command, for a suite's algorithms.
+pub(crate) struct OpenSsl<'a> {
+    pub(crate) host: &'a Host,
+    pub(crate) suite: &'a str,
 }
 
 impl OpenSsl<'_> {
@@ -31,18 +32,18 @@ impl OpenSsl<'_> {
         Ok(Command::new("openssl").args(words).current_dir(self.host.path(".")).output()?)
     }
 
-    fn done(&self, words: &[&str]) -> Result<Vec<u8>, Failed> {
+    pub(crate) fn done(&self, words: &[&str]) -> Result<Vec<u8>, Failed> {
         let output = self.run(words)?;
         let told = || format!("{words:?}: {}", String::from_utf8_lossy(&output.stderr));
         if output.status.success() { Ok(output.stdout) } else { Err(told().into()) }
     }
 
-    fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failed> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), Failed> {
         Ok(fs::write(self.host.path(name), bytes)?)
     }
 
     /// Stores a certificate in base64 as PEM, and its public key beside it.
-    fn certificate(&self, name: &str, base64: &str) -> Result<(), Failed> {
+    pub(crate) fn certificate(&self, name: &str, base64: &str) -> Result<(), Failed> {
         self.write("der", &BASE64.decode(base64.as_bytes())?)?;
         self.done(&["x509", "-inform", "DER", "-in", "der", "-out", name])?;
         let key = self.done(&["x509", "-in", name, "-noout", "-pubkey"])?;
@@ -50,7 +51,7 @@ impl OpenSsl<'_> {
     }
 
     /// `leaf` leads over `issuer` to the root. Link by link: so OpenSSL takes SM2's identity.
-    fn leads_to_root(&self, issuer: &str, leaf: &str) -> Result<(), Failed> {
+    pub(crate) fn leads_to_root(&self, issuer: &str, leaf: &str) -> Result<(), Failed> {
         for (above, below) in [("root.pem", issuer), (issuer, leaf)] {
             let words = ["verify", "-x509_strict", "-partial_chain", "-CAfile", above];
             let identity: &[&str] = match self.suite {
@@ -63,7 +64,12 @@ impl OpenSsl<'_> {
     }
 
     /// Whether `signature` (DER) over `message` verifies under a stored certificate's key.
-    fn verifies(&self, name: &str, message: &[u8], signature: &[u8]) -> Result<bool, Failed> {
+    pub(crate) fn verifies(
+        &self,
+        name: &str,
+        message: &[u8],
+        signature: &[u8],
+    ) -> Result<bool, Failed> {
         self.write("message", message)?;
         self.write("signature", signature)?;
         let key = format!("{name}.key");
@@ -92,7 +98,7 @@ fn der(pair: &[u8]) -> Result<Vec<u8>, Failed> {
     Ok([&[0x30, u8::try_from(integers.len())?], &integers[..]].concat())
 }
 
-fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, Failed> {
+pub(crate) fn text<'a>(value: &'a Value, pointer: &str) -> Result<&'a str, Failed> {
     value.pointer(pointer).and_then(Value::as_str).ok_or_else(|| format!("no {pointer}").into())
 }
 

@@ -1,11 +1,11 @@
 //! The security device as a card: behind a reader of a real PC/SC service, asked by the phone (D3).
 
 #[cfg(feature = "pcsc")]
-mod behind_readers;
+pub(crate) mod behind_readers;
 #[cfg(feature = "pcsc")]
-mod cut;
+pub(crate) mod cut;
 #[cfg(feature = "pcsc")]
-mod foreign;
+pub(crate) mod foreign;
 
 use libtest_mimic::Trial;
 

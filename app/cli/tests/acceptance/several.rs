@@ -1,5 +1,6 @@
 //! Other ways to run it: several servers on one database, a systemd credential, plain HTTP.
 
+use std::fs;
 use std::process::Command;
 
 use countersign_device::Api;
@@ -56,18 +57,73 @@ pub(crate) fn two_servers_behave_as_one(database: &Database) -> Result<(), Faile
     second.kill()?;
 
     // A server that cannot open what the database holds does not take part.
-    std::fs::remove_dir_all(host.path("data-2/keys/vault"))?;
+    fs::remove_dir_all(host.path("data-2/keys/vault"))?;
     let refused = host.run(&["--json", "serve", "--data", "data-2"])?;
     assert_eq!(refused.code, 1);
     assert_eq!(refused.json()?["error"]["check"], "storage-key-differs");
     Ok(())
 }
 
+/// Of directories from before there was an encryption key each copy would make one of its own at
+/// its first start, and open nothing of what cards seal to the other's. The first one's is that of
+/// all; the others say how they get it.
+pub(crate) fn servers_share_one_encryption_key(database: &Database) -> Result<(), Failed> {
+    let host = Host::new()?;
+    host.init(database)?;
+    let pair = ["ca/server-encryption.pem", "keys/server-encryption.sealed"];
+    let path = |data: &str, name: &str| host.path(&format!("{data}/{name}"));
+    let remove = |data: &str| pair.iter().try_for_each(|name| fs::remove_file(path(data, name)));
+    let give = |from: &str, to: &str| {
+        pair.iter().try_for_each(|name| fs::copy(path(from, name), path(to, name)).map(drop))
+    };
+    let copied = |to: &str| {
+        let mut copy = Command::new("cp");
+        let copied = copy.args(["-a", "data", to]).current_dir(host.path(".")).status();
+        assert!(copied.is_ok_and(|status| status.success()));
+    };
+    remove("data")?;
+    copied("data-2");
+    let ports = Ports::pick()?;
+    let _sam = host.sam_at("sam")?;
+    host.serve_on("data", "sam", &ports)?.kill()?;
+    copied("first");
+    let refused = |data: &str| {
+        let words = ["--json", "serve", "--data", data, "--https-port", "0", "--gateway-port", "0"];
+        let refused = host.run(&words)?;
+        assert_eq!(refused.code, 1);
+        let error = refused.json()?["error"].clone();
+        assert_eq!(error["check"], "encryption-key-differs", "{error}");
+        for name in pair {
+            assert!(error["detail"].as_str().is_some_and(|told| told.contains(name)), "{error}");
+        }
+        Ok::<_, Failed>(())
+    };
+    // SQLite is in its directory: there it is the same directory that lost the pair.
+    let second = match database {
+        Database::Sqlite => "data",
+        Database::Postgres(_) => "data-2",
+    };
+    if second == "data" {
+        // The copy has a database of its own, and so makes a pair of its own: not for this one.
+        host.serve_on("data-2", "sam", &ports)?.kill()?;
+        give("data-2", "data")?;
+        refused("data")?;
+        remove("data")?;
+    }
+    // One that lacks the pair makes none.
+    refused(second)?;
+    for name in pair {
+        assert!(!path(second, name).exists(), "{name}");
+    }
+    give("first", second)?;
+    host.serve_on(second, "sam", &ports)?.kill()
+}
+
 /// The passphrase as systemd hands it over, and the API without TLS on loopback.
 pub(crate) fn a_credential_opens_the_keys_and_plain_http_stays_at_home() -> Result<(), Failed> {
     let host = Host::new()?;
-    std::fs::create_dir(host.path("credentials"))?;
-    std::fs::write(host.path("credentials/countersign-passphrase"), "from systemd\n")?;
+    fs::create_dir(host.path("credentials"))?;
+    fs::write(host.path("credentials/countersign-passphrase"), "from systemd\n")?;
     let credentials = host.path("credentials").display().to_string();
     let env = [("CREDENTIALS_DIRECTORY", credentials.as_str())];
     let words = ["--json", "init", "--data", "data", "--admin-token-file", "admin.token"];
@@ -86,7 +142,7 @@ pub(crate) fn a_credential_opens_the_keys_and_plain_http_stays_at_home() -> Resu
     let url = server.first_json()?["api"].as_str().ok_or("no address")?.to_owned();
     assert!(url.starts_with("http://127.0.0.1:"), "{url}");
     let ca = host.run(&["ca", "export", "--data", "data", "tls-root"])?.ok()?.stdout;
-    let token = std::fs::read_to_string(host.path("admin.token"))?;
+    let token = fs::read_to_string(host.path("admin.token"))?;
     let readers: Value = Api::new(&url, &ca, &token)?.get("/v1/readers")?;
     assert_eq!(readers["items"], serde_json::json!([]));
     server.kill()

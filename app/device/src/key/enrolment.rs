@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
 use super::files::Files;
-use super::sealed::{self, Under};
+use super::sealed;
 use super::server::{ServerChain, certificate};
 use super::{CERTIFICATE, FORMAT, KeyDir, KeyError, KeySettings, MARKER, SETTINGS, SignWith};
 use crate::{Api, EnrollError};
@@ -48,9 +48,10 @@ pub fn device_suite(api: &Api) -> Result<Suite, EnrollError> {
     Suite::from_name(&suite).ok_or(EnrollError::UnknownSuite(suite))
 }
 
+/// A device's certificate request, as it is posted.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
-struct PkiBody<'a> {
+pub(crate) struct PkiBody<'a> {
     request: String,
     label: &'a str,
     accounts: &'a [String],
@@ -89,8 +90,49 @@ struct OcraAnswer {
     server_certificate: Option<String>,
 }
 
-/// Has the server certify a device's key, and looks at what it sends: a device with a certificate
-/// that is not its own would sign what nobody can verify.
+/// A device that asks the server to certify its key.
+pub(crate) struct ToCertify<'a> {
+    /// The algorithms of the server's suite.
+    pub(crate) provider: &'a Provider,
+    /// Who it is.
+    pub(crate) identity: &'a Identity,
+    /// Its key.
+    pub(crate) element: &'a dyn SecureElement,
+    /// For people.
+    pub(crate) label: &'a str,
+    /// The accounts that it is for: ids or numbers.
+    pub(crate) accounts: &'a [String],
+}
+
+impl ToCertify<'_> {
+    /// Its certificate request, as it is posted.
+    pub(crate) fn body(&self, rng: &mut dyn CryptoRng) -> Result<PkiBody<'_>, KeyError> {
+        let der = request(self.provider, self.identity, self.element, rng);
+        let der = der.map_err(KeyError::Pki)?;
+        let request = pem::encode(&Pem::new("CERTIFICATE REQUEST", der));
+        Ok(PkiBody { request, label: self.label, accounts: self.accounts })
+    }
+
+    /// Looks at what the server sends (PEM): a device with a certificate that is not its own would
+    /// sign what nobody can verify.
+    pub(crate) fn check(
+        &self,
+        [own, issuer, root]: [&str; 3],
+        now: UnixTime,
+    ) -> Result<(), KeyError> {
+        let (own, issuer, root) = (certificate(own)?, certificate(issuer)?, certificate(root)?);
+        let mut trust = TrustStore::new(self.provider.clone());
+        trust.trust(&root, &issuer, Role::SecurityDevice, now).map_err(KeyError::Pki)?;
+        let leaf = trust.verify(&own, Role::SecurityDevice, now, None).map_err(KeyError::Pki)?;
+        let certified = certified_point(self.provider, &own).map_err(KeyError::Pki)?;
+        if leaf.identity() != self.identity || certified != self.element.public_key() {
+            return Err(KeyError::Foreign);
+        }
+        Ok(())
+    }
+}
+
+/// Has the server certify a device's key.
 pub(super) fn certify(
     enrolment: &KeyEnrolment,
     api: &Api,
@@ -100,22 +142,10 @@ pub(super) fn certify(
     now: UnixTime,
     rng: &mut dyn CryptoRng,
 ) -> Result<PkiAnswer, KeyError> {
-    let der = request(provider, identity, element, rng).map_err(KeyError::Pki)?;
-    let body = PkiBody {
-        request: pem::encode(&Pem::new("CERTIFICATE REQUEST", der)),
-        label: &enrolment.label,
-        accounts: &enrolment.accounts,
-    };
-    let answer: PkiAnswer = api.post(PATH, &body)?;
-    let own = certificate(&answer.certificate)?;
-    let (issuer, root) = (certificate(&answer.device_issuer)?, answer.chain.root()?);
-    let mut trust = TrustStore::new(provider.clone());
-    trust.trust(&root, &issuer, Role::SecurityDevice, now).map_err(KeyError::Pki)?;
-    let leaf = trust.verify(&own, Role::SecurityDevice, now, None).map_err(KeyError::Pki)?;
-    let certified = certified_point(provider, &own).map_err(KeyError::Pki)?;
-    if leaf.identity() != identity || certified != element.public_key() {
-        return Err(KeyError::Foreign);
-    }
+    let KeyEnrolment { label, accounts, .. } = enrolment;
+    let asks = ToCertify { provider, identity, element, label, accounts };
+    let answer: PkiAnswer = api.post(PATH, &asks.body(rng)?)?;
+    asks.check([&answer.certificate, &answer.device_issuer, &answer.chain.root], now)?;
     Ok(answer)
 }
 
@@ -187,15 +217,15 @@ impl KeyDir {
         self.files.write(SETTINGS, text.as_bytes())
     }
 
-    /// Stores a new key: under a PUK of its own first, so that a device with a key has a PUK.
+    /// Stores a new key, and keeps its PUK until it is told.
     pub(super) fn store_key(
         &mut self,
         key: &Secret,
         pin: &Secret,
         rng: &mut dyn CryptoRng,
     ) -> Result<(), KeyError> {
-        self.puk = Some(self.seal_under_new_puk(key, rng)?);
-        self.seal(Under::Pin, key, pin, rng)
+        self.puk = Some(self.seals().store_new(key, pin, rng)?);
+        Ok(())
     }
 
     fn enroll_pki(
@@ -213,9 +243,12 @@ impl KeyDir {
             self.store_key(&made.pkcs8, &enrolment.pin, rng)?;
         }
         let key = self.unlock(&enrolment.pin)?;
-        if self.puk.is_none() && self.settings.server_id.is_empty() {
-            // An enrolment that was cut off has told nobody its PUK.
-            self.puk = Some(self.seal_under_new_puk(&key, rng)?);
+        let puk_left = self.seals().puk_tries_left()?;
+        if self.puk.is_none() && !self.files.has(CERTIFICATE) && puk_left != Some(0) {
+            // An enrolment that was cut off before the server's answer has told nobody its PUK.
+            // Once there is a certificate its holder may have it; and no enrolment gives a PUK its
+            // tries back that were used up.
+            self.puk = Some(self.seals().seal_under_new_puk(&key, rng)?);
         }
         let element = self.element(&key)?;
         let answer = certify(enrolment, api, provider, identity, &*element, now, rng)?;
@@ -249,7 +282,12 @@ impl KeyDir {
             return Err(KeyError::Foreign);
         }
         if let (Some(root), Some(server_issuer)) = (answer.root, answer.server_issuer) {
-            let chain = ServerChain::new(root, server_issuer, answer.server_certificate);
+            let chain = ServerChain {
+                root,
+                server_issuer,
+                server_certificate: answer.server_certificate,
+                server_encryption_certificate: None,
+            };
             self.pin_server(&chain, &answer.server_id, now)?;
         }
         // Not enrolled until both seals are of the new key.

@@ -20,6 +20,12 @@ pub enum KeyError {
     /// Enrolment has not finished.
     #[error("{0} is not enrolled: run `countersign device key enroll` again")]
     NotEnrolled(PathBuf),
+    /// Not there, or no signing card of ours.
+    #[error("{0} is no signing card: run `countersign device card enroll` first")]
+    CardNotOurs(PathBuf),
+    /// Enrolment of a signing card has not finished.
+    #[error("{0} is not enrolled: run `countersign device card enroll` again")]
+    CardNotEnrolled(PathBuf),
     /// It is another device, of another method or of another suite.
     #[error("{dir} holds another security device: {detail}")]
     Other {
@@ -52,6 +58,9 @@ pub enum KeyError {
     /// The device was made without a PUK.
     #[error("this security device has no PUK (countersign device key puk makes one)")]
     PukAbsent,
+    /// A signing card without a PUK: its enrolment was cut off before it had one.
+    #[error("this signing card has no PUK (countersign device card puk makes one)")]
+    CardPukAbsent,
     /// A wrong PUK.
     #[error("the PUK is wrong; it may be tried {left} more times")]
     PukWrong {
@@ -88,6 +97,9 @@ pub enum KeyError {
     /// The server's certificate was not kept at enrolment.
     #[error("this security device does not know its server's certificate: enrol it anew")]
     ServerUnpinned,
+    /// A server that does not know signing cards.
+    #[error("the server gives no certificate to encrypt joint passwords to: it is too old")]
+    NoServerEncryption,
     /// A device that signs with a private key was given a QR code: nobody types a signature.
     #[error("this security device makes no digits to type: its payments are confirmed by a phone")]
     NoDigits,
@@ -133,8 +145,8 @@ impl KeyError {
     #[must_use]
     pub const fn check(&self) -> &'static str {
         match self {
-            Self::NotOurs(_) => "device-not-ours",
-            Self::NotEnrolled(_) => "device-not-enrolled",
+            Self::NotOurs(_) | Self::CardNotOurs(_) => "device-not-ours",
+            Self::NotEnrolled(_) | Self::CardNotEnrolled(_) => "device-not-enrolled",
             Self::Other { .. } => "device-other",
             Self::Busy => "device-busy",
             Self::Suite(_) => "device-suite",
@@ -142,7 +154,7 @@ impl KeyError {
             Self::PinWrong { .. } => "pin-wrong",
             Self::PinBlocked => "pin-blocked",
             Self::PukForm => "puk-form",
-            Self::PukAbsent => "puk-absent",
+            Self::PukAbsent | Self::CardPukAbsent => "puk-absent",
             Self::PukWrong { .. } => "puk-wrong",
             Self::PukBlocked => "puk-blocked",
             Self::Keypad(_) => "pin-absent",
@@ -152,6 +164,7 @@ impl KeyError {
             Self::Serial(error) | Self::Pki(error) => error.check(),
             Self::Foreign => "device-foreign",
             Self::ServerUnpinned => "server-unpinned",
+            Self::NoServerEncryption => "server-encryption",
             Self::NoDigits => "offline-method",
             Self::Card(error) => error.check(),
             Self::OtherCard => "card-other",

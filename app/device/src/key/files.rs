@@ -13,26 +13,26 @@ const FILE_MAX: u64 = 64 * 1024;
 
 /// A directory's files.
 #[derive(Debug, Clone)]
-pub(super) struct Files(PathBuf);
+pub(crate) struct Files(PathBuf);
 
 impl Files {
-    pub(super) fn new(dir: &Path) -> Self {
+    pub(crate) fn new(dir: &Path) -> Self {
         Self(dir.to_owned())
     }
 
-    pub(super) fn path(&self) -> PathBuf {
+    pub(crate) fn path(&self) -> PathBuf {
         self.0.clone()
     }
 
     /// Makes the directory, private to its owner, if it is not there.
-    pub(super) fn make_dir(&self) -> Result<(), KeyError> {
+    pub(crate) fn make_dir(&self) -> Result<(), KeyError> {
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&self.0);
         made.map_err(|source| KeyError::Io { path: self.0.clone(), source })
     }
 
     /// Whether there is anything in the directory but the lock and what [`Self::write`] leaves of
     /// the files `begun` when it is cut off.
-    pub(super) fn occupied(&self, begun: &[&str]) -> bool {
+    pub(crate) fn occupied(&self, begun: &[&str]) -> bool {
         let ours = |found: &Path| {
             let mut files = begun.iter().map(Path::new);
             found == Path::new(LOCK)
@@ -43,12 +43,12 @@ impl Files {
         names.any(|name| !name.is_ok_and(|name| ours(Path::new(&name))))
     }
 
-    pub(super) fn has(&self, name: &str) -> bool {
+    pub(crate) fn has(&self, name: &str) -> bool {
         self.0.join(name).exists()
     }
 
     /// Keeps other programs away until it is dropped.
-    pub(super) fn lock(&self) -> Result<File, KeyError> {
+    pub(crate) fn lock(&self) -> Result<File, KeyError> {
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(false).mode(0o600);
         let file = options.open(self.0.join(LOCK)).map_err(self.io(LOCK))?;
@@ -59,19 +59,29 @@ impl Files {
         }
     }
 
-    pub(super) fn text(&self, name: &str) -> Result<String, KeyError> {
-        let mut bytes = Vec::new();
-        let read = File::open(self.0.join(name))
-            .and_then(|file| file.take(FILE_MAX + 1).read_to_end(&mut bytes));
-        read.map_err(self.io(name))?;
-        if bytes.len() as u64 > FILE_MAX {
-            return Err(self.damaged(name, "the file is larger than any of ours".to_owned()));
-        }
+    pub(crate) fn text(&self, name: &str) -> Result<String, KeyError> {
+        let bytes = self.bytes(name)?;
         String::from_utf8(bytes).map_err(|_| self.damaged(name, "not text".to_owned()))
     }
 
+    pub(crate) fn bytes(&self, name: &str) -> Result<Vec<u8>, KeyError> {
+        let mut bytes = Vec::new();
+        let mut read = || {
+            let file = File::open(self.0.join(name))?;
+            // Once and for all: what a vector leaves behind when it grows is not wiped.
+            let len = file.metadata()?.len().min(FILE_MAX);
+            bytes.reserve_exact(usize::try_from(len).unwrap_or(0) + 1);
+            file.take(FILE_MAX + 1).read_to_end(&mut bytes)
+        };
+        read().map_err(self.io(name))?;
+        if bytes.len() as u64 > FILE_MAX {
+            return Err(self.damaged(name, "the file is larger than any of ours".to_owned()));
+        }
+        Ok(bytes)
+    }
+
     /// The certificate in a PEM file.
-    pub(super) fn pem(&self, name: &str) -> Result<Vec<u8>, KeyError> {
+    pub(crate) fn pem(&self, name: &str) -> Result<Vec<u8>, KeyError> {
         let parsed = pem::parse(self.text(name)?);
         let pem = parsed.map_err(|error| self.damaged(name, error.to_string()))?;
         if pem.tag() != "CERTIFICATE" {
@@ -81,11 +91,11 @@ impl Files {
     }
 
     /// Replaces a file at once: a crash leaves the old one or the new one. Follows no link.
-    pub(super) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), KeyError> {
+    pub(crate) fn write(&self, name: &str, bytes: &[u8]) -> Result<(), KeyError> {
         private_file::replace(&self.0.join(name), bytes).map_err(self.io(name))
     }
 
-    pub(super) fn damaged(&self, name: &str, detail: String) -> KeyError {
+    pub(crate) fn damaged(&self, name: &str, detail: String) -> KeyError {
         KeyError::Damaged { path: self.0.join(name), detail }
     }
 

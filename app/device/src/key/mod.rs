@@ -9,13 +9,13 @@
 
 mod card_key;
 mod chip;
-mod enrolment;
+pub(crate) mod enrolment;
 mod error;
-mod files;
+pub(crate) mod files;
 mod in_process;
 mod offline;
-mod sealed;
-mod server;
+pub(crate) mod sealed;
+pub(crate) mod server;
 #[cfg(feature = "pkcs11")]
 mod token;
 
@@ -34,8 +34,8 @@ pub use error::KeyError;
 use files::Files;
 pub use in_process::InProcessCard;
 pub use offline::OfflineAnswer;
+use sealed::Seals;
 pub use sealed::{PIN_MAX, PIN_MIN, PIN_TRIES, PUK_DIGITS, PUK_TRIES};
-use sealed::{Sealed, Under};
 #[cfg(feature = "pkcs11")]
 pub use token::{TOKEN_KEY_LABEL, TokenKey, TokenPlace};
 
@@ -215,7 +215,7 @@ impl KeyDir {
     /// # Errors
     /// [`KeyError::Damaged`], [`KeyError::Io`].
     pub fn tries_left(&self) -> Result<u32, KeyError> {
-        sealed::tries_left(Under::Pin, &self.files)
+        self.seals().tries_left()
     }
 
     /// PUKs that may still be tried, of [`PUK_TRIES`]; `None` if the device has no PUK.
@@ -223,8 +223,7 @@ impl KeyDir {
     /// # Errors
     /// [`KeyError::Damaged`], [`KeyError::Io`].
     pub fn puk_tries_left(&self) -> Result<Option<u32>, KeyError> {
-        let has = self.files.has(Under::Puk.file());
-        has.then(|| sealed::tries_left(Under::Puk, &self.files)).transpose()
+        self.seals().puk_tries_left()
     }
 
     /// The PUK that [`Self::enroll`] made, [`PUK_DIGITS`] digits, for its holder to keep. Told
@@ -258,9 +257,7 @@ impl KeyDir {
         new: &Secret,
         rng: &mut dyn CryptoRng,
     ) -> Result<(), KeyError> {
-        sealed::check_pin(new)?;
-        let key = self.unlock(old)?;
-        self.seal(Under::Pin, &key, new, rng)
+        self.seals().change_pin(old, new, rng)
     }
 
     /// Sets a new PIN for the PUK, and gives both all their tries back.
@@ -275,12 +272,7 @@ impl KeyDir {
         new: &Secret,
         rng: &mut dyn CryptoRng,
     ) -> Result<(), KeyError> {
-        sealed::check_pin(new)?;
-        let bound = self.settings.bound();
-        let key = Sealed::load(Under::Puk, &self.files)?;
-        let key = key.open(Under::Puk, &self.files, &bound, puk)?;
-        // A crash in here leaves the old PIN with all its tries, or the new one.
-        self.seal(Under::Pin, &key, new, rng)
+        self.seals().unblock(puk, new, rng)
     }
 
     /// Makes a new PUK, for the PIN: of a device that has none, or whose holder has lost it.
@@ -289,38 +281,16 @@ impl KeyDir {
     /// [`KeyError::PukBlocked`]: that is for good; those of the PIN; [`KeyError::Damaged`],
     /// [`KeyError::Io`].
     pub fn renew_puk(&mut self, pin: &Secret, rng: &mut dyn CryptoRng) -> Result<Secret, KeyError> {
-        if self.puk_tries_left()? == Some(0) {
-            return Err(KeyError::PukBlocked);
-        }
-        let key = self.unlock(pin)?;
-        self.seal_under_new_puk(&key, rng)
+        self.seals().renew_puk(pin, rng)
     }
 
     /// The key, for its PIN. Each try is counted before it is made.
     fn unlock(&self, pin: &Secret) -> Result<Secret, KeyError> {
-        let bound = self.settings.bound();
-        Sealed::load(Under::Pin, &self.files)?.open(Under::Pin, &self.files, &bound, pin)
+        self.seals().unlock(pin)
     }
 
-    fn seal(
-        &self,
-        under: Under,
-        key: &Secret,
-        secret: &Secret,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<(), KeyError> {
-        let sealed = Sealed::seal(under, &self.settings.bound(), key, secret, rng)?;
-        sealed.store(under, &self.files)
-    }
-
-    fn seal_under_new_puk(
-        &self,
-        key: &Secret,
-        rng: &mut dyn CryptoRng,
-    ) -> Result<Secret, KeyError> {
-        let puk = sealed::random_puk(rng);
-        self.seal(Under::Puk, key, &puk, rng)?;
-        Ok(puk)
+    fn seals(&self) -> Seals<'_> {
+        Seals { files: &self.files, bound: self.settings.bound(), pin_file: sealed::FILE }
     }
 
     /// A signature, or the digits of a dynamic password.

@@ -16,33 +16,38 @@ const CERTIFICATE: &str = "server.pem";
 /// The server's certificates as its API gives them, PEM.
 #[derive(Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct ServerChain {
-    root: String,
-    server_issuer: String,
+pub(crate) struct ServerChain {
+    pub(crate) root: String,
+    pub(crate) server_issuer: String,
     /// Servers before there were offline requests do not give it.
     #[serde(default)]
-    server_certificate: Option<String>,
-}
-
-impl ServerChain {
-    pub(super) const fn new(
-        root: String,
-        server_issuer: String,
-        server_certificate: Option<String>,
-    ) -> Self {
-        Self { root, server_issuer, server_certificate }
-    }
-
-    /// The root, DER.
-    pub(super) fn root(&self) -> Result<Vec<u8>, KeyError> {
-        certificate(&self.root)
-    }
+    pub(crate) server_certificate: Option<String>,
+    /// Servers before there were signing cards do not give it.
+    #[serde(default)]
+    pub(crate) server_encryption_certificate: Option<String>,
 }
 
 /// The certificate in a PEM text that the server sent.
-pub(super) fn certificate(text: &str) -> Result<Vec<u8>, KeyError> {
+pub(crate) fn certificate(text: &str) -> Result<Vec<u8>, KeyError> {
     let parsed = pem::parse(text).ok().filter(|pem| pem.tag() == "CERTIFICATE");
     parsed.map(Pem::into_contents).ok_or(KeyError::Foreign)
+}
+
+/// Whom `root` trusts to certify servers (DER).
+pub(crate) fn servers_under(
+    provider: Provider,
+    [root, issuer]: [&[u8]; 2],
+    now: UnixTime,
+) -> Result<TrustStore, KeyError> {
+    let mut trust = TrustStore::new(provider);
+    trust.trust(root, issuer, Role::Server, now).map_err(KeyError::Pki)?;
+    Ok(trust)
+}
+
+/// Whether a certificate is of the server `id`.
+pub(crate) fn check_server(identity: &Identity, id: &str) -> Result<(), KeyError> {
+    let expected = Identity::new(Role::Server, id).map_err(KeyError::Pki)?;
+    if *identity == expected { Ok(()) } else { Err(KeyError::Foreign) }
 }
 
 /// Verifies a server's certificates (DER): that they are of the server `id`.
@@ -52,11 +57,9 @@ fn verified(
     id: &str,
     now: UnixTime,
 ) -> Result<(), KeyError> {
-    let mut trust = TrustStore::new(provider);
-    trust.trust(root, issuer, Role::Server, now).map_err(KeyError::Pki)?;
+    let trust = servers_under(provider, [root, issuer], now)?;
     let leaf = trust.verify(leaf, Role::Server, now, None).map_err(KeyError::Pki)?;
-    let expected = Identity::new(Role::Server, id).map_err(KeyError::Pki)?;
-    if *leaf.identity() == expected { Ok(()) } else { Err(KeyError::Foreign) }
+    check_server(leaf.identity(), id)
 }
 
 impl KeyDir {
@@ -67,7 +70,7 @@ impl KeyDir {
         id: &str,
         now: UnixTime,
     ) -> Result<(), KeyError> {
-        let root = chain.root()?;
+        let root = certificate(&chain.root)?;
         let issuer = certificate(&chain.server_issuer)?;
         if let Some(text) = &chain.server_certificate {
             let leaf = certificate(text)?;

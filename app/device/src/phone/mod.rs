@@ -367,7 +367,7 @@ fn answer_body(answer: &DeviceAnswer) -> serde_json::Value {
 }
 
 /// An id as a part of a path: what is none cannot become another path.
-fn segment(id: &str) -> String {
+pub(crate) fn segment(id: &str) -> String {
     let harmless = |c: &char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-');
     let kept: String = id.chars().filter(harmless).collect();
     if kept == id && !kept.is_empty() { kept } else { "none".to_owned() }

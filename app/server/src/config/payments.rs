@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use countersign_payment::joint::Form;
 use countersign_payment::text;
 use countersign_service::PaymentPolicy;
 use serde::Deserialize;
@@ -18,8 +19,15 @@ pub struct Payments(PaymentPolicy);
 
 impl Payments {
     pub(super) fn section(&self) -> String {
-        let PaymentPolicy { server_name, wrong_answers_max, expiry, expiry_min, expiry_max } =
-            &self.0;
+        let PaymentPolicy {
+            server_name,
+            wrong_answers_max,
+            expiry,
+            expiry_min,
+            expiry_max,
+            joint_forms,
+        } = &self.0;
+        let forms: Vec<String> = joint_forms.iter().map(|form| quoted(form.name())).collect();
         let name = match server_name {
             Some(name) => format!("server-name = {}\n", quoted(name)),
             None => "# server-name = \"Example Bank\"  # else the id in the server's certificate\n"
@@ -29,17 +37,21 @@ impl Payments {
             "[payments]\n\
              # The name of this server in what security devices show and sign.\n\
              {name}\
-             # With how many wrong answers a payment fails, 1 to 5. A security device is blocked\n\
-             # with five in a row.\n\
+             # With how many wrong answers a payment fails, 1 to 5; of a signing card at most 3.\n\
+             # A security device is blocked with five in a row.\n\
              wrong-answers = {wrong_answers_max}\n\
              # For how many seconds a payment can be confirmed, unless its initiator says so, and\n\
              # between which bounds it may say so: at least 30, at most 86400.\n\
              expires-seconds = {}\n\
              expires-seconds-min = {}\n\
-             expires-seconds-max = {}\n\n",
+             expires-seconds-max = {}\n\
+             # In which forms signing cards may sign, the best first: \"sealed-random\",\n\
+             # \"sealed\", \"digest\".\n\
+             joint-forms = [{}]\n\n",
             expiry.as_secs(),
             expiry_min.as_secs(),
-            expiry_max.as_secs()
+            expiry_max.as_secs(),
+            forms.join(", ")
         )
     }
 
@@ -59,6 +71,20 @@ struct PaymentsSection {
     expires_seconds: Option<u32>,
     expires_seconds_min: Option<u32>,
     expires_seconds_max: Option<u32>,
+    joint_forms: Option<Vec<String>>,
+}
+
+/// The forms of signing cards, by name.
+fn forms(names: &[String]) -> Result<Vec<Form>, String> {
+    let refused = "joint-forms has at least one of sealed-random, sealed and digest, none twice";
+    let mut forms = Vec::new();
+    for name in names {
+        match Form::from_name(name) {
+            Some(form) if !forms.contains(&form) => forms.push(form),
+            _ => return Err(refused.to_owned()),
+        }
+    }
+    if forms.is_empty() { Err(refused.to_owned()) } else { Ok(forms) }
 }
 
 impl TryFrom<PaymentsSection> for Payments {
@@ -96,10 +122,18 @@ impl TryFrom<PaymentsSection> for Payments {
                         86400"
                 .to_owned());
         }
-        let server_name = section.server_name;
-        let policy =
-            PaymentPolicy { server_name, wrong_answers_max, expiry, expiry_min, expiry_max };
-        Ok(Self(policy))
+        let joint_forms = match &section.joint_forms {
+            Some(names) => forms(names)?,
+            None => usual.joint_forms,
+        };
+        Ok(Self(PaymentPolicy {
+            server_name: section.server_name,
+            wrong_answers_max,
+            expiry,
+            expiry_min,
+            expiry_max,
+            joint_forms,
+        }))
     }
 }
 
@@ -116,11 +150,13 @@ mod tests {
     fn payments_are_bounded() {
         assert_eq!(payments("").unwrap(), Payments::default());
         let all = "server-name = \"Example \\\"Bank\\\"\"\nwrong-answers = 5\n\
-                   expires-seconds = 60\nexpires-seconds-min = 45\nexpires-seconds-max = 86400";
+                   expires-seconds = 60\nexpires-seconds-min = 45\nexpires-seconds-max = 86400\n\
+                   joint-forms = [\"digest\", \"sealed\"]";
         let all = payments(all).unwrap();
         let policy = all.policy();
         assert_eq!(policy.server_name.as_deref(), Some("Example \"Bank\""));
         assert_eq!((policy.wrong_answers_max, policy.expiry.as_secs()), (5, 60));
+        assert_eq!(policy.joint_forms, [Form::Digest, Form::Sealed]);
         let config = Config { payments: all, ..Config::default() };
         assert_eq!(Config::parse(&config.initial()).unwrap(), config);
         let short = payments("expires-seconds-max = 120").unwrap().policy();
@@ -134,6 +170,11 @@ mod tests {
             ("expires-seconds-min = 200\nexpires-seconds-max = 100", "between its min and max"),
             ("server-name = \"\"", "server-name"),
             ("server-name = \"a\\u202eb\"", "server-name"),
+            ("joint-forms = []", "joint-forms has at least one"),
+            ("joint-forms = [\"sealed\", \"sealed\"]", "none twice"),
+            ("joint-forms = [\"plain\"]", "joint-forms has at least one"),
+            ("joint-forms = [\"sealed\", \"plain\", \"digest\"]", "none twice"),
+            ("joint-forms = \"sealed\"", "expected a sequence"),
             ("rail = \"sepa\"", "unknown field"),
         ] {
             let error = payments(bad).unwrap_err();

@@ -11,7 +11,8 @@ use countersign_pki::TlsName;
 
 use super::files::{is_occupied, make_dir, parent, sync_dir, write_new};
 use super::{
-    DataError, ENCRYPTION, KDF, MARKER, RISK, TLS_NAMES, key_path, marker, names_to_text, to_pem,
+    DataError, ENCRYPTION, KDF, MARKER, RISK, TLS_NAMES, certificate_path, key_path, marker,
+    names_to_text, to_pem,
 };
 use crate::ca::{Made, Maker, Trees};
 use crate::config::Config;
@@ -120,11 +121,10 @@ impl NewDataDir {
             self.write(path, to_pem(&made.certificate).as_bytes())?;
             self.write(&key_path(name), &sealer.seal(name, &made.key.pkcs8, rng)?)?;
         }
-        if let Some(made) = &trees.server_encryption {
-            self.write(&format!("ca/{ENCRYPTION}.pem"), to_pem(&made.certificate).as_bytes())?;
-            let sealed = sealer.seal(ENCRYPTION, &made.key.pkcs8, rng)?;
-            self.write(&key_path(ENCRYPTION), &sealed)?;
-        }
+        let second = &trees.server_encryption;
+        self.write(&certificate_path(ENCRYPTION), to_pem(&second.certificate).as_bytes())?;
+        let sealed = sealer.seal(ENCRYPTION, &second.key.pkcs8, rng)?;
+        self.write(&key_path(ENCRYPTION), &sealed)?;
         self.write(&key_path("audit"), &sealer.seal("audit", &trees.audit.pkcs8, rng)?)
     }
 

@@ -2,6 +2,7 @@ use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt;
 use std::time::Duration;
 
+use countersign_channel::EncryptionCredential;
 use countersign_crypto::Secret;
 use testkit::rng::seeded;
 
@@ -156,9 +157,12 @@ fn the_suite_of_a_directory_is_its_marker_and_its_certificates() {
         assert_eq!((data.suite(), data.provider().suite), (suite, suite));
         let authority = made.keys(made.now, None).unwrap().authority;
         assert_eq!(authority.provider.suite, suite);
-        let wanted = suite == Suite::SM2_SM4GCM_SM3;
-        assert_eq!(authority.server_encryption.is_some(), wanted, "{suite}");
-        assert_eq!(made.path.join("ca/server-encryption.pem").exists(), wanted, "{suite}");
+        let provider = &authority.provider;
+        let second = &authority.server_encryption;
+        let point = second.key.public_key();
+        assert_eq!(certified_point(provider, &second.certificate).unwrap(), point, "{suite}");
+        let sealed = provider.sealing.encrypt(&mut seeded(1), point, b"text").unwrap();
+        assert_eq!(second.key.decrypt(&sealed).unwrap().expose(), b"text", "{suite}");
     }
     let made = Made::new(10);
     let old = "countersign data directory, format 1\n";
@@ -182,9 +186,120 @@ fn https_is_p256_in_every_suite() {
 
 #[test]
 fn an_encryption_key_that_is_not_its_certificates_is_damage() {
-    let made = Made::of(Suite::SM2_SM4GCM_SM3, 13);
-    made.key_as("audit", "server-encryption");
-    let error = made.keys(made.now, None).err().unwrap();
-    assert_eq!(error.check(), "data-damaged");
-    assert!(error.to_string().contains("ca/server-encryption.pem"), "{error}");
+    for suite in Suite::known() {
+        let made = Made::of(suite, 13);
+        made.key_as("audit", "server-encryption");
+        // Nor does a start put another in its place: somebody has sealed to this certificate.
+        for renew in [false, true] {
+            let mut rng = seeded(14);
+            let renew = renew.then_some(&mut rng as &mut dyn CryptoRng);
+            let error = made.keys(made.now, renew).err().unwrap();
+            assert_eq!(error.check(), "data-damaged");
+            assert!(error.to_string().contains("ca/server-encryption.pem"), "{error}");
+        }
+    }
+}
+
+const PEM: &str = "ca/server-encryption.pem";
+const SEALED: &str = "keys/server-encryption.sealed";
+
+impl Made {
+    fn lose(&self, names: &[&str]) {
+        for name in names {
+            fs::remove_file(self.path.join(name)).unwrap();
+        }
+    }
+
+    fn start(&self, seed: u64) -> Result<EncryptionCredential, DataError> {
+        let keys = self.keys(self.now, Some(&mut seeded(seed)))?;
+        Ok(keys.authority.server_encryption)
+    }
+
+    fn refused(&self) -> DataError {
+        self.keys(self.now, None).err().unwrap()
+    }
+
+    fn make_key(&self, passphrase: &[u8], seed: u64) -> Result<(), DataError> {
+        let passphrase = Secret::copied_from(passphrase);
+        let dir = DataDir::open(&self.path)?;
+        dir.make_encryption_key(&passphrase, self.now, &mut seeded(seed))
+    }
+}
+
+/// Directories of the suite p256 had no encryption certificate at first: a start of the server
+/// makes it, once it knows that no other has one. Everything else tells so and writes nothing.
+#[test]
+fn a_start_makes_the_encryption_key_that_an_older_directory_lacks() {
+    let made = Made::new(15);
+    let old = made.file(PEM);
+    made.lose(&[PEM, SEALED]);
+    let error = made.refused();
+    assert_eq!(error.check(), "data-outdated");
+    assert!(error.to_string().contains("countersign serve"), "{error}");
+    let export = DataDir::open(&made.path).unwrap().certificate_pem(PEM).err().unwrap();
+    assert_eq!(export.check(), "data-outdated");
+    assert_eq!(made.start(16).err().unwrap().check(), "data-outdated", "not by itself");
+    assert_eq!(made.make_key(b"another", 16).unwrap_err().check(), "passphrase");
+    assert!(!made.path.join(PEM).exists() && !made.path.join(SEALED).exists());
+
+    made.make_key(b"passphrase", 16).unwrap();
+    let first = made.start(17).unwrap();
+    assert_ne!(made.file(PEM), old);
+    let sealed = made.file(SEALED);
+    made.make_key(b"passphrase", 18).unwrap();
+    let later = made.start(19).unwrap();
+    assert_eq!(later.certificate, first.certificate, "made once, and kept");
+    assert_eq!((later.key.public_key(), made.file(SEALED)), (first.key.public_key(), sealed));
+
+    // One under another root is not ours.
+    fs::write(made.path.join(PEM), Made::new(20).file(PEM)).unwrap();
+    assert_eq!(made.refused().check(), "certificate-issuer");
+}
+
+/// Whatever lost the certificate (a crash between the two files, a backup without it), the key
+/// stays: others have sealed to it.
+#[test]
+fn a_key_that_lost_its_certificate_is_certified_and_never_replaced() {
+    for suite in Suite::known() {
+        let made = Made::of(suite, 21);
+        let before = made.start(22).unwrap();
+        let sealed = made.file(SEALED);
+        made.lose(&[PEM]);
+        assert_eq!(made.refused().check(), "data-outdated");
+        made.make_key(b"passphrase", 23).unwrap();
+        assert!(!made.path.join(PEM).exists(), "there is a key");
+        let again = made.start(24).unwrap();
+        assert_eq!(made.file(SEALED), sealed, "{suite}");
+        assert_ne!(again.certificate, before.certificate);
+        assert_eq!(again.key.public_key(), before.key.public_key());
+        let provider = made.keys(made.now, None).unwrap().authority.provider;
+        let text = provider.sealing.encrypt(&mut seeded(1), before.key.public_key(), b"text");
+        assert_eq!(again.key.decrypt(&text.unwrap()).unwrap().expose(), b"text", "{suite}");
+        // Certificate without key: nothing is made in its place.
+        made.lose(&[SEALED]);
+        for error in [made.refused(), made.start(25).err().unwrap()] {
+            assert_eq!(error.check(), "io");
+            assert!(error.to_string().contains(SEALED), "{error}");
+        }
+        made.make_key(b"passphrase", 25).unwrap();
+        assert!(!made.path.join(SEALED).exists());
+    }
+}
+
+/// No directory of the suite sm2 was ever made without: it is lost, and nothing is made.
+#[test]
+fn of_the_other_suite_a_lost_pair_is_damage() {
+    let made = Made::of(Suite::SM2_SM4GCM_SM3, 26);
+    made.lose(&[PEM, SEALED]);
+    let errors = [
+        made.refused(),
+        made.start(27).err().unwrap(),
+        made.make_key(b"passphrase", 28).unwrap_err(),
+        DataDir::open(&made.path).unwrap().certificate_pem(PEM).unwrap_err(),
+    ];
+    for error in errors {
+        assert_eq!(error.check(), "data-damaged");
+        assert!(error.to_string().contains(SEALED), "{error}");
+    }
+    assert!(!made.path.join(PEM).exists() && !made.path.join(SEALED).exists());
 }

@@ -110,10 +110,14 @@ async fn payment(
     } else {
         Vec::new()
     };
-    let devices = devices.into_iter().map(|device| Device {
-        serial: device.serial,
-        label: device.label,
-        shows_digits: device.method == SignMethod::Ocra,
+    let devices = devices.into_iter().filter_map(|device| {
+        let shows_digits = match device.method {
+            SignMethod::Pki => false,
+            SignMethod::Ocra => true,
+            // A signing card confirms at a terminal, and nothing of it is typed in here.
+            SignMethod::Joint => return None,
+        };
+        Some(Device { serial: device.serial, label: device.label, shows_digits })
     });
     let part = PaymentPart {
         state: found.state,

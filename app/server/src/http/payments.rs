@@ -2,6 +2,7 @@
 
 mod answers;
 mod events;
+mod joint;
 mod returns;
 mod shape;
 
@@ -28,6 +29,7 @@ use super::query::{Id, Params, PaymentsQuery, WaitQuery};
 
 pub(super) use answers::*;
 pub(super) use events::*;
+pub(super) use joint::*;
 pub(super) use returns::*;
 pub(super) use shape::{Ask, Identified, Named, Payment, Posting, TimelineEntry};
 

@@ -405,7 +405,8 @@ pub(super) struct Devices {
     items: Vec<Device>,
 }
 
-/// The security devices by which a payment can be answered.
+/// The security devices by which a payment can be answered from a phone. A signing card is none:
+/// it confirms at a terminal.
 #[utoipa::path(get, path = "/phone/payments/{id}/devices", tag = "phone",
     operation_id = "phone_devices", params(("id" = String, Path, description = "`pay_…`")),
     security(("phone" = []), ("boundPhone" = [], "proof" = [])),

@@ -1,5 +1,7 @@
 //! `/v1/devices`: security devices, which confirm payments, and what operators do with them (D4).
 
+mod joint;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{StatusCode, header};
@@ -19,6 +21,8 @@ use super::problem::Problem;
 use super::query::{Id, Params, SerialQuery};
 use super::readers::{Reason, Terms};
 
+pub(super) use joint::*;
+
 /// A security device.
 #[derive(Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
@@ -29,7 +33,8 @@ pub(super) struct SecurityDevice {
     serial: String,
     /// For people.
     label: String,
-    /// How it signs: `pki` or `ocra`.
+    /// How it confirms: `pki` by a signature, `ocra` by a dynamic password, `joint` by a signature
+    /// and a joint password.
     #[schema(example = "pki")]
     method: &'static str,
     /// `enrolled` or `blocked`.
@@ -160,10 +165,13 @@ pub(super) struct SignerTerms {
     terms: Terms,
     #[serde(flatten)]
     chain: ServerChain,
+    #[serde(flatten)]
+    seal_to: SealTo,
 }
 
 /// In which suite this server certifies security devices: to be asked before a request is made.
-/// Also this server's certificates, as a device that works without a network keeps them.
+/// Also this server's certificates, as a device that works without a network keeps them, and the
+/// one to whose key a signing card seals.
 #[utoipa::path(get, path = "/devices/terms", tag = "security devices",
     operation_id = "device_terms", security(("token" = ["security-devices:manage"])),
     responses((status = 200, description = "What a request has to be made with",
@@ -172,8 +180,9 @@ pub(super) async fn terms(
     _granted: Granted<SecurityDevicesManage>,
     State(api): State<Api>,
 ) -> Result<Json<SignerTerms>, Problem> {
-    let chain = ServerChain::of(api.service.authority());
-    Ok(Json(SignerTerms { terms: Terms::of(&api)?, chain }))
+    let authority = api.service.authority();
+    let (chain, seal_to) = (ServerChain::of(authority), SealTo::of(authority));
+    Ok(Json(SignerTerms { terms: Terms::of(&api)?, chain, seal_to }))
 }
 
 /// Enrols a security device that signs with a key of its own.
@@ -393,7 +402,8 @@ pub(super) async fn unblock(
     Ok(Json(SecurityDevice::at(api.service.now(), record)))
 }
 
-/// Revokes a security device's certificate, or erases its key: it must enrol again.
+/// Revokes a security device's certificate, and erases the key that this server shares with it: it
+/// must enrol again.
 #[utoipa::path(post, path = "/devices/{id}/revoke", tag = "security devices",
     operation_id = "revoke_device", request_body = Reason,
     params(("id" = String, Path, description = "`sdv_…`")),

@@ -33,7 +33,11 @@ pub(crate) struct Bank {
 
 impl Bank {
     pub(crate) async fn new() -> Self {
-        let world = World::new().await;
+        Self::on(World::new().await).await
+    }
+
+    /// With the ledger of this server.
+    pub(crate) async fn on(world: World) -> Self {
         let till = world.token("till", &[Role::Integrator]).await;
         let bank = Self { world, till };
         for (number, currency, kind) in [

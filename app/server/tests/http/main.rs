@@ -4,10 +4,14 @@
 mod accounts;
 mod bank;
 mod browsers;
+mod cards;
 mod checkout;
 mod confirmed;
 mod contract;
 mod enrolment;
+mod joint;
+mod joint_enrolment;
+mod joint_refused;
 mod keys;
 mod limits;
 mod logs;

@@ -23,7 +23,9 @@ const POSTS: &[&str] = &[
     "/v1/payments",
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/cancel",
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/authorisations",
+    "/v1/payments/pay_00000000-0000-7000-8000-000000000000/joint",
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/refunds",
+    "/v1/devices/joint",
     "/v1/payments/pay_00000000-0000-7000-8000-000000000000/reversal",
     "/v1/phone/enrolments",
     "/v1/checkout/pay_00000000-0000-7000-8000-000000000000/answers",
@@ -99,6 +101,15 @@ fn any_request() -> impl Strategy<Value = Value> {
         ".{0,300}".prop_map(|text| json!({ "reason": text })),
         (".{0,80}", ".{0,80}", ".{0,80}").prop_map(|(kind, text, reference)| {
             json!({ "kind": kind, "text": text, "reference": reference })
+        }),
+        // A transaction, a commitment of a length that a form has, and digits.
+        ("[A-Za-z0-9_-]{0,64}", "A[QgwA]([A-Za-z0-9_-]{64}|[A-Za-z0-9_-]{0,200})", "[0-9 -]{0,20}")
+            .prop_map(|(bytes, commitment, digits)| {
+                json!({ "transaction": bytes, "deviceSerial": "CARD-1", "signature": bytes,
+                    "commitment": commitment, "jointPassword": digits })
+            }),
+        (".{0,70}", "(PAYER0001|.{0,40})").prop_map(|(label, account)| {
+            json!({ "request": "AQID", "label": label, "accounts": [account] })
         }),
         (".{0,30}", "[A-Za-z0-9_-]{0,50}").prop_map(|(code, half)| {
             json!({ "code": code,

@@ -23,7 +23,7 @@ use countersign_service::{
 };
 use countersign_store::{Role, Store};
 use serde_json::{Value, json};
-use testkit::pki::{LEAF_VALIDITY, NOW};
+use testkit::pki::{LEAF_VALIDITY, NOW, encryption};
 use testkit::rng::seeded;
 use tower::ServiceExt;
 
@@ -134,15 +134,24 @@ impl World {
     }
 
     pub(crate) async fn with_sams(connectors: Vec<Arc<dyn SamConnector>>) -> Self {
-        Self::build(connectors, provider()).await
+        Self::build(connectors, provider(), Policy::default()).await
     }
 
     /// A server whose certificates are of this provider's suite.
     pub(crate) async fn of_suite(provider: Provider) -> Self {
-        Self::build(Vec::new(), provider).await
+        Self::build(Vec::new(), provider, Policy::default()).await
     }
 
-    async fn build(connectors: Vec<Arc<dyn SamConnector>>, provider: Provider) -> Self {
+    /// A server with this policy.
+    pub(crate) async fn with_policy(policy: Policy) -> Self {
+        Self::build(Vec::new(), provider(), policy).await
+    }
+
+    async fn build(
+        connectors: Vec<Arc<dyn SamConnector>>,
+        provider: Provider,
+        policy: Policy,
+    ) -> Self {
         let clock = Arc::new(TestClock(AtomicU64::new(NOW.as_millis())));
         let seed = AtomicU64::new(1);
         let ambient = Ambient {
@@ -151,7 +160,7 @@ impl World {
         };
         let sams = SamPool::start(connectors, Default::default(), &ambient);
         let store = Store::in_memory().await.unwrap();
-        let service = Service::new(store, authority(provider), sams, Policy::default(), ambient);
+        let service = Service::new(store, authority(provider), sams, policy, ambient);
         let vault = FileVault::new(MemoryStorage::new(), seeded(77));
         let service = service
             .with_vault(Arc::new(vault), Arc::new(tr34::aws_lc::AwsLc))
@@ -295,6 +304,9 @@ fn authority(provider: Provider) -> Authority {
         .and_then(|issuer| issuer.prepare(&requested, PkiRole::Server, number, validity))
         .and_then(|prepared| prepared.sign(&*issuer_key, &mut rng))
         .unwrap();
+    let identity = Identity::new(PkiRole::Server, SERVER_ID).unwrap();
+    let issuer = (server_issuer.as_slice(), &*issuer_key);
+    let server_encryption = encryption(&provider, issuer, &identity, validity, &mut rng);
     Authority {
         provider,
         root,
@@ -303,7 +315,7 @@ fn authority(provider: Provider) -> Authority {
         server_issuer,
         server,
         server_key,
-        server_encryption: None,
+        server_encryption,
         server_id: SERVER_ID.to_owned(),
         audit_key,
     }

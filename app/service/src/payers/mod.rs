@@ -2,12 +2,14 @@
 //! signed and the answer to it (D2, D5), and the pushes that wait for a phone.
 
 mod authorise;
+mod joint;
 mod offered;
 mod phones;
 mod proof;
 mod pushes;
 mod signers;
 
+pub use joint::EnrolledJoint;
 pub use offered::PhoneDevice;
 pub use phones::{AllowedPhone, EnrolledPhone, PhoneActor};
 pub use proof::{PhoneProof, SessionKey};

@@ -27,6 +27,8 @@ fn is_usable(signer: &SignerRecord, now: UnixTime) -> bool {
         SignMethod::Pki => signer.device.certificate.as_ref().is_some_and(|live| {
             live.state == CertificateState::Issued && live.der.is_some() && live.not_after > now
         }),
+        // A signing card answers at the terminal that it was put into, and not over a phone.
+        SignMethod::Joint => false,
     }
 }
 

@@ -81,32 +81,61 @@ impl Service {
         request: &[u8],
         new: &SignerToEnrol,
     ) -> Result<EnrolledSigner, ServiceError> {
+        self.enrol_certified(actor, request, new, SignMethod::Pki, None).await
+    }
+
+    /// Enrols a device with a certificate: its row of this method, with the key that it shares with
+    /// the server, if it does. One that is known gets this key in place of the one that it had.
+    pub(super) async fn enrol_certified(
+        &self,
+        actor: &Actor,
+        request: &[u8],
+        new: &SignerToEnrol,
+        method: SignMethod,
+        shared: Option<&Secret>,
+    ) -> Result<EnrolledSigner, ServiceError> {
         if let Err(error) = self.may_enrol(actor, new).await {
             self.refused_operator(actor, "security-device.enrol", UNREAD, &error).await;
             return Err(error);
         }
+        self.refuse_other_method(actor, request, method).await?;
         let enrolled = self.enrol_device(KIND, actor, request, None).await?;
         let now = self.now();
+        let joint_key = match shared {
+            Some(key) => Some(self.seal_hmac(&enrolled.device.id, key).await?),
+            None => None,
+        };
         let row = SignerRow {
             device_id: enrolled.device.id.clone(),
-            method: SignMethod::Pki,
+            method,
             label: new.label.clone(),
             ocra_suite: None,
             ocra_key: None,
+            joint_key,
             failures: 0,
             alerted_at: None,
         };
         let detail = json!({ "method": row.method.name(), "accounts": new.accounts });
-        let mut entry = done(now, actor, "security-device.bind", &row.device_id);
-        entry.detail = detail.to_string();
+        let done = done(now, actor, "security-device.bind", &row.device_id);
         let accounts = new.accounts.clone();
         let bound = self
             .store
             .run_tx("enrol_signer", move |tx| {
-                match tx.signer_by_id(&row.device_id)? {
+                let known = tx.signer_by_id(&row.device_id)?;
+                let (mut entry, mut detail) = (done.clone(), detail.clone());
+                if row.joint_key.is_some() {
+                    let had_one = known.as_ref().is_some_and(|one| one.signer.joint_key.is_some());
+                    detail["sharedKey"] = if had_one { "replaced" } else { "first" }.into();
+                }
+                entry.detail = detail.to_string();
+                match known {
                     None => tx.insert_signer(&row)?,
-                    Some(known) if known.signer.method == row.method => {}
-                    Some(_) => return Err(other_method()),
+                    Some(known) if known.signer.method != row.method => return Err(other_method()),
+                    Some(_) => {
+                        if let Some(block) = &row.joint_key {
+                            tx.set_joint_key(&row.device_id, block)?;
+                        }
+                    }
                 }
                 tx.bind_signer(&row.device_id, &accounts)?;
                 tx.append_audit(&entry)?;
@@ -121,6 +150,29 @@ impl Service {
                 Err(error)
             }
         }
+    }
+
+    /// Refuses the serial number of a device that signs by another method before it is given a
+    /// certificate. What is no request is told by who reads it next.
+    async fn refuse_other_method(
+        &self,
+        actor: &Actor,
+        request: &[u8],
+        method: SignMethod,
+    ) -> Result<(), ServiceError> {
+        let Ok(requested) = self.parse(request) else { return Ok(()) };
+        let serial = requested.identity().id().to_owned();
+        let of = serial.clone();
+        let known = self
+            .store
+            .read("signer_by_serial", move |tx| Ok::<_, ServiceError>(tx.signer_by_serial(&of)?))
+            .await?;
+        if known.is_none_or(|known| known.signer.method == method) {
+            return Ok(());
+        }
+        let error = other_method();
+        self.refused_operator(actor, "security-device.enrol", &serial, &error).await;
+        Err(error)
     }
 
     async fn may_enrol(&self, actor: &Actor, new: &SignerToEnrol) -> Result<(), ServiceError> {
@@ -182,6 +234,7 @@ impl Service {
             label: new.label.clone(),
             ocra_suite: Some(PAYMENT_SUITE.to_owned()),
             ocra_key: Some(self.seal_hmac(&id, &key).await?),
+            joint_key: None,
             failures: 0,
             alerted_at: None,
         };
@@ -339,8 +392,8 @@ impl Service {
         self.change_signer(actor, id, "unblock", "{}".to_owned(), unblock).await
     }
 
-    /// Revokes a security device's certificate, or erases its key for dynamic passwords: it must
-    /// enrol again.
+    /// Revokes a security device's certificate, or erases its key for dynamic passwords, or both of
+    /// a signing card: it must enrol again.
     ///
     /// # Errors
     /// `reason-length`; [`ServiceError::NotFound`] if there is no such device or it has neither.
@@ -353,10 +406,12 @@ impl Service {
         let reason = check_reason(reason)?;
         let detail = json!({ "reason": reason }).to_string();
         let revoke = move |tx: &mut Tx<'_>, known: &SignerRecord, now| {
+            let device_id = &known.signer.device_id;
+            let shared = tx.erase_joint_key(device_id)?;
             if let Some(live) = &known.device.certificate {
                 return Ok(tx.revoke_certificate(&live.number, &reason, now)?);
             }
-            let erased = tx.erase_ocra_key(&known.signer.device_id)?;
+            let erased = tx.erase_ocra_key(device_id)? || shared;
             if erased { Ok(()) } else { Err(ServiceError::NotFound { what: "certificate or key" }) }
         };
         self.change_signer(actor, id, "revoke", detail, revoke).await

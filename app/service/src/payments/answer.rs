@@ -8,16 +8,16 @@ use countersign_store::{AnswerKey, Authorisation, PaymentRecord, SignerRecord};
 pub use countersign_payment::machine::RejectReason;
 
 use super::checkout::CHECKOUT_ACTOR;
-use super::decide::{Case, Digits, Seen, Verdict};
+use super::decide::{Brought, Case, Digits, Seen, Verdict};
 use crate::refusals::{Party, Refusal};
 use crate::{Actor, PhoneActor, Service, ServiceError};
 
 /// Longest signature, in bytes: DER of two numbers of 32 bytes, with room.
-const SIGNATURE_MAX: usize = 80;
+pub(super) const SIGNATURE_MAX: usize = 80;
 /// Digits of the number to match.
 const MATCH_DIGITS: usize = 2;
 /// How often an answer is verified anew because its device changed meanwhile.
-const VERIFICATIONS_MAX: usize = 3;
+pub(super) const VERIFICATIONS_MAX: usize = 3;
 
 /// What a phone brings (step 104), or the page of a checkout.
 #[derive(Clone, PartialEq, Eq)]
@@ -89,10 +89,7 @@ impl PaymentAnswer {
     /// What can be said of an answer without looking at anything secret.
     fn check_form(&self) -> Result<(), ServiceError> {
         let serial = self.serial();
-        if serial.is_some_and(|serial| Identity::new(Role::SecurityDevice, serial).is_err()) {
-            let detail = "a serial number has 1 to 64 of A-Z a-z 0-9 . _ -";
-            return Err(ServiceError::refused("answer-format", detail));
-        }
+        serial.map_or(Ok(()), check_serial)?;
         let detail = match self {
             Self::Pki { signature, .. } if !(1..=SIGNATURE_MAX).contains(&signature.len()) => {
                 format!("a signature has 1 to {SIGNATURE_MAX} bytes")
@@ -129,6 +126,20 @@ impl PaymentAnswer {
             Self::Reject { reason } => [b"reject", b"", reason.name().as_bytes()],
         }
     }
+}
+
+/// Whether a text can be a security device's serial number.
+pub(super) fn check_serial(serial: &str) -> Result<(), ServiceError> {
+    let detail = "a serial number has 1 to 64 of A-Z a-z 0-9 . _ -";
+    Identity::new(Role::SecurityDevice, serial)
+        .map(drop)
+        .map_err(|_| ServiceError::refused("answer-format", detail))
+}
+
+/// What is said when every verification was overtaken by a change of the device.
+pub(super) fn changing() -> ServiceError {
+    let detail = "the security device is being changed: try again".to_owned();
+    ServiceError::Unavailable { detail }
 }
 
 fn is_digits(text: &str, len: usize) -> bool {
@@ -211,22 +222,27 @@ impl Service {
                 }
                 _ => None,
             };
-            let case = Case { key: key.clone(), answer: answer.clone(), digits, matches };
-            return match self.payments.lane.decide(case).await? {
-                Verdict::Answered { record, authorisation, replayed } => {
-                    let (record, authorisation) = (*record, *authorisation);
-                    Ok(Answered { record, authorisation, replayed })
-                }
-                Verdict::Refused { incident } => {
-                    Err(ServiceError::AuthorisationRefused { incident })
-                }
-                Verdict::Closed(refusal) => Err(refusal.into()),
-                Verdict::Unknown => Err(super::read::missing()),
-                Verdict::Stale => continue,
-            };
+            let brought = Brought::ByPayer { answer: answer.clone(), digits };
+            let case = Case { key: key.clone(), brought, matches };
+            if let Some(answered) = self.decided(case).await? {
+                return Ok(answered);
+            }
         }
-        let detail = "the security device is being changed: try again".to_owned();
-        Err(ServiceError::Unavailable { detail })
+        Err(changing())
+    }
+
+    /// What an answer came to; `None` if what it was verified under has changed meanwhile.
+    pub(super) async fn decided(&self, case: Case) -> Result<Option<Answered>, ServiceError> {
+        match self.payments.lane.decide(case).await? {
+            Verdict::Answered { record, authorisation, replayed } => {
+                let (record, authorisation) = (*record, *authorisation);
+                Ok(Some(Answered { record, authorisation, replayed }))
+            }
+            Verdict::Refused { incident } => Err(ServiceError::AuthorisationRefused { incident }),
+            Verdict::Closed(refusal) => Err(refusal.into()),
+            Verdict::Unknown => Err(super::read::missing()),
+            Verdict::Stale => Ok(None),
+        }
     }
 
     /// Hash by which the same answer is known again. Each part has its length before it. The same

@@ -25,6 +25,9 @@ const KEY_LABEL: &[u8] = b"countersign checkout key v1\0";
 /// Of this it makes the one for the numbers to match. A label of its own: who is shown a number
 /// learns nothing of a key.
 const MATCH_LABEL: &[u8] = b"countersign number match v1\0";
+/// Of this it makes the one under which what a signing card's terminal brings is hashed
+/// ([`Service::answer_joint`]).
+const JOINT_LABEL: &[u8] = b"countersign joint answer v1\0";
 /// Bytes of a checkout's key: as many of the MAC.
 const KEY_LEN: usize = 16;
 /// The same as text, in characters.
@@ -40,21 +43,26 @@ const MATCH_COUNT: u64 = 90;
 /// Who answers for a checkout, in the audit: nobody is known there but the payment's key.
 pub(super) const CHECKOUT_ACTOR: &str = "checkout";
 
-/// What keys and numbers are computed under. The storage key, which may lie in an HSM, makes them
-/// once for each server: anybody may show something as a checkout's key, and that must set no HSM
-/// to work.
+/// What keys, numbers and the hashes of cards' answers are computed under. The storage key, which
+/// may lie in an HSM, makes them once for each server: anybody may show something as a checkout's
+/// key, and that must set no HSM to work.
 pub(super) struct CheckoutKeys {
     pages: Secret,
     numbers: Secret,
+    pub(super) joint_answers: Secret,
 }
 
 impl CheckoutKeys {
-    /// CMACs of the storage key over the labels. Both end in a zero, and no label is as short as
+    /// CMACs of the storage key over the labels. All end in a zero, and no label is as short as
     /// those from which the storage key derives keys of blocks.
     fn derive(storage: &dyn CmacKey) -> Result<Self, ServiceError> {
         let failed = |_| ServiceError::Internal { detail: "the storage key fails".into() };
         let under = |label| storage.cmac(label).map_err(failed);
-        Ok(Self { pages: under(KEY_LABEL)?, numbers: under(MATCH_LABEL)? })
+        Ok(Self {
+            pages: under(KEY_LABEL)?,
+            numbers: under(MATCH_LABEL)?,
+            joint_answers: under(JOINT_LABEL)?,
+        })
     }
 }
 
@@ -94,7 +102,7 @@ pub struct CheckoutView {
 }
 
 impl Service {
-    async fn checkout_keys(&self) -> Result<&CheckoutKeys, ServiceError> {
+    pub(super) async fn checkout_keys(&self) -> Result<&CheckoutKeys, ServiceError> {
         let derive = || async {
             let storage = self.storage_key().await?;
             self.blocking(move || CheckoutKeys::derive(&*storage)).await

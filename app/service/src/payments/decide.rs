@@ -1,98 +1,32 @@
 //! What answers come to: decided over locked rows, without touching the database.
 
 mod account;
+mod case;
 mod device;
+mod joint;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use countersign_crypto::UnixTime;
+use countersign_payment::joint::TRIES_MAX;
 use countersign_payment::machine::{self, Decision, Refusal, RejectReason, Step};
 use countersign_payment::{Amount, ConfirmationRequest, Currency, State};
 use countersign_store::{
-    Account, AnswerContext, AnswerKey, AnswerOutcome, AuditEntry, AuditOutcome, Authorisation,
-    IdKind, LockedAnswers, Outcomes, Payment, PaymentChange, PaymentRecord, PostingKind,
-    SignMethod, SignerChange, SignerRecord,
+    Account, AnswerContext, AnswerOutcome, AuditEntry, AuditOutcome, Authorisation, IdKind,
+    LockedAnswers, Outcomes, Payment, PaymentChange, PaymentRecord, PostingKind, SignerChange,
+    SignerRecord,
 };
 use serde_json::json;
 
+pub(super) use self::case::{Brought, Case, Digits, Joint, Proof, Seen};
 use self::device::{Fault, check_device};
-use super::answer::{PaymentAnswer, bearer};
+pub(super) use self::joint::JointProof;
+use self::joint::check_joint;
+use super::answer::PaymentAnswer;
 use super::postings::{Cause, record_posting, try_posting};
 use super::settle::{event, view, walk};
 use crate::{Actor, ServiceError, done};
-
-/// An answer that is to be decided.
-pub(super) struct Case {
-    pub(super) key: AnswerKey,
-    pub(super) answer: PaymentAnswer,
-    /// The digits of a dynamic password were verified before the answer was queued.
-    pub(super) digits: Option<Digits>,
-    /// Whether the number to match is right; none if none came, and none was needed.
-    pub(super) matches: Option<bool>,
-}
-
-impl Case {
-    /// The actor in audit rows.
-    fn actor(&self) -> Actor {
-        bearer(self.key.phone_id.as_deref())
-    }
-}
-
-/// The bytes over which an answer was verified, and what they say, if they are a request.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Seen {
-    bytes: Vec<u8>,
-    says: Option<ConfirmationRequest>,
-}
-
-impl Seen {
-    pub(super) fn new(bytes: Vec<u8>) -> Arc<Self> {
-        let says = ConfirmationRequest::parse(&bytes).ok();
-        Arc::new(Self { bytes, says })
-    }
-
-    pub(super) fn bytes(&self) -> &[u8] {
-        &self.bytes
-    }
-}
-
-/// What came of verifying a dynamic password.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Digits {
-    /// What it was verified over; none if there was no such payment.
-    pub(super) seen: Option<Arc<Seen>>,
-    /// The sealed key under which it was verified; none if the payer had no such device.
-    pub(super) block: Option<String>,
-    pub(super) good: bool,
-}
-
-/// What was verified outside the lock. It counts only if what it was verified under is still so.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Proof {
-    /// A rejection is not signed.
-    None,
-    /// A signature.
-    Signature {
-        /// What it was verified over; none if there was no such payment.
-        seen: Option<Arc<Seen>>,
-        /// The number of the certificate under which it was verified; none if there was none.
-        certificate: Option<String>,
-        /// The check that failed, if one did.
-        verified: Result<(), &'static str>,
-    },
-    /// A dynamic password.
-    Digits(Digits),
-}
-
-impl Proof {
-    fn seen(&self) -> Option<&Seen> {
-        match self {
-            Self::None => None,
-            Self::Signature { seen, .. } | Self::Digits(Digits { seen, .. }) => seen.as_deref(),
-        }
-    }
-}
 
 /// What an answer comes to.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,9 +101,9 @@ impl Rows {
         context: AnswerContext,
     ) -> Result<Verdict, ServiceError> {
         let AnswerContext { payment, prior, phone_serves_payer, device } = context;
-        // A phone learns nothing of payments that are not its own (404).
-        let may_answer = phone_serves_payer || case.key.phone_id.is_none();
-        let Some(payment) = payment.filter(|_| may_answer) else {
+        // A phone learns nothing of payments that are not its own, nor does a terminal (404).
+        let answers = |payment: &Payment| case.may_answer(payment, phone_serves_payer);
+        let Some(payment) = payment.filter(answers) else {
             return Ok(Verdict::Unknown);
         };
         self.versions.entry(payment.id.clone()).or_insert(payment.version);
@@ -214,14 +148,18 @@ impl Rows {
         if let Some(authorisation) = prior.or_else(|| self.decided.get(&id).cloned()) {
             return Ok(as_before(authorisation, record));
         }
-        let refused =
-            machine::refuse_answer(&view(&record.payment), desk.now, desk.wrong_answers_max);
+        let max = match case.brought {
+            Brought::ByPayer { .. } => desk.wrong_answers_max,
+            // A joint password has eight digits to guess: no policy allows more tries than that.
+            Brought::ByTerminal(_) => desk.wrong_answers_max.min(TRIES_MAX),
+        };
+        let refused = machine::refuse_answer(&view(&record.payment), desk.now, max);
         if let Some(refusal) = refused.refusal {
             self.follow(desk, record, refused, &Actor::System);
             return Ok(Verdict::Closed(refusal));
         }
-        let serial = match &case.answer {
-            PaymentAnswer::Reject { reason } => {
+        let checked = match (&case.brought, proof) {
+            (Brought::ByPayer { answer: PaymentAnswer::Reject { reason }, .. }, _) => {
                 let decision = machine::reject(&view(&record.payment), desk.now, *reason);
                 let actor = case.actor();
                 let row = self.authorisation(desk, case, AnswerOutcome::Rejected);
@@ -232,21 +170,30 @@ impl Rows {
                 }
                 return Ok(self.answered(row, record));
             }
-            PaymentAnswer::Pki { device_serial, .. }
-            | PaymentAnswer::Ocra { device_serial, .. } => device_serial,
+            _ if case.matches == Some(false) => {
+                // Before anything of the device is looked at: it is not to blame.
+                return Ok(self.refuse(desk, case, record, refused, ("match-code", false)));
+            }
+            (Brought::ByPayer { answer, .. }, _) => {
+                check_device(self.signer(case), &record.payment, answer, proof, desk.now)
+            }
+            (Brought::ByTerminal(_), Proof::Joint(proof)) => {
+                check_joint(self.signer(case), &record.payment, proof, desk.now)
+            }
+            (Brought::ByTerminal(_), _) => Err(Fault::Stale),
         };
-        if case.matches == Some(false) {
-            // Before anything of the device is looked at: it is not to blame.
-            return Ok(self.refuse(desk, case, record, refused, ("match-code", false)));
-        }
-        let signer = self.signers.get(serial);
-        match check_device(signer, &record.payment, &case.answer, proof, desk.now) {
+        match checked {
             Ok(()) => self.accept(desk, case, proof, record),
             Err(Fault::Stale) => Ok(Verdict::Stale),
             Err(Fault::Check(check, counts)) => {
                 Ok(self.refuse(desk, case, record, refused, (check, counts)))
             }
         }
+    }
+
+    /// The security device that an answer names, if there is one.
+    fn signer(&self, case: &Case) -> Option<&SignerRecord> {
+        case.key.device_serial.as_ref().and_then(|it| self.signers.get(it))
     }
 
     /// A good answer: the payment is approved and executed (D6).
@@ -257,7 +204,7 @@ impl Rows {
         proof: &Proof,
         record: &mut PaymentRecord,
     ) -> Result<Verdict, ServiceError> {
-        let phone = case.actor();
+        let actor = case.actor();
         let amount = confirmed(record, proof)?;
         let posted = try_posting(&record.payer, &record.payee, amount)?;
         let result = posted.map(|_| ());
@@ -266,8 +213,7 @@ impl Rows {
             // It was open a moment ago, under the same lock.
             return Ok(Verdict::Closed(refusal));
         }
-        let signer = case.key.device_serial.as_ref().and_then(|it| self.signers.get(it));
-        let certificate = signer.and_then(|signer| signer.device.certificate.clone());
+        let certificate = self.signer(case).and_then(|signer| signer.device.certificate.clone());
         let row = self.authorisation(desk, case, AnswerOutcome::Accepted);
         let row = Authorisation {
             certificate_number: certificate.as_ref().map(|it| it.number.clone()),
@@ -275,7 +221,7 @@ impl Rows {
             ..row
         };
         let mut detail = json!({ "authorisation": row.id, "device": row.device_id });
-        let mut entry = done(desk.now, &phone, "payment.execute", &record.payment.id);
+        let mut entry = done(desk.now, &actor, "payment.execute", &record.payment.id);
         match posted {
             Ok(posted) => {
                 let cause = Cause {
@@ -283,7 +229,7 @@ impl Rows {
                     kind: PostingKind::Payment,
                     reference: record.payment.id.clone(),
                     payment_id: Some(record.payment.id.clone()),
-                    actor: phone.id(),
+                    actor: actor.id(),
                     at: desk.now,
                 };
                 let (payer, payee) = (&mut record.payer, &mut record.payee);
@@ -298,7 +244,7 @@ impl Rows {
         }
         entry.detail = detail.to_string();
         self.out.audit.push(entry);
-        self.steps(desk, record, &decision.steps, &phone);
+        self.steps(desk, record, &decision.steps, &actor);
         self.forgive(desk, case);
         Ok(self.answered(row, record))
     }
@@ -313,7 +259,7 @@ impl Rows {
         (check, counts): (&'static str, bool),
     ) -> Verdict {
         let incident = (desk.new_id)(IdKind::Incident);
-        let phone = case.actor();
+        let actor = case.actor();
         let row = self.authorisation(desk, case, AnswerOutcome::Refused);
         let detail = json!({
             "authorisation": row.id,
@@ -325,7 +271,7 @@ impl Rows {
             check: Some(check.to_owned()),
             incident: Some(incident.clone()),
             detail: detail.to_string(),
-            ..done(desk.now, &phone, "payment.answer", &record.payment.id)
+            ..done(desk.now, &actor, "payment.answer", &record.payment.id)
         });
         record.payment.wrong_answers = decision.wrong_answers;
         if decision.steps.is_empty() {
@@ -391,27 +337,19 @@ impl Rows {
         case: &Case,
         outcome: AnswerOutcome,
     ) -> Authorisation {
-        let signer = case.key.device_serial.as_ref().and_then(|it| self.signers.get(it));
-        let (method, signature) = match &case.answer {
-            PaymentAnswer::Pki { signature, .. } => {
-                (Some(SignMethod::Pki), Some(signature.clone()))
-            }
-            PaymentAnswer::Ocra { digits, .. } => {
-                (Some(SignMethod::Ocra), Some(digits.clone().into_bytes()))
-            }
-            PaymentAnswer::Reject { .. } => (None, None),
-        };
+        let (method, signature) = case.signed();
         Authorisation {
             id: (desk.new_id)(IdKind::Authorisation),
             payment_id: case.key.payment_id.clone(),
             answer_hash: case.key.answer_hash,
             outcome,
             method,
-            device_id: signer.map(|signer| signer.signer.device_id.clone()),
+            device_id: self.signer(case).map(|signer| signer.signer.device_id.clone()),
             phone_id: case.key.phone_id.clone(),
             certificate_number: None,
             certificate: None,
             signature,
+            commitment: case.commitment(),
             failed_check: None,
             incident: None,
             at: desk.now,
@@ -468,7 +406,7 @@ fn confirmed(record: &PaymentRecord, proof: &Proof) -> Result<Amount, ServiceErr
             && request.amount.currency().code() == payment.currency
             && request.expires == payment.expires_at
     };
-    let says = proof.seen().and_then(|seen| seen.says.as_ref());
+    let says = proof.seen().and_then(Seen::says);
     let request = says.filter(same).ok_or_else(|| ServiceError::Internal {
         detail: format!("the row of {} is not what its request says", payment.id),
     })?;

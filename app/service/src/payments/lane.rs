@@ -14,7 +14,7 @@ use tokio::sync::{OnceCell, oneshot};
 
 use super::answer::PaymentAnswer;
 use super::checkout::CheckoutKeys;
-use super::decide::{Case, Desk, Proof, Seen, Verdict, decide};
+use super::decide::{Brought, Case, Desk, Proof, Seen, Verdict, decide};
 use super::once::InFlight;
 use super::verify::Verifier;
 use crate::{Ambient, Authority, Policy, ServiceError};
@@ -133,6 +133,11 @@ impl Failed {
 }
 
 impl Lane {
+    /// What signatures are verified with.
+    pub(super) fn verifier(&self) -> Arc<Verifier> {
+        self.0.verifier.clone()
+    }
+
     /// Queues an answer and waits for its verdict, which is stored then.
     pub(super) async fn decide(&self, case: Case) -> Result<Verdict, ServiceError> {
         let (reply, verdict) = oneshot::channel();
@@ -220,7 +225,9 @@ impl Inner {
 
     /// Reads what the answers name and verifies their signatures, without any lock.
     async fn verify(&self, cases: &[Arc<Case>]) -> Result<Vec<(Arc<Case>, Proof)>, Failed> {
-        let signed = |case: &Arc<Case>| matches!(case.answer, PaymentAnswer::Pki { .. });
+        let signed = |case: &Arc<Case>| {
+            matches!(case.brought, Brought::ByPayer { answer: PaymentAnswer::Pki { .. }, .. })
+        };
         let found = if cases.iter().any(signed) {
             let keys: Vec<_> = cases.iter().map(|case| case.key.clone()).collect();
             self.store.read("answers_to_verify", move |tx| tx.to_verify(&keys)).await?
@@ -305,7 +312,11 @@ fn prove_all(
 }
 
 fn prove(verifier: &Verifier, case: &Case, found: ToVerify, now: UnixTime) -> Proof {
-    let (serial, signature) = match (&case.answer, &case.digits) {
+    let (answer, digits) = match &case.brought {
+        Brought::ByPayer { answer, digits } => (answer, digits),
+        Brought::ByTerminal(joint) => return Proof::Joint(joint.proof.clone()),
+    };
+    let (serial, signature) = match (answer, digits) {
         (PaymentAnswer::Pki { device_serial, signature }, _) => (device_serial, signature),
         (_, Some(digits)) => return Proof::Digits(digits.clone()),
         (_, None) => return Proof::None,

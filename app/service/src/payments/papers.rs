@@ -133,11 +133,13 @@ impl File {
             method: match answer.method {
                 Some(SignMethod::Pki) => Method::Pki,
                 Some(SignMethod::Ocra) => Method::Ocra,
+                Some(SignMethod::Joint) => Method::Joint,
                 None => Method::None,
             },
             device: device.cloned(),
             phone: answer.phone_id.clone(),
             signature: answer.signature.clone(),
+            commitment: answer.commitment.clone(),
             certificate: answer.certificate.clone(),
             issuer: answer.certificate.as_ref().map(|_| issuer.to_vec()),
             failed_check: answer.failed_check.clone(),

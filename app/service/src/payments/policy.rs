@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use countersign_payment::joint::Form;
+
 /// Wrong answers after which a payment fails, unless said otherwise.
 const WRONG_ANSWERS_MAX: u32 = 3;
 
@@ -16,6 +18,9 @@ pub struct PaymentPolicy {
     pub expiry_min: Duration,
     /// The longest that an initiator may say.
     pub expiry_max: Duration,
+    /// The forms in which a signing card's joint password may be committed to, best first (B3–B5):
+    /// at least one, and none twice.
+    pub joint_forms: Vec<Form>,
 }
 
 impl PaymentPolicy {
@@ -35,6 +40,7 @@ impl Default for PaymentPolicy {
             expiry: Duration::from_secs(300),
             expiry_min: Self::EXPIRY_SHORTEST,
             expiry_max: Self::EXPIRY_LONGEST,
+            joint_forms: vec![Form::SealedRandom, Form::Sealed, Form::Digest],
         }
     }
 }

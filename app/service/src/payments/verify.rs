@@ -1,7 +1,8 @@
 use std::sync::{Arc, OnceLock};
 
 use countersign_crypto::UnixTime;
-use countersign_pki::{BoundedLeafCache, PkiError, Role, TrustStore};
+use countersign_payment::joint::{self, Commitment};
+use countersign_pki::{BoundedLeafCache, Leaf, PkiError, Role, TrustStore};
 
 use crate::Authority;
 
@@ -40,6 +41,35 @@ impl Verifier {
         signature: &[u8],
         now: UnixTime,
     ) -> Result<(), &'static str> {
+        let leaf = self.leaf(serial, certificate, now)?;
+        countersign_payment::verify(leaf.key(), request, signature).map_err(|error| error.check())
+    }
+
+    /// The same for what a signing card signs: the stored `request` and its commitment (B8).
+    ///
+    /// # Errors
+    /// As [`Self::signature`].
+    pub(super) fn joint_signature(
+        &self,
+        (serial, certificate): (&str, &[u8]),
+        request: &[u8],
+        commitment: &Commitment,
+        signature: &[u8],
+        now: UnixTime,
+    ) -> Result<(), &'static str> {
+        let leaf = self.leaf(serial, certificate, now)?;
+        let hash = &*self.authority.provider.hash;
+        joint::verify_signature(leaf.key(), hash, request, commitment, signature)
+            .map_err(|error| error.check())
+    }
+
+    /// The live certificate's holder, if it is this security device.
+    fn leaf(
+        &self,
+        serial: &str,
+        certificate: &[u8],
+        now: UnixTime,
+    ) -> Result<Arc<Leaf>, &'static str> {
         let trust = self.trust(now).map_err(|error| error.check())?;
         let leaf = trust
             .verify(certificate, Role::SecurityDevice, now, Some(&self.leaves))
@@ -47,6 +77,6 @@ impl Verifier {
         if leaf.identity().id() != serial {
             return Err("certificate-identity");
         }
-        countersign_payment::verify(leaf.key(), request, signature).map_err(|error| error.check())
+        Ok(leaf)
     }
 }

@@ -26,6 +26,7 @@ use countersign_service::{
 use countersign_store::{
     AuditRow, DeviceKind, Injection, KeyScope, MAX_PAGE, Role, Store, StoreError, Tx, Vote,
 };
+use testkit::pki::uncertified_encryption;
 use testkit::rng::seeded;
 use tr31::aws_lc::AwsLc as Ciphers;
 use tr34::aws_lc::{AwsLc, SoftwareRsaKey};
@@ -449,6 +450,7 @@ fn authority() -> Authority {
         .and_then(|prepared| prepared.sign(&*root_key, &mut rng))
         .unwrap();
     Authority {
+        server_encryption: uncertified_encryption(&provider),
         provider,
         root,
         device_issuer,
@@ -456,7 +458,6 @@ fn authority() -> Authority {
         server_issuer: Vec::new(),
         server: Vec::new(),
         server_key: server_key.clone(),
-        server_encryption: None,
         server_id: "srv-test".to_owned(),
         audit_key: server_key,
     }

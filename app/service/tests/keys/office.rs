@@ -18,6 +18,7 @@ use countersign_store::{
     StoreError, Tx, Vote, new_id,
 };
 use data_encoding::HEXUPPER;
+use testkit::pki::uncertified_encryption;
 use testkit::rng::seeded;
 use tr31::aws_lc::AwsLc;
 use tr31::{BlockCipher, CmacKey};
@@ -275,6 +276,7 @@ fn server(
     let key = provider.signature.generate(&mut seeded(1)).unwrap().key;
     // Nothing here issues or proves: the certificates are never looked at.
     let authority = Authority {
+        server_encryption: uncertified_encryption(&provider),
         provider,
         root: Vec::new(),
         device_issuer: Vec::new(),
@@ -282,7 +284,6 @@ fn server(
         server_issuer: Vec::new(),
         server: Vec::new(),
         server_key: key.clone(),
-        server_encryption: None,
         server_id: "srv-test".to_owned(),
         audit_key: key,
     };

@@ -13,7 +13,7 @@ use countersign_store::{
 
 use crate::bank::{Bank, Device, House, Place, START, check, fresh, rng, value};
 
-const DAY: Duration = Duration::from_secs(86_400);
+pub(crate) const DAY: Duration = Duration::from_secs(86_400);
 
 pub(crate) async fn a_signature_executes_the_payment(place: Place) {
     let bank = Bank::new(place).await;
@@ -170,9 +170,9 @@ pub(crate) async fn wrong_devices_are_refused_alike(place: Place) {
 }
 
 /// Gives a device another live certificate, as only a fault or somebody in the database does.
-async fn plant(bank: &Bank, device: &Device, certificate: (Vec<u8>, String), days: u32) {
+pub(crate) async fn plant(bank: &Bank, device_id: &str, certificate: (Vec<u8>, String), days: u32) {
     let (der, number) = certificate;
-    let (id, not_after) = (device.id.clone(), START.plus(DAY * days));
+    let (id, not_after) = (device_id.to_owned(), START.plus(DAY * days));
     let intent = CertificateIntent {
         number: number.clone(),
         device_id: id.clone(),
@@ -202,13 +202,13 @@ pub(crate) async fn certificates_are_verified_to_the_root(place: Place) {
         (of(own.certify(Role::Terminal, "SD-1", key, 10 * DAY)), "certificate-role"),
         (of(own.certify(Role::SecurityDevice, "SD-2", key, 10 * DAY)), "certificate-identity"),
     ] {
-        plant(&bank, &bank.device, certificate, 10).await;
+        plant(&bank, &bank.device.id, certificate, 10).await;
         let record = bank.pending("5.00").await;
         let error = bank.answer(&record, bank.device.answer(&record)).await.unwrap_err();
         assert_eq!(bank.incident(&error).await, expected);
     }
     // The same key under a good one.
-    plant(&bank, &bank.device, of(own.certify(Role::SecurityDevice, "SD-1", key, DAY)), 1).await;
+    plant(&bank, &bank.device.id, of(own.certify(Role::SecurityDevice, "SD-1", key, DAY)), 1).await;
     let record = bank.pending("5.00").await;
     bank.answer(&record, bank.device.answer(&record)).await.unwrap();
     // It has expired.

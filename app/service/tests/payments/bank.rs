@@ -19,6 +19,7 @@ use countersign_service::{
 use countersign_store::{
     Account, AccountKind, AuditRow, PaymentRecord, Role as OperatorRole, Store, StoreError, Tx,
 };
+use testkit::pki::encryption;
 use testkit::rng::{ChaCha20Rng, seeded};
 
 /// When every test begins.
@@ -213,6 +214,14 @@ impl Bank {
         serve(store, &self.authority, &self.clock, file(&self.vault), &self.policy)
     }
 
+    /// A server on this database with another key to encrypt to.
+    pub(crate) fn with_another_key(&self) -> Arc<Service> {
+        let mut authority = self.authority.clone();
+        let made = authority.provider.sealing.generate(&mut seeded(4711)).unwrap();
+        authority.server_encryption.key = made.key;
+        serve(self.store.clone(), &authority, &self.clock, file(&self.vault), &self.policy)
+    }
+
     /// Another server, on what is made of its vault.
     pub(crate) fn serve_with(
         &self,
@@ -391,7 +400,7 @@ fn serve(
     Arc::new(service)
 }
 
-fn to_enrol(accounts: &[&str]) -> SignerToEnrol {
+pub(crate) fn to_enrol(accounts: &[&str]) -> SignerToEnrol {
     let accounts = accounts.iter().map(|number| (*number).to_owned()).collect();
     SignerToEnrol { label: "key".to_owned(), accounts }
 }
@@ -440,6 +449,9 @@ impl House {
         let (server_issuer, server_issuer_key) = ca("Servers");
         let server_key = provider.signature.generate(&mut rng).unwrap().key;
         let audit_key = provider.signature.generate(&mut rng).unwrap().key;
+        let identity = Identity::new(Role::Server, "srv-test").unwrap();
+        let issuer = (server_issuer.as_slice(), &*server_issuer_key);
+        let server_encryption = encryption(&provider, issuer, &identity, validity, &mut rng);
         let mut house = Self {
             authority: Authority {
                 provider,
@@ -449,7 +461,7 @@ impl House {
                 server_issuer: server_issuer.clone(),
                 server: Vec::new(),
                 server_key: server_key.clone(),
-                server_encryption: None,
+                server_encryption,
                 server_id: "srv-test".to_owned(),
                 audit_key,
             },

@@ -1,4 +1,4 @@
-//! A vault that counts what its storage key is asked.
+//! A vault that counts what its storage key is asked, and lets a test do something meanwhile.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -12,11 +12,14 @@ use tr34::RsaKey;
 pub(crate) struct CountedVault {
     pub(crate) inner: FileVault,
     pub(crate) cmacs: Arc<AtomicU64>,
+    /// Happens each time before the storage key answers.
+    pub(crate) meanwhile: Arc<dyn Fn() + Send + Sync>,
 }
 
 struct CountedKey {
     inner: Arc<dyn CmacKey>,
     cmacs: Arc<AtomicU64>,
+    meanwhile: Arc<dyn Fn() + Send + Sync>,
 }
 
 impl CmacKey for CountedKey {
@@ -30,6 +33,7 @@ impl CmacKey for CountedKey {
 
     fn cmac(&self, data: &[u8]) -> Result<Secret, CipherError> {
         self.cmacs.fetch_add(1, Ordering::SeqCst);
+        (self.meanwhile)();
         self.inner.cmac(data)
     }
 }
@@ -66,7 +70,7 @@ impl Vault for CountedVault {
 
     fn storage_key(&self, label: &str) -> Result<Arc<dyn CmacKey>, HsmError> {
         let (inner, cmacs) = (self.inner.storage_key(label)?, self.cmacs.clone());
-        Ok(Arc::new(CountedKey { inner, cmacs }))
+        Ok(Arc::new(CountedKey { inner, cmacs, meanwhile: self.meanwhile.clone() }))
     }
 
     fn cmac_import(

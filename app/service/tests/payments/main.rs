@@ -4,13 +4,17 @@
 
 mod answers;
 mod bank;
+mod card;
 mod checkout;
 mod counted;
+mod joint;
+mod joint_wrong;
 mod papers;
 mod proofs;
 mod races;
 mod requests;
 mod returns;
+mod rows;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -94,6 +98,27 @@ const CASES: &[(&str, Case)] = cases![
     checkout::what_is_not_the_payers_freezes_the_account,
     checkout::a_freeze_counts_within_its_batch,
     checkout::a_phone_is_told_the_devices_that_may_answer,
+    joint::every_form_executes_the_payment,
+    joint::sm2_cards_execute_it_too,
+    joint::a_card_is_told_what_to_sign,
+    joint::the_same_answer_is_answered_as_before,
+    joint::no_joint_password_lies_in_the_database,
+    joint::evidence_says_what_rests_on_the_server,
+    joint::a_card_and_a_phone_at_once_execute_once,
+    joint::the_ledger_has_the_last_word,
+    joint::a_card_is_enrolled_again,
+    joint_wrong::slips_count_for_nothing,
+    joint_wrong::everything_else_is_refused_alike,
+    joint_wrong::a_cards_certificate_is_verified_to_the_root,
+    joint_wrong::joint_passwords_belong_to_one_signing,
+    joint_wrong::a_joint_password_is_guessed_three_times_at_most,
+    joint_wrong::guesses_at_once_are_three_at_most,
+    joint_wrong::a_card_is_blocked_by_wrong_passwords_only,
+    joint_wrong::what_does_not_open_is_not_the_cards_fault,
+    joint_wrong::all_servers_have_one_encryption_key,
+    joint_wrong::a_payment_is_its_terminals,
+    joint_wrong::a_key_that_changed_meanwhile_verifies_nothing,
+    joint_wrong::phones_bring_nothing_of_a_card,
     papers::a_receipt_says_what_was_executed,
     papers::evidence_holds_for_every_end,
     papers::sm2_makes_papers_too,

@@ -254,6 +254,7 @@ pub(crate) async fn the_policy_says_name_and_bounds(place: Place) {
         expiry: Duration::from_secs(60),
         expiry_min: Duration::from_secs(60),
         expiry_max: Duration::from_secs(120),
+        ..PaymentPolicy::default()
     };
     let policy = Policy { payments, ..Policy::default() };
     let bank = Bank::with(place, countersign_crypto::aws_lc::provider(), policy).await;

@@ -19,6 +19,7 @@ use countersign_store::{
     CertificateIntent, Device, DeviceKind, DeviceStatus, IdKind, RiskDecision, RiskKind, Store,
     StoreError, new_id,
 };
+use testkit::pki::uncertified_encryption;
 use testkit::rng::seeded;
 
 /// When every test begins.
@@ -88,6 +89,7 @@ impl Desk {
         let key = provider.signature.generate(&mut seeded(1)).unwrap().key;
         // Nothing here issues or proves: the certificates are never looked at.
         let authority = Authority {
+            server_encryption: uncertified_encryption(&provider),
             provider,
             root: Vec::new(),
             device_issuer: Vec::new(),
@@ -95,7 +97,6 @@ impl Desk {
             server_issuer: Vec::new(),
             server: Vec::new(),
             server_key: key.clone(),
-            server_encryption: None,
             server_id: "srv-test".to_owned(),
             audit_key: key,
         };

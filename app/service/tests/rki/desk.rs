@@ -15,6 +15,7 @@ use countersign_service::{
     TerminalRequest,
 };
 use countersign_store::{AuditOutcome, AuditRow, MAX_PAGE, Role, Store, StoreError, Tx, Vote};
+use testkit::pki::uncertified_encryption;
 use testkit::rng::seeded;
 use tr34::RsaKey;
 use tr34::aws_lc::{AwsLc, SoftwareRsaKey};
@@ -68,6 +69,7 @@ fn authority() -> Authority {
         .and_then(|prepared| prepared.sign(&*root_key, &mut rng))
         .unwrap();
     Authority {
+        server_encryption: uncertified_encryption(&provider),
         provider,
         root,
         device_issuer,
@@ -75,7 +77,6 @@ fn authority() -> Authority {
         server_issuer: Vec::new(),
         server: Vec::new(),
         server_key: server_key.clone(),
-        server_encryption: None,
         server_id: "srv-test".to_owned(),
         audit_key: server_key,
     }

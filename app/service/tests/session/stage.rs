@@ -23,7 +23,7 @@ use countersign_service::{
     SamPool, SamPort, Service,
 };
 use countersign_store::{CertificateIntent, Device, DeviceKind, DeviceStatus, Read as Row, Store};
-use testkit::pki::TestPki;
+use testkit::pki::{TestPki, uncertified_encryption};
 use testkit::rng::seeded;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, duplex};
 use zeroize::Zeroizing;
@@ -244,7 +244,7 @@ fn authority() -> Authority {
         server_issuer: Vec::new(),
         server: server.certificate,
         server_key: server.key.clone(),
-        server_encryption: None,
+        server_encryption: uncertified_encryption(&provider()),
         server_id: server.id,
         audit_key: server.key,
     }

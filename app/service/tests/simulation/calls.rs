@@ -5,8 +5,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use countersign_service::{
-    Actor, Answered, NewPayment, NewPosting, Once, PaymentAnswer, Refunded, RejectReason, Service,
-    ServiceError, Settled,
+    Actor, Answered, JointTerms, NewPayment, NewPosting, Once, PaymentAnswer, Refunded,
+    RejectReason, Service, ServiceError, Settled,
 };
 use countersign_store::{PaymentRecord, Posting};
 use serde_json::json;
@@ -16,7 +16,7 @@ use crate::browser;
 use crate::forge;
 use crate::house::Server;
 use crate::plan::{Action, How};
-use crate::world::{Asked, Envelope, What, Words, World, money};
+use crate::world::{Asked, Envelope, Hand, Way, What, Words, World, money};
 
 /// A request that is ready to be sent.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,6 +35,8 @@ pub(crate) enum Call {
     Block(usize),
     /// The clock moves.
     Tick,
+    /// What a card is to sign for this payment, asked by the terminal at this place.
+    Terms(String, usize),
 }
 
 /// What came back.
@@ -44,6 +46,7 @@ pub(crate) enum Heard {
     Answered(Box<Result<Answered, ServiceError>>),
     Record(Box<Result<PaymentRecord, ServiceError>>),
     Done(Result<(), ServiceError>),
+    Terms(Result<JointTerms, ServiceError>),
     /// The server died.
     Nothing,
 }
@@ -54,6 +57,7 @@ impl Heard {
         let error = match &self {
             Self::Settled(Err(error)) | Self::Done(Err(error)) => Some(error),
             Self::Answered(answered) => answered.as_ref().as_ref().err(),
+            Self::Terms(terms) => terms.as_ref().err(),
             Self::Record(record) => record.as_ref().as_ref().err(),
             _ => None,
         };
@@ -74,7 +78,7 @@ pub(crate) struct Reply {
 const TICK: Duration = Duration::from_secs(31);
 
 /// The place `back` from the end of `count`, if there is one.
-fn from_end(count: usize, back: u8) -> Option<usize> {
+pub(crate) fn from_end(count: usize, back: u8) -> Option<usize> {
     (count > 0).then(|| count - 1 - usize::from(back) % count)
 }
 
@@ -122,6 +126,7 @@ impl World {
                 (live && !self.devices[at].gone).then_some(Call::Block(at))
             }
             Action::Tick => Some(Call::Tick),
+            Action::Turn(turn) => self.turn(turn),
             _ => None,
         }
     }
@@ -142,12 +147,12 @@ impl World {
         self.ask(Actor::Console, What::Posting(NewPosting { reference, debit, credit, amount }))
     }
 
-    fn payment(&self, back: u8) -> Option<String> {
+    pub(crate) fn payment(&self, back: u8) -> Option<String> {
         from_end(self.payments.len(), back).map(|at| self.payments[at].clone())
     }
 
     /// Mostly one that waits for an answer.
-    fn payment_to_answer(&self, back: u8, draw: u8) -> Option<String> {
+    pub(crate) fn payment_to_answer(&self, back: u8, draw: u8) -> Option<String> {
         let waits = |id: &&String| {
             self.now.payments.get(*id).is_some_and(|payment| payment.state == "pending")
         };
@@ -225,7 +230,7 @@ impl World {
         let words = match how {
             How::Reject => Words::Rejection { not_mine: false },
             How::NotMine => Words::Rejection { not_mine: true },
-            How::Garbage => forge::garbage(&self.devices[device].key),
+            How::Garbage => forge::garbage(self.devices[device].key()),
             _ => self.present(signer, &request, torn, &mut unheard)?,
         };
         let serial = match how {
@@ -239,13 +244,13 @@ impl World {
         let typed = torn.is_multiple_of(3) && how != How::ForeignPhone;
         for words in unheard.chain([words]) {
             let offline = typed && matches!(words, Words::Digits(_));
+            let way = if offline { Way::Checkout } else { Way::Phone(phone) };
             self.mail.push(Envelope {
                 payment: payment.clone(),
                 device,
                 serial: serial.clone(),
                 words,
-                phone,
-                offline,
+                way,
                 genuine,
                 answered: None,
                 sent: false,
@@ -265,8 +270,8 @@ impl World {
         unheard: &mut Vec<Words>,
     ) -> Option<Words> {
         let mut rng = self.house.rng();
-        let device = &mut self.devices[at];
-        let presented = device.card.confirm(request, torn.into(), &mut rng);
+        let Hand::Answers { key, card } = &mut self.devices[at].hand else { return None };
+        let presented = card.confirm(request, torn.into(), &mut rng);
         for what in presented.happened {
             self.tally.add(what);
         }
@@ -274,7 +279,7 @@ impl World {
         *unheard = presented.unheard;
         if presented.refused {
             // A device of the forger's own would not refuse it.
-            return Some(forge::sign(&self.devices[at].key, request, &mut rng));
+            return Some(forge::sign(key, request, &mut rng));
         }
         if presented.answer.is_none() {
             self.tally.add("cards given up");
@@ -323,20 +328,35 @@ impl World {
                     Heard::Done(Ok(()))
                 })
             }
+            Call::Terms(id, terminal) => {
+                let (id, actor) = (id.clone(), self.terminals[*terminal].clone());
+                server.spawn(async move { Heard::Terms(service.joint_terms(&actor, &id).await) })
+            }
             Call::Sweep => server
                 .spawn(async move { Heard::Done(service.expire_payments().await.map(|_| ())) }),
         }
     }
 
-    /// Brings an answer: by its phone, or at the checkout.
+    /// Brings an answer: by its phone, at the checkout, or from a terminal.
     fn deliver(&self, server: &Server, envelope: &Envelope) -> JoinHandle<Heard> {
-        let service = server.service.clone();
-        let token = self.phones[envelope.phone].token.clone();
-        let (payment, answer) = (envelope.payment.clone(), envelope.to_answer());
-        if envelope.offline {
-            return server.spawn(typed_in(service, self.terminals.clone(), payment, answer));
-        }
-        let key = self.phones[envelope.phone].key.as_ref();
+        let (service, payment) = (server.service.clone(), envelope.payment.clone());
+        let phone = match (envelope.way, &envelope.words) {
+            (Way::Terminal(at), Words::Joint(joint)) => {
+                let (actor, answer) =
+                    (self.terminals[at].clone(), self.to_joint_answer(envelope, joint));
+                return server.spawn(async move {
+                    let answered = service.answer_joint(&actor, &payment, answer).await;
+                    Heard::Answered(Box::new(answered))
+                });
+            }
+            (Way::Terminal(_), _) => unreachable!("terminals bring what cards sign"),
+            (Way::Checkout, _) => {
+                let (terminals, answer) = (self.terminals.clone(), envelope.to_answer());
+                return server.spawn(typed_in(service, terminals, payment, answer));
+            }
+            (Way::Phone(at), _) => &self.phones[at],
+        };
+        let (token, key, answer) = (phone.token.clone(), phone.key.as_ref(), envelope.to_answer());
         let now = self.house.now().as_secs();
         let mut rng = self.house.rng();
         let jwt = key.map(|key| browser::prove(key, &token, now, &mut rng));
@@ -454,6 +474,7 @@ impl Envelope {
             Words::Rejection { not_mine: true } => {
                 PaymentAnswer::Reject { reason: RejectReason::NotMine }
             }
+            Words::Joint(_) => unreachable!("terminals bring what cards sign"),
         }
     }
 }

@@ -23,6 +23,8 @@ const PIN_TRIES: u8 = 3;
 const PUK_TRIES: u8 = 10;
 /// How often a phone begins again before its holder gives up.
 const ATTEMPTS: usize = 12;
+/// Of so many holders about one does not know the PIN.
+const FORGETS_IN: u32 = 16;
 /// Of so many commands about one meets each kind of trouble.
 const TROUBLE_IN: u32 = 60;
 
@@ -265,8 +267,11 @@ impl Card {
         // A holder who puts it there gives it power.
         self.0.power();
         self.0.application_mut().chip_mut().deeds.clear();
+        let forgets = chance.next_u32().is_multiple_of(FORGETS_IN);
         for _ in 0..ATTEMPTS {
-            let tried = self.attempt(request, &mut chance, rng, &mut out);
+            // Who does not know the PIN finds the paper with the PUK when the card is blocked.
+            let lost = forgets && !out.happened.contains(&"PINs unblocked");
+            let tried = self.attempt((request, lost), &mut chance, rng, &mut out);
             match tried {
                 Ok(answer) => {
                     self.check_handed_out(request, &answer, &mut out.found);
@@ -289,13 +294,13 @@ impl Card {
     /// One way through the protocol, as a phone goes it.
     fn attempt(
         &mut self,
-        request: &[u8],
+        (request, lost): (&[u8], bool),
         chance: &mut ChaCha20Rng,
         rng: &mut dyn CryptoRng,
         out: &mut Presented,
     ) -> Result<Vec<u8>, CardError> {
         let mut one_in = |bound: u32| chance.next_u32().is_multiple_of(bound);
-        let (mistypes, declines, teases) = (one_in(6), one_in(12), one_in(6));
+        let (mistypes, declines, teases) = (one_in(6) || lost, one_in(12), one_in(6));
         let typed = match (mistypes, declines) {
             (true, _) => Typed::Wrong,
             (_, true) => Typed::No,
@@ -467,7 +472,7 @@ pub(crate) fn the_judge_bites() -> Result<(), Failed> {
     Ok(())
 }
 
-fn example() -> ConfirmationRequest {
+pub(crate) fn example() -> ConfirmationRequest {
     ConfirmationRequest {
         server: "srv-test".to_owned(),
         payment: "pay_1".to_owned(),

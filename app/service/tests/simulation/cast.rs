@@ -5,7 +5,9 @@ use countersign_pki::{Identity, Role, request};
 use countersign_service::{Actor, NewAccount, Service, ServiceError, SessionKey, SignerToEnrol};
 use countersign_store::AccountKind;
 
+use crate::house::House;
 use crate::judge::decimal;
+use crate::signing::{Blank, SigningCard};
 use crate::world::{CURRENCY, Key};
 
 /// The id of a new account.
@@ -56,6 +58,31 @@ pub(crate) async fn enrol_ocra(
     let enrolled = service.enrol_ocra(&Actor::Console, serial, &new).await?;
     let key = Key::Ocra(enrolled.key.expose().to_vec());
     Ok((enrolled.record.signer.device_id, key, None))
+}
+
+/// A card that signs at terminals, of the payer with this account and its number: its id, and what
+/// it is.
+pub(crate) async fn enrol_card(
+    service: &Service,
+    house: &House,
+    serial: &str,
+    (account, number): (&str, &str),
+) -> Result<(String, SigningCard), ServiceError> {
+    let (provider, mut rng) = (house.provider(), house.rng());
+    let element = provider.signature.generate(&mut rng).unwrap().key;
+    let identity = Identity::new(Role::SecurityDevice, serial).unwrap();
+    let csr = request(provider, &identity, &*element, &mut rng).unwrap();
+    let enrolled = service.enrol_joint(&Actor::Console, &csr, &signer(serial, account)).await?;
+    let blank = Blank {
+        provider: provider.clone(),
+        serial,
+        account: number,
+        certificate: enrolled.enrolled.certificate,
+        element,
+        server_point: house.authority().server_encryption.key.public_key().to_vec(),
+        shared: enrolled.key,
+    };
+    Ok((enrolled.record.signer.device_id, SigningCard::new(blank, house.now())))
 }
 
 /// A phone: its id, and its token.

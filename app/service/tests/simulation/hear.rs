@@ -1,13 +1,14 @@
 //! What comes back from servers: whether it is what had to come, and what it promises.
 
 use countersign_payment::State;
-use countersign_service::{Answered, ServiceError};
+use countersign_service::{Actor, Answered, ServiceError};
 use countersign_store::{AccountStatus, PaymentRecord};
 
 use crate::calls::{Call, Heard, Reply};
 use crate::house::FOREVER;
 use crate::judge::{Promise, Violation};
-use crate::world::{What, Words, World};
+use crate::till::{Reason, Wrong};
+use crate::world::{Envelope, Way, What, Words, World};
 
 /// Checks that say that a payment has ended or is not to be answered.
 const CLOSED: [&str; 5] = [
@@ -72,6 +73,12 @@ impl World {
                 Some(_) => Foreseen::Named,
                 None => Foreseen::Open,
             },
+            Call::Terms(id, terminal) => match self.now.payments.get(id) {
+                _ if self.creators.get(id) != Some(terminal) => Foreseen::Stranger,
+                Some(payment) if self.is_live(payment) => Foreseen::Done,
+                Some(_) => Foreseen::Named,
+                None => Foreseen::Open,
+            },
             Call::Sweep | Call::Look(_) | Call::Freeze(_) | Call::Block(_) | Call::Tick => {
                 Foreseen::Done
             }
@@ -132,15 +139,19 @@ impl World {
 
     fn foresee_answer(&self, at: usize) -> Foreseen {
         let envelope = &self.mail[at];
-        let phone = &self.phones[envelope.phone];
-        if phone.revoked && !envelope.offline {
+        if let Way::Phone(at) = envelope.way
+            && self.phones[at].revoked
+        {
             return Foreseen::Stranger;
+        }
+        if self.joint_wrong(envelope, true) == Some(Wrong::Form) {
+            return Foreseen::Named;
         }
         if envelope.answered.is_some() {
             return Foreseen::Again;
         }
         let rejects = matches!(envelope.words, Words::Rejection { .. });
-        let same = |other: &&crate::world::Envelope| {
+        let same = |other: &&Envelope| {
             other.sent
                 && other.payment == envelope.payment
                 && other.words == envelope.words
@@ -153,7 +164,11 @@ impl World {
         let Some(payment) = self.now.payments.get(&envelope.payment) else {
             return Foreseen::Open;
         };
-        let serves = envelope.offline || self.payers[phone.payer].account == payment.payer;
+        let serves = match envelope.way {
+            Way::Checkout => true,
+            Way::Phone(at) => self.payers[self.phones[at].payer].account == payment.payer,
+            Way::Terminal(at) => self.creators.get(&envelope.payment) == Some(&at),
+        };
         if !self.is_live(payment) {
             return if serves { Foreseen::Named } else { Foreseen::Open };
         }
@@ -215,7 +230,23 @@ impl World {
             (Heard::Settled(Err(error)) | Heard::Done(Err(error)), _) => {
                 self.hear_error(call, &error, foreseen, &mut found);
             }
-            (Heard::Answered(_), _) => unreachable!("only deliveries are answered so"),
+            (Heard::Terms(Ok(terms)), Call::Terms(id, _)) => {
+                self.tally.add("terms told");
+                let same = |payment: &crate::snapshot::Payment| {
+                    payment.request == terms.transaction && payment.expires_at == terms.expires_at
+                };
+                let right = self.now.payments.get(id).is_some_and(same);
+                if !right || terms.forms != self.house.forms {
+                    found.push(violation("terms-differ", format!("{call:?}: {terms:?}")));
+                }
+                if !foreseen.is_open() && *foreseen != Foreseen::Done {
+                    found.push(violation("unforeseen", format!("{call:?} where {foreseen:?}")));
+                }
+            }
+            (Heard::Terms(Err(error)), _) => self.hear_error(call, &error, foreseen, &mut found),
+            (Heard::Answered(_) | Heard::Terms(_), _) => {
+                unreachable!("only what asks so is answered so")
+            }
         }
         found
     }
@@ -266,6 +297,11 @@ impl World {
                 asked.answered = Some(now);
                 self.tally.add(if reply.fresh { "requests done" } else { "answers recovered" });
                 self.payments.extend(id.clone());
+                let asks = |one: &Actor| one.id() == asked.actor.id();
+                if let (What::Payment(_), Some(id)) = (&asked.what, &id) {
+                    let creator = self.terminals.iter().position(asks);
+                    self.creators.extend(creator.map(|at| (id.clone(), at)));
+                }
             }
         }
         self.judge_promises(at, id, reply.refunded);
@@ -302,7 +338,12 @@ impl World {
         let state = answered.record.payment.state;
         let id = &answered.authorisation.id;
         match &envelope.answered {
-            Some(Ok(before)) if before == id => self.tally.add("identical answers"),
+            Some(Ok(before)) if before == id => {
+                self.tally.add("identical answers");
+                if matches!(envelope.way, Way::Terminal(_)) {
+                    self.tally.add("identical answers of terminals");
+                }
+            }
             Some(before) => {
                 let detail = format!("answer {at}: {id}, before {before:?}");
                 found.push(violation("answer-answered-otherwise", detail));
@@ -311,12 +352,13 @@ impl World {
                 envelope.answered = Some(Ok(id.clone()));
                 if !answered.replayed {
                     self.tally.add(state_word(state));
-                    let phone = &self.phones[envelope.phone];
-                    if phone.key.is_some() && !envelope.offline {
-                        self.tally.add("browsers proven");
-                    }
-                    if envelope.offline {
-                        self.tally.add("typed in at the checkout");
+                    match envelope.way {
+                        Way::Phone(at) if self.phones[at].key.is_some() => {
+                            self.tally.add("browsers proven");
+                        }
+                        Way::Phone(_) => {}
+                        Way::Checkout => self.tally.add("typed in at the checkout"),
+                        Way::Terminal(_) => self.tally.add(joint_word(envelope, state)),
                     }
                     if envelope.words == (Words::Rejection { not_mine: true }) {
                         self.tally.add("frozen by the payer");
@@ -353,9 +395,9 @@ impl World {
         let ServiceError::AuthorisationRefused { incident } = error else {
             let fair = match (error, foreseen) {
                 (ServiceError::Unauthenticated, _) => {
-                    let phone = &self.phones[self.mail[at].phone];
                     // The clock moved while the proof was on its way.
-                    phone.revoked || (phone.key.is_some() && *foreseen == Foreseen::Racing)
+                    matches!(self.mail[at].way, Way::Phone(at) if self.phones[at].revoked
+                        || (self.phones[at].key.is_some() && *foreseen == Foreseen::Racing))
                 }
                 (ServiceError::Unavailable { .. } | ServiceError::Internal { .. }, _) => true,
                 // The same answer is answered the same way, whatever became of the payment.
@@ -370,12 +412,22 @@ impl World {
         self.tally.add("answers refused");
         let before = &mut self.mail[at].answered;
         match before {
-            Some(Err(before)) if before == incident => self.tally.add("identical refusals"),
+            Some(Err(before)) if before == incident => {
+                self.tally.add("identical refusals");
+                if matches!(self.mail[at].way, Way::Terminal(_)) {
+                    self.tally.add("identical refusals of terminals");
+                }
+            }
             Some(before) => {
                 let detail = format!("answer {at}: {incident}, before {before:?}");
                 found.push(violation("answer-answered-otherwise", detail));
             }
             None => *before = Some(Err(incident.clone())),
+        }
+        if *foreseen == Foreseen::Refused
+            && let Some(checks) = self.reason(&self.mail[at])
+        {
+            self.reasons.push(Reason { incident: incident.clone(), checks });
         }
         if matches!(foreseen, Foreseen::Ended(_) | Foreseen::Stranger | Foreseen::Named) {
             let detail = format!("answer {at} is refused where {foreseen:?}");
@@ -424,7 +476,13 @@ impl World {
             }
             ServiceError::Unauthenticated => foreseen.is_open() || *foreseen == Foreseen::Stranger,
             ServiceError::NotFound { .. } => {
-                matches!(call, Call::Deliver(at) if self.is_foreign(*at))
+                let foreign = matches!(call, Call::Deliver(at) if self.is_foreign(*at));
+                let stranger = matches!(call, Call::Terms(id, at)
+                    if self.creators.get(id) != Some(at));
+                if foreign || stranger {
+                    self.tally.add("not found");
+                }
+                foreign || stranger
             }
             ServiceError::Refused { check, .. } => {
                 self.tally.add("requests refused by name");
@@ -434,7 +492,11 @@ impl World {
                         *foreseen == Foreseen::Racing
                     }
                     Call::Ask(_) => REFUSED.contains(check) || CLOSED.contains(check),
-                    Call::Deliver(_) | Call::Cancel(_) => CLOSED.contains(check),
+                    Call::Deliver(at) if *check == "answer-format" => {
+                        self.tally.add("answers without a form");
+                        self.joint_wrong(&self.mail[*at], true) == Some(Wrong::Form)
+                    }
+                    Call::Deliver(_) | Call::Cancel(_) | Call::Terms(..) => CLOSED.contains(check),
                     // Another one was faster.
                     Call::Freeze(_) | Call::Block(_) => *foreseen == Foreseen::Racing,
                     Call::Sweep | Call::Look(_) | Call::Tick => false,
@@ -451,12 +513,28 @@ impl World {
     /// Whether the answer at this place comes from a phone that does not serve the payer.
     fn is_foreign(&self, at: usize) -> bool {
         let envelope = &self.mail[at];
-        if envelope.offline {
-            return false;
-        }
-        let account = &self.payers[self.phones[envelope.phone].payer].account;
+        let phone = match envelope.way {
+            Way::Checkout => return false,
+            Way::Terminal(at) => return self.creators.get(&envelope.payment) != Some(&at),
+            Way::Phone(at) => &self.phones[at],
+        };
+        let account = &self.payers[phone.payer].account;
         let payment = self.now.payments.get(&envelope.payment);
         payment.is_none_or(|payment| payment.payer != *account)
+    }
+}
+
+/// What executed by a signing card: by the form of what it signed, its first byte.
+fn joint_word(envelope: &Envelope, state: State) -> &'static str {
+    let form = match &envelope.words {
+        Words::Joint(joint) => joint.commitment.first(),
+        _ => None,
+    };
+    match (state, form) {
+        (State::Executed, Some(1)) => "executed as sealed",
+        (State::Executed, Some(2)) => "executed as sealed-random",
+        (State::Executed, Some(3)) => "executed as digest",
+        _ => "confirmed by a card and not executed",
     }
 }
 

@@ -9,12 +9,14 @@ use std::time::Duration;
 use countersign_crypto::{Provider, SecureElement, UnixTime, aws_lc, rust_crypto};
 use countersign_hsm::{FileVault, MemoryStorage};
 use countersign_net::Clock;
+use countersign_payment::joint::Form;
 use countersign_pki::{
     CertificateNumber, Identity, Issuer, Role, TrustStore, Validity, parse_request, request,
     self_signed,
 };
-use countersign_service::{Ambient, Authority, Policy, SamPool, Service};
+use countersign_service::{Ambient, Authority, PaymentPolicy, Policy, SamPool, Service};
 use countersign_store::{Fault, Store, TxStats};
+use testkit::pki::encryption;
 use testkit::rng::{ChaCha20Rng, seeded};
 use tokio::runtime::{Builder, Runtime};
 
@@ -170,11 +172,22 @@ pub(crate) struct House {
     /// Every generator has another seed.
     seeds: Arc<AtomicU64>,
     pub(crate) troubles: Arc<Troubles>,
+    /// The forms of joint signatures that servers announce.
+    pub(crate) forms: Vec<Form>,
+    /// Wrong answers with which a payment fails.
+    pub(crate) wrong_max: u32,
 }
 
 impl House {
     pub(crate) fn new(place: Place, seed: u64) -> Self {
+        let all = PaymentPolicy::default();
         Self {
+            forms: match seed % 4 {
+                1 => vec![Form::SealedRandom, Form::Digest],
+                2 => vec![Form::Sealed],
+                _ => all.joint_forms,
+            },
+            wrong_max: if seed % 4 == 3 { 5 } else { all.wrong_answers_max },
             place,
             clock: Arc::new(WorldClock(AtomicU64::new(START.as_millis()))),
             authority: authority(aws_lc::provider(), &mut seeded(seed)),
@@ -186,6 +199,10 @@ impl House {
 
     pub(crate) fn provider(&self) -> &Provider {
         &self.authority.provider
+    }
+
+    pub(crate) fn authority(&self) -> &Authority {
+        &self.authority
     }
 
     pub(crate) fn now(&self) -> UnixTime {
@@ -230,7 +247,10 @@ impl House {
         let troubles = self.troubles.clone();
         let kept = store.clone();
         let store = store.with_faults(move |_name| troubles.next());
-        let service = Service::new(store, self.authority.clone(), sams, Policy::default(), ambient)
+        let mut policy = Policy::default();
+        policy.payments.joint_forms = self.forms.clone();
+        policy.payments.wrong_answers_max = self.wrong_max;
+        let service = Service::new(store, self.authority.clone(), sams, policy, ambient)
             .with_vault(Arc::new(vault), Arc::new(tr34::aws_lc::AwsLc))
             .with_ciphers(Arc::new(tr31::aws_lc::AwsLc));
         drop(entered);
@@ -267,6 +287,8 @@ fn authority(provider: Provider, rng: &mut ChaCha20Rng) -> Authority {
         .and_then(|issuer| issuer.prepare(&requested, Role::Server, number, validity))
         .and_then(|prepared| prepared.sign(&*server_issuer_key, rng))
         .unwrap();
+    let issuer = (server_issuer.as_slice(), &*server_issuer_key);
+    let server_encryption = encryption(&provider, issuer, &identity, validity, rng);
     Authority {
         provider,
         root,
@@ -275,7 +297,7 @@ fn authority(provider: Provider, rng: &mut ChaCha20Rng) -> Authority {
         server_issuer,
         server,
         server_key,
-        server_encryption: None,
+        server_encryption,
         server_id: "srv-test".to_owned(),
         audit_key,
     }

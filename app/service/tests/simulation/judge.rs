@@ -3,6 +3,7 @@
 //! Nothing here calls what it judges: sums, signatures, dynamic passwords and the order of states
 //! are worked out again, with the pure-Rust provider where the service uses the fast one.
 
+mod joint;
 mod ledger;
 mod proof;
 mod story;
@@ -48,6 +49,18 @@ pub(crate) struct Signer {
     pub(crate) accounts: BTreeSet<String>,
     /// The times, ends excluded, in which nothing of it may be accepted.
     pub(crate) barred: Vec<(UnixTime, UnixTime)>,
+    /// What was consented to at a card that signs at terminals, as the world saw it.
+    pub(crate) consents: Vec<Consent>,
+}
+
+/// The holder of a card took it out, saw a transaction, and gave the right PIN.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Consent {
+    pub(crate) transaction: Vec<u8>,
+    pub(crate) commitment: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+    /// The joint password that the card showed for it, and for nothing before.
+    pub(crate) password: String,
 }
 
 /// Who judges.
@@ -65,11 +78,13 @@ pub(crate) struct Judge {
     postings: BTreeMap<String, String>,
     /// Hashes of what was verified, so that each signature is verified once only.
     verified: BTreeSet<Digest>,
+    /// Wrong answers with which a payment fails, as the policy has it.
+    wrong_max: i64,
 }
 
 impl Judge {
     /// Trusting who `trust` trusts, a store made with the pure-Rust provider.
-    pub(crate) fn new(trust: TrustStore) -> Self {
+    pub(crate) fn new(trust: TrustStore, wrong_max: u32) -> Self {
         Self {
             pure: rust_crypto::provider(),
             trust,
@@ -79,6 +94,7 @@ impl Judge {
             before: BTreeMap::new(),
             postings: BTreeMap::new(),
             verified: BTreeSet::new(),
+            wrong_max: wrong_max.into(),
         }
     }
 
@@ -94,6 +110,7 @@ impl Judge {
         let mut found = Vec::new();
         ledger::check(now, &mut found);
         self.check_proofs(now, &mut found);
+        self.check_joint(now, &mut found);
         self.check_stories(now, &mut found);
         found
     }

@@ -1,7 +1,10 @@
 //! That the judge sees what it is there to see: what a world came to is changed, once in what was
 //! read and once in the database itself, and the change has to be found under its name.
 
+mod joint;
+
 use std::collections::BTreeSet;
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 
 use countersign_store::StoreError;
 use libtest_mimic::{Failed, Trial};
@@ -110,7 +113,20 @@ pub(crate) fn trials() -> Vec<Trial> {
         Trial::test("the_judge_bites::broken_promises", broken_promises),
         Trial::test("the_judge_bites::on_forgeries", on_forgeries),
         Trial::test("the_judge_bites::on_cards", crate::card::the_judge_bites),
+        Trial::test("the_judge_bites::on_signing_cards", crate::signing::the_judge_bites),
+        Trial::test("the_judge_bites::on_joint_passwords", joint::on_joint_passwords),
     ]
+}
+
+/// One world for all who do not change it.
+fn shared() -> Result<MutexGuard<'static, World>, Failed> {
+    static SHARED: OnceLock<Result<Mutex<World>, String>> = OnceLock::new();
+    let made =
+        SHARED.get_or_init(|| lived().map(Mutex::new).map_err(|failed| format!("{failed:?}")));
+    match made {
+        Ok(world) => Ok(world.lock().unwrap_or_else(PoisonError::into_inner)),
+        Err(failed) => Err(failed.into()),
+    }
 }
 
 fn lived() -> Result<World, Failed> {
@@ -147,7 +163,7 @@ fn names(world: &World, before: Option<&Snapshot>, now: &Snapshot) -> Vec<&'stat
 }
 
 fn in_what_was_read() -> Result<(), Failed> {
-    let world = lived()?;
+    let world = shared()?;
     for (what, change, name) in MUTANTS {
         let mut now = world.now.clone();
         change(&mut now);
@@ -158,7 +174,7 @@ fn in_what_was_read() -> Result<(), Failed> {
 }
 
 fn over_time() -> Result<(), Failed> {
-    let world = lived()?;
+    let world = shared()?;
     for (what, change, name) in REWRITTEN {
         let mut now = world.now.clone();
         change(&mut now);
@@ -189,7 +205,7 @@ fn in_the_database() -> Result<(), Failed> {
 }
 
 fn broken_promises() -> Result<(), Failed> {
-    let world = lived()?;
+    let world = shared()?;
     let (id, _) = world.now.payments.iter().find(|(_, one)| one.state == "executed").unwrap();
     let kept = [
         Promise::Made(id.clone()),
@@ -215,17 +231,17 @@ fn broken_promises() -> Result<(), Failed> {
 
 /// A proof that is right in itself, over bytes that are not the stored ones.
 fn on_forgeries() -> Result<(), Failed> {
-    let world = lived()?;
+    let world = shared()?;
     for method in ["pki", "ocra"] {
         let mut now = world.now.clone();
         let payment = approval(&mut now, method).payment.clone();
         let device = approval(&mut now, method).device.clone();
         let key = world.devices.iter().find(|one| Some(&one.id) == device.as_ref()).unwrap();
         let request = forge::with(&now.payments[&payment].request, "amount", forge::AMOUNT);
-        let forged = match forge::sign(&key.key, &request, &mut world.house.rng()) {
+        let forged = match forge::sign(key.key(), &request, &mut world.house.rng()) {
             crate::world::Words::Signature(signature) => signature,
             crate::world::Words::Digits(digits) => digits.into_bytes(),
-            crate::world::Words::Rejection { .. } => unreachable!("a device signs"),
+            _ => unreachable!("a device signs"),
         };
         approval(&mut now, method).signature = Some(forged);
         assert_eq!(names(&world, None, &now), ["signature"], "{method}");

@@ -3,8 +3,11 @@
 //! An action names things by how far back or at which place they are, not by id: the same plan can
 //! be carried out whatever the outcome of what went before.
 
+mod turns;
+
 use rand_core::Rng;
 use testkit::rng::{ChaCha20Rng, seeded};
+pub(crate) use turns::{Carry, Holder, Stage, Turn, Twist};
 
 /// How an answer to a payment is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -73,6 +76,8 @@ pub(crate) enum Action {
         /// What goes wrong between phone and card.
         torn: u32,
     },
+    /// A card signs at a terminal.
+    Turn(Turn),
     /// An answer that was made before is delivered, for the first time or again.
     Deliver {
         back: u8,
@@ -151,14 +156,24 @@ pub(crate) enum Action {
     },
 }
 
+/// Of so many seeds one draws mostly what happens to cards that sign at terminals.
+pub(crate) const CARDS_IN: u64 = 3;
+
 /// Draws actions one after the other; the first `n` do not depend on how many follow.
 pub(crate) struct Plan {
     rng: ChaCha20Rng,
+    /// Mostly of cards that sign at terminals.
+    of_cards: bool,
+    /// Cards that were put into terminals.
+    turns: usize,
 }
 
 impl Plan {
     pub(crate) fn new(seed: u64) -> Self {
-        Self { rng: seeded(seed ^ 0x51_4D_55_4C_41_54_45_00) }
+        let of_cards = seed.is_multiple_of(CARDS_IN);
+        // Each begins elsewhere among the twists.
+        let turns = seed as usize * 7;
+        Self { rng: seeded(seed ^ 0x51_4D_55_4C_41_54_45_00), of_cards, turns }
     }
 
     fn below(&mut self, bound: u32) -> u32 {
@@ -197,29 +212,34 @@ impl Plan {
     }
 
     fn single(&mut self) -> Action {
+        if self.of_cards && self.below(8) < 7 {
+            return match self.below(10) {
+                0..3 => self.create(),
+                _ => Action::Turn(self.turn()),
+            };
+        }
         match self.below(100) {
             0..16 => self.create(),
             16..20 => Action::CreateAgain { back: self.back() },
             20..22 => Action::CreateOther { back: self.back() },
-            22..61 => self.answer(),
-            61..69 => Action::Deliver { back: self.back() },
-            69..72 => Action::Cancel { back: self.back() },
-            72..77 => Action::Refund { back: self.back(), part: self.byte() },
-            77..79 => Action::RefundAgain { back: self.back() },
-            79..81 => Action::Reverse { back: self.back() },
-            81 => Action::Sweep,
-            82..84 => Action::Post { pick: self.byte(), amount: 1 + self.below(90_000) },
-            84 => Action::Look { back: self.back() },
-            85..88 => self.wait(),
-            88 => Action::Freeze { pick: self.byte() },
-            89..93 => Action::Unfreeze { pick: self.byte() },
-            93..95 => Action::Block { pick: self.byte() },
-            95..98 => Action::Unblock { pick: self.byte() },
-            98 => Action::Revoke { pick: self.byte() },
-            _ => match self.below(3) {
-                0 => Action::Unbind { pick: self.byte() },
-                _ => Action::RevokePhone { pick: self.byte() },
-            },
+            22..53 => self.answer(),
+            53..58 => Action::Turn(self.turn()),
+            58..65 => Action::Deliver { back: self.back() },
+            65..68 => Action::Cancel { back: self.back() },
+            68..73 => Action::Refund { back: self.back(), part: self.byte() },
+            73..75 => Action::RefundAgain { back: self.back() },
+            75..77 => Action::Reverse { back: self.back() },
+            77 => Action::Sweep,
+            78..80 => Action::Post { pick: self.byte(), amount: 1 + self.below(90_000) },
+            80 => Action::Look { back: self.back() },
+            81..84 => self.wait(),
+            84 => Action::Freeze { pick: self.byte() },
+            85..89 => Action::Unfreeze { pick: self.byte() },
+            89..91 => Action::Block { pick: self.byte() },
+            91..94 => Action::Unblock { pick: self.byte() },
+            94..96 => Action::Revoke { pick: self.byte() },
+            96..98 => Action::Unbind { pick: self.byte() },
+            _ => Action::RevokePhone { pick: self.byte() },
         }
     }
 
@@ -236,17 +256,17 @@ impl Plan {
     }
 
     fn answer(&mut self) -> Action {
-        let how = match self.below(40) {
+        let how = match self.below(43) {
             0..24 => How::Right,
-            24..26 => How::WrongKey,
-            26 | 27 => How::OtherAmount,
-            28 => How::OtherPayee,
-            29..31 => How::OtherPayment,
-            31 => How::Garbage,
-            32..34 => How::ForeignDevice,
-            34..36 => How::ForeignPhone,
-            36 => How::UnknownDevice,
-            37 | 38 => How::Reject,
+            24 => How::WrongKey,
+            25 | 26 => How::OtherAmount,
+            27 => How::OtherPayee,
+            28..30 => How::OtherPayment,
+            30 => How::Garbage,
+            31..33 => How::ForeignDevice,
+            33..35 => How::ForeignPhone,
+            35 => How::UnknownDevice,
+            36..39 => How::Reject,
             _ => How::NotMine,
         };
         let (back, now) = (self.back(), self.below(5) > 0);
@@ -281,7 +301,10 @@ impl Plan {
                 torn: plan.rng.next_u32(),
             },
             4 => Action::Deliver { back: plan.below(3) as u8 },
-            5 => Action::Cancel { back },
+            5 => match plan.below(2) {
+                0 => Action::Cancel { back },
+                _ => Action::Turn(Turn { stage: Stage::All, back, now: true, ..plan.turn() }),
+            },
             6 => Action::Sweep,
             7 => Action::CreateAgain { back: plan.below(2) as u8 },
             8 => Action::Refund { back, part: plan.byte() },
@@ -319,6 +342,7 @@ fn is_call(action: &Action) -> bool {
         Action::Create { .. }
             | Action::CreateAgain { .. }
             | Action::Answer { now: true, .. }
+            | Action::Turn(Turn { now: true, .. })
             | Action::Deliver { .. }
             | Action::Cancel { .. }
             | Action::Refund { .. }

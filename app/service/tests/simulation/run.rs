@@ -13,6 +13,7 @@ use crate::hear::Foreseen;
 use crate::house::{FOREVER, Place};
 use crate::judge::Violation;
 use crate::plan::{Action, Plan};
+use crate::saboteurs::Sabotage;
 use crate::world::{SERVERS, World};
 
 /// How long each action takes by the world's clock.
@@ -27,6 +28,8 @@ const STEPS_BETWEEN_DEATHS: usize = 15;
 const CALLS_AT_DEATH: usize = 24;
 /// Payments of each state whose papers are verified.
 const PAPERS_MAX: usize = 3;
+/// Calls that must not change anything, at the end, before it is looked whether they did.
+const UNSEEN_MAX: usize = 8;
 /// After this everything that was ever asked for is overdue.
 const LONG: Duration = Duration::from_secs(3600);
 
@@ -72,7 +75,7 @@ pub(crate) async fn outlive(
         action: action.to_owned(),
         violations,
     };
-    let mut world = World::new(place, seed).await.map_err(|error| {
+    let mut world = World::new(place, seed, Sabotage::None).await.map_err(|error| {
         failed(0, "furnishing", vec![Violation { name: "error", detail: error.to_string() }])
     })?;
     let mut plan = Plan::new(seed);
@@ -98,13 +101,22 @@ pub(crate) async fn outlive(
 
 /// Lives `steps` actions of the world of `seed`, and then has everything settled.
 pub(crate) async fn live(place: Place, seed: u64, steps: usize) -> Result<World, Failure> {
+    live_with(place, (seed, steps), Sabotage::None).await
+}
+
+/// The same, with something wrong on purpose.
+pub(crate) async fn live_with(
+    place: Place,
+    (seed, steps): (u64, usize),
+    sabotage: Sabotage,
+) -> Result<World, Failure> {
     let failed = |steps, action: &str, violations| {
         Err(Failure { seed, steps, action: action.to_owned(), violations })
     };
     let unfurnished = |error: ServiceError| {
         vec![Violation { name: "unforeseen-error", detail: error.to_string() }]
     };
-    let mut world = match World::new(place, seed).await {
+    let mut world = match World::new(place, seed, sabotage).await {
         Ok(world) => world,
         Err(error) => return failed(0, "furnishing", unfurnished(error)),
     };
@@ -256,9 +268,9 @@ impl World {
                 if !self.devices[at].gone {
                     retried(|| service.revoke_signer(&console, &id, "lost")).await?;
                     self.bar_device(at);
-                    let ocra = matches!(self.devices[at].key, crate::world::Key::Ocra(_));
+                    let kind = self.devices[at].kind();
                     self.house.troubles.arm(None);
-                    self.give_device(payer, ocra).await?;
+                    self.give_device(payer, kind).await?;
                     self.tally.add("devices revoked");
                 }
             }
@@ -269,8 +281,9 @@ impl World {
                     let account = self.payers[payer].account.clone();
                     retried(|| service.unbind_signer(&console, &id, &account)).await?;
                     self.bar_device(at);
+                    let kind = self.devices[at].kind();
                     self.house.troubles.arm(None);
-                    self.give_device(payer, false).await?;
+                    self.give_device(payer, kind).await?;
                     self.tally.add("devices unbound");
                 }
             }
@@ -343,11 +356,19 @@ impl World {
         }
         self.bury().await;
         found.extend(self.look().await);
+        let mut unseen = 0;
         let asked = (0..self.asked.len()).map(Call::Ask);
         let calls: Vec<_> = asked.chain((0..self.mail.len()).map(Call::Deliver)).collect();
         for call in calls {
+            let foreseen = self.foresee(&call);
             found.extend(self.call(&call).await);
-            found.extend(self.look().await);
+            // What must not change anything is looked at a few at a time.
+            unseen += 1;
+            let idle = matches!(foreseen, Foreseen::Again | Foreseen::Named | Foreseen::Stranger);
+            if !idle || unseen == UNSEEN_MAX {
+                found.extend(self.look().await);
+                unseen = 0;
+            }
         }
         self.house.pass(LONG);
         found.extend(self.call(&Call::Sweep).await);
@@ -361,6 +382,13 @@ impl World {
         found.extend(self.check_papers().await);
         let expired = self.now.payments.values().filter(|one| one.state == "expired").count();
         let failed = self.now.payments.values().filter(|one| one.state == "failed").count();
+        let joint = |id: &String| {
+            let mut tries = self.now.answers.iter().filter(|one| one.payment == *id);
+            tries.any(|one| one.method == "joint" && one.outcome == "refused")
+        };
+        let all = self.now.payments.iter();
+        let guessed = all.filter(|(id, one)| one.state == "failed" && joint(id)).count();
+        *self.tally.0.entry("failed by a terminal's answers").or_default() += guessed as u64;
         *self.tally.0.entry("expired").or_default() += expired as u64;
         *self.tally.0.entry("failed").or_default() += failed as u64;
         *self.tally.0.entry("database faults").or_default() += self.house.troubles.fired();

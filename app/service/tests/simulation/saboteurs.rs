@@ -6,11 +6,31 @@ use libtest_mimic::{Failed, Trial};
 
 use crate::block_on;
 use crate::house::Place;
-use crate::run::live;
+use crate::plan::CARDS_IN;
+use crate::run::{Failure, live, live_with};
+use crate::world::World;
 
 /// Worlds that a saboteur may take until it is noticed, and their length.
 const WORLDS: u64 = 6;
 const STEPS: usize = 150;
+
+/// What is wrong on purpose with a world's cards, or with its servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Sabotage {
+    None,
+    /// Gives the joint password without contact before there is consent.
+    CardReleasesEarly,
+    /// Draws the same joint password each time.
+    CardRepeatsPassword,
+    /// Any PIN will do.
+    CardTakesAnyPin,
+    /// Keeps everything when its holder declines.
+    CardForgetsNothing,
+    /// Do not look at the joint password, the signature, or the transaction.
+    ServerSkipsPassword,
+    ServerSkipsSignature,
+    ServerSkipsTransaction,
+}
 
 /// What is done to the database before the world begins, and under which names it may be noticed.
 type Saboteur = (&'static str, &'static str, &'static [&'static str]);
@@ -77,21 +97,100 @@ const SABOTEURS: [Saboteur; 9] = [
     ),
 ];
 
+/// The same of what terminals bring.
+const OF_TERMINALS: [Saboteur; 3] = [
+    (
+        "another_commitment_is_stored",
+        "CREATE TRIGGER sabotage AFTER INSERT ON payment_authorisations
+         WHEN NEW.method = 'joint' AND NEW.outcome = 'accepted'
+         BEGIN UPDATE payment_authorisations SET commitment = randomblob(49)
+         WHERE id = NEW.id; END",
+        &["executed-without-consent"],
+    ),
+    (
+        "a_wrong_joint_password_is_forgotten",
+        "CREATE TRIGGER sabotage AFTER INSERT ON payment_authorisations
+         WHEN NEW.failed_check = 'joint-password'
+         BEGIN DELETE FROM payment_authorisations WHERE id = NEW.id; END",
+        &["wrong-answers"],
+    ),
+    (
+        "a_card_is_blamed_for_who_never_had_it",
+        "CREATE TRIGGER sabotage AFTER INSERT ON payment_authorisations
+         WHEN NEW.failed_check = 'answer-signature' AND NEW.method = 'joint'
+         BEGIN UPDATE security_devices SET failures = failures + 1
+         WHERE device_id = NEW.device_id; END",
+        &["blamed-for-others"],
+    ),
+];
+
+/// Cards and servers that are broken, and under which names a world may notice.
+const BROKEN: [(&str, Sabotage, &[&str]); 7] = [
+    (
+        "a_card_that_releases_before_consent",
+        Sabotage::CardReleasesEarly,
+        &["password-without-consent"],
+    ),
+    ("a_card_that_repeats_its_password", Sabotage::CardRepeatsPassword, &["password-again"]),
+    ("a_card_that_takes_any_pin", Sabotage::CardTakesAnyPin, &["consent-without-pin"]),
+    ("a_card_that_forgets_nothing", Sabotage::CardForgetsNothing, &["consent-to-nothing"]),
+    (
+        "a_server_that_skips_the_joint_password",
+        Sabotage::ServerSkipsPassword,
+        &["executed-without-consent", "forgery-accepted"],
+    ),
+    (
+        "a_server_that_skips_the_signature",
+        Sabotage::ServerSkipsSignature,
+        &["executed-without-consent", "forgery-accepted"],
+    ),
+    (
+        "a_server_that_skips_the_transaction",
+        Sabotage::ServerSkipsTransaction,
+        &["forgery-accepted", "refused-for-another-reason"],
+    ),
+];
+
 pub(crate) fn trials() -> impl Iterator<Item = Trial> {
-    SABOTEURS.into_iter().map(|saboteur| {
-        Trial::test(format!("a_world_notices::{}", saboteur.0), move || is_noticed(&saboteur))
-    })
+    let by_sql = SABOTEURS.into_iter().map(|saboteur| (saboteur, 1));
+    let by_sql = by_sql.chain(OF_TERMINALS.into_iter().map(|saboteur| (saboteur, CARDS_IN)));
+    let by_sql = by_sql.map(|(saboteur, every)| {
+        let noticed = move || is_noticed(&saboteur, every);
+        Trial::test(format!("a_world_notices::{}", saboteur.0), noticed)
+    });
+    let broken = BROKEN.into_iter().map(|(name, sabotage, names)| {
+        let noticed = move || {
+            noticed((name, names), CARDS_IN, |seed| {
+                block_on(async {
+                    Ok(live_with(Place::memory().await, (seed, STEPS), sabotage).await)
+                })
+            })
+        };
+        Trial::test(format!("a_world_notices::{name}"), noticed)
+    });
+    by_sql.chain(broken)
 }
 
-fn is_noticed((name, sql, names): &Saboteur) -> Result<(), Failed> {
+fn is_noticed((name, sql, names): &Saboteur, every: u64) -> Result<(), Failed> {
     let sql = *sql;
-    for seed in 1..=WORLDS {
-        let ended = block_on(async {
+    noticed((name, names), every, |seed| {
+        block_on(async {
             let place = Place::memory().await;
             let sabotage = place.open().await;
             sabotage.run_tx("sabotage", move |tx| tx.execute(sql, &[]).map(|_| ())).await?;
             Ok::<_, StoreError>(live(place, seed, STEPS).await)
-        });
+        })
+    })
+}
+
+/// Whether one of a few worlds, of every so-many-th seed, goes wrong, and under one of these names.
+fn noticed(
+    (name, names): (&str, &[&str]),
+    every: u64,
+    ends: impl Fn(u64) -> Result<Result<World, Failure>, StoreError>,
+) -> Result<(), Failed> {
+    for seed in 1..=WORLDS {
+        let ended = ends(seed * every);
         if let Err(failure) = ended? {
             let found: Vec<_> = failure.violations.iter().map(|one| one.name).collect();
             if names.iter().any(|name| found.contains(name)) {

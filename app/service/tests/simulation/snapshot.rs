@@ -73,6 +73,8 @@ pub(crate) struct Answer {
     pub(crate) phone: Option<String>,
     pub(crate) certificate: Option<Vec<u8>>,
     pub(crate) signature: Option<Vec<u8>>,
+    pub(crate) commitment: Option<Vec<u8>>,
+    pub(crate) failed_check: Option<String>,
     pub(crate) incident: Option<String>,
     pub(crate) at: UnixTime,
 }
@@ -82,6 +84,9 @@ pub(crate) struct Answer {
 pub(crate) struct Device {
     pub(crate) serial: String,
     pub(crate) status: String,
+    pub(crate) method: String,
+    /// Wrong answers in a row.
+    pub(crate) failures: i64,
 }
 
 /// The whole of it, at one moment.
@@ -116,8 +121,8 @@ const PAYMENTS: &str = "SELECT id, state, payer_account, payee_account, currency
 const CHANGES: &str = "SELECT payment_id, number, state, at FROM payment_events
     ORDER BY payment_id, number";
 const ANSWERS: &str = "SELECT id, payment_id, outcome, method, device_id, phone_id, certificate,
-    signature, at, incident FROM payment_authorisations ORDER BY id";
-const DEVICES: &str = "SELECT d.id, d.serial, d.status FROM devices d
+    signature, at, incident, commitment, failed_check FROM payment_authorisations ORDER BY id";
+const DEVICES: &str = "SELECT d.id, d.serial, d.status, s.method, s.failures FROM devices d
     JOIN security_devices s ON s.device_id = d.id ORDER BY d.id";
 const PUSHES: &str = "SELECT payment_id, count(*) FROM pushes GROUP BY payment_id";
 const EVENTS: &str = "SELECT type, subject FROM events
@@ -174,7 +179,12 @@ impl Snapshot {
             seen.answers.push(answer(&row)?);
         }
         for row in all(tx, DEVICES)? {
-            let device = Device { serial: text(&row, 1)?, status: text(&row, 2)? };
+            let device = Device {
+                serial: text(&row, 1)?,
+                status: text(&row, 2)?,
+                method: text(&row, 3)?,
+                failures: row.int(4)?,
+            };
             seen.devices.insert(text(&row, 0)?, device);
         }
         seen.note_records(tx)?;
@@ -240,5 +250,7 @@ fn answer(row: &Row) -> Result<Answer, StoreError> {
         signature: row.opt_blob(7)?.map(<[u8]>::to_vec),
         at: row.time(8)?,
         incident: opt(9)?,
+        commitment: row.opt_blob(10)?.map(<[u8]>::to_vec),
+        failed_check: opt(11)?,
     })
 }

@@ -15,7 +15,10 @@ use crate::card::Card;
 use crate::cast;
 use crate::house::{Ghost, House, Place, Server};
 use crate::judge::{Judge, Violation};
+use crate::saboteurs::Sabotage;
+use crate::signing::SigningCard;
 use crate::snapshot::Snapshot;
+use crate::till::{Kept, Reason};
 
 /// Servers on the one database.
 pub(crate) const SERVERS: usize = 2;
@@ -32,7 +35,10 @@ pub(crate) const CURRENCY: &str = "CNY";
 pub(crate) struct Payer {
     pub(crate) account: String,
     pub(crate) number: String,
+    /// Those that answer phones.
     pub(crate) devices: Vec<usize>,
+    /// Cards that sign at terminals.
+    pub(crate) cards: Vec<usize>,
     pub(crate) phones: Vec<usize>,
 }
 
@@ -49,13 +55,27 @@ pub(crate) enum Key {
     Ocra(Vec<u8>),
 }
 
+/// Kinds of security devices.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Pki,
+    Ocra,
+    Joint,
+}
+
+/// What a payer has in hand.
+pub(crate) enum Hand {
+    /// It answers a phone, with this key.
+    Answers { key: Key, card: Box<Card> },
+    /// It signs at terminals.
+    Signs(Box<SigningCard>),
+}
+
 /// A security device.
 pub(crate) struct Device {
     pub(crate) id: String,
     pub(crate) serial: String,
-    pub(crate) key: Key,
-    /// What its holder has in hand.
-    pub(crate) card: Card,
+    pub(crate) hand: Hand,
     /// The payer whose it is.
     pub(crate) payer: usize,
     /// Revoked, or taken from its account.
@@ -94,6 +114,15 @@ pub(crate) enum What {
     Reversal { payment: String },
 }
 
+/// What a terminal brings of a signing card (B7).
+#[derive(Clone, PartialEq, Eq)]
+pub(crate) struct Joint {
+    pub(crate) transaction: Vec<u8>,
+    pub(crate) commitment: Vec<u8>,
+    pub(crate) signature: Vec<u8>,
+    pub(crate) password: String,
+}
+
 /// What an answer says.
 #[derive(Clone, PartialEq, Eq)]
 pub(crate) enum Words {
@@ -103,6 +132,18 @@ pub(crate) enum Words {
     Rejection {
         not_mine: bool,
     },
+    Joint(Box<Joint>),
+}
+
+/// Who brings an answer.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// The phone at this place.
+    Phone(usize),
+    /// The page of the payment's checkout.
+    Checkout,
+    /// The terminal at this place.
+    Terminal(usize),
 }
 
 /// An answer on its way: it may come late, twice, or never.
@@ -114,9 +155,7 @@ pub(crate) struct Envelope {
     /// The serial number in it.
     pub(crate) serial: String,
     pub(crate) words: Words,
-    pub(crate) phone: usize,
-    /// Whether no phone brings it, but the page of the checkout.
-    pub(crate) offline: bool,
+    pub(crate) way: Way,
     /// Whether it is one that executes the payment if nothing else is in the way.
     pub(crate) genuine: bool,
     /// What was answered to it: the id of the authorisation, or the incident.
@@ -160,6 +199,14 @@ pub(crate) struct World {
     pub(crate) phones: Vec<Phone>,
     pub(crate) asked: Vec<Asked>,
     pub(crate) mail: Vec<Envelope>,
+    /// What cards signed, in terminals' hands.
+    pub(crate) kept: Vec<Kept>,
+    /// Why answers of terminals had to be refused, until it is looked whether they were.
+    pub(crate) reasons: Vec<Reason>,
+    /// The terminal that asked for each payment.
+    pub(crate) creators: BTreeMap<String, usize>,
+    /// What is wrong with this world on purpose.
+    pub(crate) sabotage: Sabotage,
     /// Payments that were answered for, oldest first.
     pub(crate) payments: Vec<String>,
     /// Whether the database may fail, or may have failed in the last action.
@@ -174,16 +221,52 @@ pub(crate) struct World {
     pub(crate) ghosts: Vec<Ghost>,
 }
 
+impl Device {
+    /// The key of one that answers phones.
+    pub(crate) fn key(&self) -> &Key {
+        match &self.hand {
+            Hand::Answers { key, .. } => key,
+            Hand::Signs(_) => unreachable!("no phone holds such a card"),
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match &self.hand {
+            Hand::Answers { key: Key::Pki(_), .. } => Kind::Pki,
+            Hand::Answers { key: Key::Ocra(_), .. } => Kind::Ocra,
+            Hand::Signs(_) => Kind::Joint,
+        }
+    }
+
+    pub(crate) fn signing(&self) -> Option<&SigningCard> {
+        match &self.hand {
+            Hand::Signs(card) => Some(card),
+            Hand::Answers { .. } => None,
+        }
+    }
+
+    pub(crate) fn signing_mut(&mut self) -> Option<&mut SigningCard> {
+        match &mut self.hand {
+            Hand::Signs(card) => Some(card),
+            Hand::Answers { .. } => None,
+        }
+    }
+}
+
 impl World {
     /// Opens accounts, hands out devices and phones, and pays money in.
-    pub(crate) async fn new(place: Place, seed: u64) -> Result<Self, ServiceError> {
+    pub(crate) async fn new(
+        place: Place,
+        seed: u64,
+        sabotage: Sabotage,
+    ) -> Result<Self, ServiceError> {
         let house = House::new(place, seed);
         let eye = house.place.open().await;
         let mut servers = Vec::new();
         for _ in 0..SERVERS {
             servers.push(house.serve(house.place.open().await));
         }
-        let judge = Judge::new(house.trust());
+        let judge = Judge::new(house.trust(), house.wrong_max);
         let mut world = Self {
             house,
             eye,
@@ -198,6 +281,10 @@ impl World {
             phones: Vec::new(),
             asked: Vec::new(),
             mail: Vec::new(),
+            kept: Vec::new(),
+            reasons: Vec::new(),
+            creators: BTreeMap::new(),
+            sabotage,
             payments: Vec::new(),
             faulty: false,
             tally: Tally::default(),
@@ -238,7 +325,8 @@ impl World {
             let settled = service.post(&Actor::Console, &new, once).await?;
             assert!(matches!(settled, Settled::Fresh { .. }), "the first of its key");
             let number = number.to_owned();
-            self.payers.push(Payer { account, number, devices: Vec::new(), phones: Vec::new() });
+            let (devices, cards, phones) = (Vec::new(), Vec::new(), Vec::new());
+            self.payers.push(Payer { account, number, devices, cards, phones });
         }
         for number in ["PAYEE0001", "PAYEE0002"] {
             let customer = AccountKind::Customer;
@@ -246,8 +334,9 @@ impl World {
             self.payees.push(Payee { account, number: number.to_owned() });
         }
         for payer in 0..self.payers.len() {
-            self.give_device(payer, false).await?;
-            self.give_device(payer, true).await?;
+            for kind in [Kind::Pki, Kind::Ocra, Kind::Joint] {
+                self.give_device(payer, kind).await?;
+            }
             self.give_phone(payer).await?;
             self.give_phone(payer).await?;
         }
@@ -258,27 +347,41 @@ impl World {
     pub(crate) async fn give_device(
         &mut self,
         payer: usize,
-        ocra: bool,
+        kind: Kind,
     ) -> Result<(), ServiceError> {
         let service = self.servers[0].service.clone();
         let serial = format!("KEY-{}", self.devices.len() + 1);
         let account = self.payers[payer].account.clone();
-        let (id, key, certificate) = if ocra {
-            cast::enrol_ocra(&service, &serial, &account).await?
-        } else {
-            cast::enrol_pki(&service, self.house.provider(), &serial, &account, self.house.rng())
-                .await?
+        let rng = self.house.rng();
+        let (id, hand) = match kind {
+            Kind::Joint => {
+                let number = &self.payers[payer].number;
+                let (id, mut card) =
+                    cast::enrol_card(&service, &self.house, &serial, (&account, number)).await?;
+                card.sabotage = self.sabotage;
+                self.payers[payer].cards.push(self.devices.len());
+                (id, Hand::Signs(Box::new(card)))
+            }
+            Kind::Pki | Kind::Ocra => {
+                let (id, key, certificate) = if kind == Kind::Ocra {
+                    cast::enrol_ocra(&service, &serial, &account).await?
+                } else {
+                    let provider = self.house.provider();
+                    cast::enrol_pki(&service, provider, &serial, &account, rng).await?
+                };
+                // Every second one has a keypad of its own.
+                let keypad = self.payers[payer].devices.len() % 4 < 2;
+                let card = Box::new(Card::new(&serial, key.clone(), certificate, keypad));
+                self.payers[payer].devices.push(self.devices.len());
+                (id, Hand::Answers { key, card })
+            }
         };
         let signer = self.judge.devices.entry(id.clone()).or_default();
         signer.accounts.insert(account);
-        if let Key::Ocra(key) = &key {
+        if let Hand::Answers { key: Key::Ocra(key), .. } = &hand {
             signer.ocra_key = Some(key.clone());
         }
-        self.payers[payer].devices.push(self.devices.len());
-        // Every second one has a keypad of its own.
-        let keypad = self.devices.len() % 4 < 2;
-        let card = Card::new(&serial, key.clone(), certificate, keypad);
-        self.devices.push(Device { id, serial, key, card, payer, gone: false });
+        self.devices.push(Device { id, serial, hand, payer, gone: false });
         Ok(())
     }
 
@@ -302,7 +405,9 @@ impl World {
     pub(crate) async fn look(&mut self) -> Vec<Violation> {
         self.now = self.see().await;
         let mut found = std::mem::take(&mut self.found);
+        self.gather_consents();
         found.extend(self.judge.look(&self.now));
+        found.extend(self.check_reasons());
         found
     }
 
@@ -342,7 +447,7 @@ impl World {
 
     /// A judge who knows the same signers, and has seen nothing yet.
     pub(crate) fn fresh_judge(&self) -> Judge {
-        let mut judge = Judge::new(self.house.trust());
+        let mut judge = Judge::new(self.house.trust(), self.house.wrong_max);
         judge.devices = self.judge.devices.clone();
         judge.phones = self.judge.phones.clone();
         judge

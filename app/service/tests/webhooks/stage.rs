@@ -15,6 +15,7 @@ use countersign_service::{
     WebhookFailure, WebhookFuture, WebhookPolicy, WebhookRequest, Webhooks,
 };
 use countersign_store::{AuditRow, Delivery, DeliveryState, Event, IdKind, Role, Store, new_id};
+use testkit::pki::uncertified_encryption;
 use testkit::rng::seeded;
 
 pub(crate) const START: UnixTime = UnixTime::from_secs(1_800_000_000);
@@ -207,6 +208,7 @@ fn server(
     let key = provider.signature.generate(&mut seeded(1)).unwrap().key;
     // Nothing here issues or proves: the certificates are never looked at.
     let authority = Authority {
+        server_encryption: uncertified_encryption(&provider),
         provider,
         root: Vec::new(),
         device_issuer: Vec::new(),
@@ -214,7 +216,6 @@ fn server(
         server_issuer: Vec::new(),
         server: Vec::new(),
         server_key: key.clone(),
-        server_encryption: None,
         server_id: "srv-test".to_owned(),
         audit_key: key,
     };

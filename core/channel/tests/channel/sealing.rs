@@ -4,6 +4,13 @@
 use std::sync::Arc;
 
 use countersign_channel::{EncryptionCredential, Policy, Refusal};
+use countersign_crypto::{
+    CryptoError, CryptoRng, DecryptionKey, EncryptionScheme, Secret, SoftwareDecryptionKey,
+};
+use countersign_payment::PaymentError;
+use countersign_payment::joint::{
+    Commitment, Form, JointPassword, Opener, SHARED_LEN, SealTo, commit, verify_password,
+};
 use countersign_pki::{PkiError, Role};
 use testkit::counting::CountingProvider;
 
@@ -54,7 +61,7 @@ fn contributions_are_sealed_to_the_encryption_certificate_as_well() {
 }
 
 /// An encryption key and the certificate that is shown for it.
-type Encryption = (Arc<dyn countersign_crypto::DecryptionKey>, Vec<u8>);
+type Encryption = (Arc<dyn DecryptionKey>, Vec<u8>);
 
 /// The encryption certificate must be an encryption certificate, of the same party, of our CA.
 #[test]
@@ -98,4 +105,74 @@ fn a_server_without_the_key_does_not_select_the_policy() {
     world.change_server(|config| config.policies = vec![SEALED, plain]);
     let pair = connected(&mut world);
     assert_eq!(pair.reader.policy(), Some(plain));
+}
+
+const SERIAL: &str = "SC-1";
+const TRANSACTION: &[u8] = b"of whatever payment";
+
+/// What a signing card of the same server seals to the same key: its commitment to a joint
+/// password, without the code of the form.
+fn committed(
+    rng: &mut dyn CryptoRng,
+    form: Form,
+    server_point: &[u8],
+) -> (Commitment, JointPassword) {
+    let password = JointPassword::random(rng).unwrap();
+    let to = SealTo { server_point, shared: &Secret::new(vec![9; SHARED_LEN]) };
+    let provider = sm::provider();
+    let made = commit(&provider, rng, form, SERIAL, TRANSACTION, &password, &to);
+    (made.unwrap(), password)
+}
+
+/// The scheme of a reader that has its contribution made by a signing card.
+struct Smuggler {
+    scheme: Arc<dyn EncryptionScheme>,
+    form: Form,
+}
+
+impl EncryptionScheme for Smuggler {
+    fn generate(&self, rng: &mut dyn CryptoRng) -> Result<SoftwareDecryptionKey, CryptoError> {
+        self.scheme.generate(rng)
+    }
+
+    fn load_pkcs8(&self, der: &Secret) -> Result<Arc<dyn DecryptionKey>, CryptoError> {
+        self.scheme.load_pkcs8(der)
+    }
+
+    fn encrypt(
+        &self,
+        rng: &mut dyn CryptoRng,
+        point: &[u8],
+        _contribution: &[u8],
+    ) -> Result<Vec<u8>, CryptoError> {
+        Ok(committed(rng, self.form, point).0.as_bytes()[1..].to_vec())
+    }
+}
+
+/// Under SM2 the key of the server's encryption certificate opens contributions and commitments to
+/// joint passwords. Neither passes for the other: their texts have other lengths.
+#[test]
+fn a_commitment_to_a_joint_password_is_no_contribution_and_the_other_way_round() {
+    for form in [Form::Sealed, Form::SealedRandom] {
+        let mut reader = sm::provider();
+        let scheme = reader.encryption.clone().unwrap();
+        reader.encryption = Some(Arc::new(Smuggler { scheme: scheme.clone(), form }));
+        let mut world = World::new(sm::provider(), reader, sm::provider(), 54)
+            .speaking(Mode::C2)
+            .under(SEALED)
+            .with_dual_certificates();
+        assert_eq!(refused(&mut world), Error::Malformed("length of a contribution"));
+
+        let key = world.server.credentials[0].encryption.as_ref().unwrap().key.clone();
+        let rng = &mut world.pki.rng;
+        let (genuine, password) = committed(rng, form, key.public_key());
+        let verify = |commitment: &Commitment| {
+            let (provider, opener) = (sm::provider(), Opener::Server(&*key));
+            verify_password(&provider, opener, SERIAL, TRANSACTION, commitment, &password)
+        };
+        assert_eq!(verify(&genuine), Ok(()), "it opens");
+        let sealed = scheme.encrypt(rng, key.public_key(), &[7; 32]).unwrap();
+        let contribution = Commitment::parse(&[&[form.code()][..], &sealed].concat()).unwrap();
+        assert_eq!(verify(&contribution), Err(PaymentError::JointSealed));
+    }
 }

@@ -34,6 +34,7 @@ const EXCHANGE: Taker =
 const ENCRYPTION: Taker = |provider, point| {
     provider.encryption.as_ref().unwrap().encrypt(&mut rng(), point, b"text").err()
 };
+const SEALING: Taker = |provider, point| provider.sealing.encrypt(&mut rng(), point, b"text").err();
 
 #[test]
 fn points_have_one_encoding_and_lie_on_the_curve() {
@@ -43,7 +44,7 @@ fn points_have_one_encoding_and_lie_on_the_curve() {
                 SM2,
                 &[("signature", SIGNATURE), ("exchange", EXCHANGE), ("encryption", ENCRYPTION)],
             ),
-            _ => (P256, &[("signature", SIGNATURE)]),
+            _ => (P256, &[("signature", SIGNATURE), ("sealing", SEALING)]),
         };
         let Small { x, x_plus_prime, y, prime } = small;
         let zero = "00".repeat(32);

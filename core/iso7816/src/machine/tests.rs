@@ -12,6 +12,7 @@ use crate::{InProcess, Terminal};
 struct Toy {
     handled: u32,
     resets: u32,
+    delivered: u32,
     last: Vec<u8>,
 }
 
@@ -42,6 +43,10 @@ impl Application for Toy {
             LONG => Response::ok(vec![7; usize::from(command.parameters())]),
             _ => Status::INSTRUCTION.into(),
         }
+    }
+
+    fn delivered(&mut self) {
+        self.delivered += 1;
     }
 }
 
@@ -312,4 +317,30 @@ proptest! {
             prop_assert!(response.data.is_empty() || response.status.is_ok());
         }
     }
+}
+
+#[test]
+fn an_application_learns_when_its_answer_was_wholly_handed_out() {
+    let mut card = Card::selected();
+    let told = |card: &mut Card| core::mem::take(&mut card.0.application_mut().delivered);
+    assert_eq!(told(&mut card), 1, "the control information");
+    assert_eq!(card.send(&[0, LONG, 0, 9, 4])[4..], [0x61, 5]);
+    assert_eq!(told(&mut card), 0, "five bytes wait");
+    assert_eq!(card.send(&[0, 0xc0, 0, 0, 2])[2..], [0x61, 3]);
+    assert_eq!(told(&mut card), 0);
+    assert_eq!(card.send(&[0, 0xc0, 0, 0, 3])[3..], [0x90, 0]);
+    assert_eq!(told(&mut card), 1);
+    // An answer that something else replaced was not handed out.
+    for replaces in [&[0x10, ECHO, 0, 0, 1, 1][..], &[0, 0x61, 0, 0], &[0, 0xa4, 0, 0]] {
+        let mut card = Card::selected();
+        told(&mut card);
+        assert_eq!(card.send(&[0, LONG, 0, 9, 4])[4..], [0x61, 5]);
+        card.send(replaces);
+        assert_ne!(card.send(&[0, 0xc0, 0, 0, 0])[..], [0x90, 0]);
+        assert_eq!(told(&mut card), 0, "{replaces:02x?}");
+    }
+    card.send(&[0, LONG, 0, 9, 4]);
+    card.0.reset();
+    card.send(&[0, 0xc0, 0, 0, 0]);
+    assert_eq!(told(&mut card), 0);
 }

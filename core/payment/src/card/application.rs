@@ -214,7 +214,7 @@ impl<C: Chip, S: Screen> Application for SecurityDeviceCard<C, S> {
 
     fn selected(&mut self) -> Vec<u8> {
         self.forget();
-        control_information().unwrap_or_default()
+        control_information(&AID, LABEL).unwrap_or_default()
     }
 
     fn reset(&mut self) {
@@ -245,11 +245,12 @@ fn two_blocks(data: &[u8]) -> Result<(Secret, Secret), Status> {
     Ok((block(first)?, block(second)?))
 }
 
-fn control_information() -> Result<Vec<u8>, TlvError> {
-    let (mut label, mut template, mut out) = (Vec::new(), Vec::new(), Vec::new());
-    tlv::write(&mut label, tag::LABEL, LABEL.as_bytes())?;
-    tlv::write(&mut template, tag::NAME, &AID)?;
-    tlv::write(&mut template, tag::PROPRIETARY, &label)?;
+/// What SELECT answers: a template with the identifier and the label.
+pub(crate) fn control_information(aid: &[u8], label: &str) -> Result<Vec<u8>, TlvError> {
+    let (mut own, mut template, mut out) = (Vec::new(), Vec::new(), Vec::new());
+    tlv::write(&mut own, tag::LABEL, label.as_bytes())?;
+    tlv::write(&mut template, tag::NAME, aid)?;
+    tlv::write(&mut template, tag::PROPRIETARY, &own)?;
     tlv::write(&mut out, tag::FCI, &template)?;
     Ok(out)
 }

@@ -52,20 +52,7 @@ impl<L: CardLink> CardClient<L> {
     /// [`CardError::NotOurs`], [`CardError::Link`], [`CardError::Malformed`].
     pub fn select(&mut self) -> Result<(), CardError> {
         self.known = None;
-        let (select, by_name) = (instruction::SELECT, parameter::BY_NAME);
-        let mut response = self.transmit(select, by_name, &AID, true)?;
-        // The end of a chain that was given up without a reset; now it is dropped.
-        if response.as_ref().is_err_and(|status| *status == Status::CHAIN_BROKEN) {
-            response = self.transmit(select, by_name, &AID, true)?;
-        }
-        let information = response.map_err(|_| CardError::NotOurs)?;
-        let is_ours = || {
-            let template = tlv::only(&information, tag::FCI).ok()?;
-            let [name, own] = tlv::exactly(template, [tag::NAME, tag::PROPRIETARY]).ok()?;
-            let label = tlv::only(own, tag::LABEL).ok()?;
-            (name == AID && label == LABEL.as_bytes()).then_some(())
-        };
-        is_ours().ok_or(CardError::NotOurs)
+        select(&mut self.terminal, &AID, LABEL)
     }
 
     /// What the card says of itself.
@@ -217,17 +204,57 @@ impl<L: CardLink> CardClient<L> {
         data: &[u8],
         expects: bool,
     ) -> Result<Result<Zeroizing<Vec<u8>>, Status>, CardError> {
-        let [p1, p2] = parameters.to_be_bytes();
-        let command = Command::new(0, instruction, p1, p2).with_data(data);
-        let command = command.map_err(|_| CardError::Malformed)?;
-        let command = command.expecting(if expects { SHORT_NE_MAX } else { 0 });
-        let response = self.terminal.send(&command)?;
-        Ok(if response.status == Status::OK { Ok(response.data) } else { Err(response.status) })
+        transmit(&mut self.terminal, instruction, parameters, data, expects)
     }
 }
 
+/// Selects the application of this identifier and label; any other card is none of ours.
+pub(crate) fn select<L: CardLink>(
+    terminal: &mut Terminal<L>,
+    aid: &[u8],
+    label: &str,
+) -> Result<(), CardError> {
+    let (select, by_name) = (instruction::SELECT, parameter::BY_NAME);
+    let mut response = transmit(terminal, select, by_name, aid, true)?;
+    // The end of a chain that was given up without a reset; now it is dropped.
+    if response.as_ref().is_err_and(|status| *status == Status::CHAIN_BROKEN) {
+        response = transmit(terminal, select, by_name, aid, true)?;
+    }
+    let information = response.map_err(|_| CardError::NotOurs)?;
+    let is_ours = || {
+        let template = tlv::only(&information, tag::FCI).ok()?;
+        let [name, own] = tlv::exactly(template, [tag::NAME, tag::PROPRIETARY]).ok()?;
+        let found = tlv::only(own, tag::LABEL).ok()?;
+        (name == aid && found == label.as_bytes()).then_some(())
+    };
+    is_ours().ok_or(CardError::NotOurs)
+}
+
+/// The data of a response, or its status word.
+pub(crate) fn transmit<L: CardLink>(
+    terminal: &mut Terminal<L>,
+    instruction: u8,
+    parameters: u16,
+    data: &[u8],
+    expects: bool,
+) -> Result<Result<Zeroizing<Vec<u8>>, Status>, CardError> {
+    let [p1, p2] = parameters.to_be_bytes();
+    let command = Command::new(0, instruction, p1, p2).with_data(data);
+    let command = command.map_err(|_| CardError::Malformed)?;
+    let command = command.expecting(if expects { SHORT_NE_MAX } else { 0 });
+    let response = terminal.send(&command)?;
+    Ok(if response.status == Status::OK { Ok(response.data) } else { Err(response.status) })
+}
+
+/// A serial number or a server's id. As in certificates: what is printed for people has no
+/// characters that they do not see.
+pub(crate) fn id(bytes: &[u8], role: Role) -> Option<String> {
+    let id = Identity::new(role, str::from_utf8(bytes).ok()?).ok()?;
+    Some(String::from(id.id()))
+}
+
 /// What a status word says that is about neither PIN nor PUK.
-fn refused(status: Status) -> CardError {
+pub(crate) fn refused(status: Status) -> CardError {
     match status {
         Status::CONDITIONS | Status::SECURITY | Status::CHAIN_BROKEN => CardError::OutOfOrder,
         Status::NOT_ALLOWED => CardError::Declined,
@@ -287,11 +314,6 @@ fn read_info(serial: &[u8], info: &[u8]) -> Option<CardInfo> {
     let tags = [tag::VERSION, tag::METHOD, tag::SUITE, tag::PIN_ENTRY, tag::SERVER];
     let [version, method, suite, pin_entry, server] = tlv::exactly(info, tags).ok()?;
     let text = |bytes| str::from_utf8(bytes).ok();
-    // As in certificates: what is printed for people has no characters that they do not see.
-    let id = |bytes, role| {
-        let id = Identity::new(role, text(bytes)?).ok()?;
-        Some(String::from(id.id()))
-    };
     if version != [VERSION] {
         return None;
     }

@@ -45,14 +45,14 @@ pub enum ChipError {
 
 impl ChipError {
     /// The status word that says it.
-    pub(super) fn status(&self) -> Status {
+    pub(crate) fn status(&self) -> Status {
         match self {
+            Self::Request(PaymentError::Signing) | Self::Failed(_) => Status::FAILED,
             Self::PinForm | Self::Request(_) => Status::WRONG_DATA,
             Self::PinWrong { left } | Self::PukWrong { left } => Status::tries(*left),
             Self::PinBlocked | Self::PukBlocked => Status::BLOCKED,
             Self::PukAbsent => Status::NO_DATA_OBJECT,
             Self::Locked => Status::SECURITY,
-            Self::Failed(_) => Status::FAILED,
         }
     }
 }
@@ -100,6 +100,18 @@ pub enum CardError {
     /// The card cannot show what it is to sign, so it does not take it.
     #[error("the card refuses to show and sign this")]
     RequestRefused,
+    /// A signing card does not have this form of signature (B3 to B5).
+    #[error("the card does not sign in this form")]
+    FormRefused,
+    /// The holder of a signing card has not consented yet, so it keeps its joint password (B6).
+    #[error("the holder of the card has not consented yet")]
+    ConsentPending,
+    /// A signing card has no joint password to release: none was made, or it is gone (B7).
+    #[error("the card has no joint password to release")]
+    NothingReleased,
+    /// A signing card releases the joint password of another signature (B7).
+    #[error("the card's joint password belongs to another signature")]
+    OtherSignature,
     /// Another card.
     #[error("the card is no security device of ours")]
     NotOurs,
@@ -131,6 +143,10 @@ impl CardError {
             Self::PinNotBlocked => "pin-not-blocked",
             Self::Declined => "declined",
             Self::RequestRefused => "card-request",
+            Self::FormRefused => "card-form",
+            Self::ConsentPending => "card-consent",
+            Self::NothingReleased => "card-nothing-released",
+            Self::OtherSignature => "card-other-signature",
             Self::NotOurs => "card-not-ours",
             Self::OutOfOrder => "card-order",
             Self::Malformed => "card-malformed",

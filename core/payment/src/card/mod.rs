@@ -6,8 +6,8 @@
 //! [`Chip`]; what its holder sees and types at is a [`Screen`]. [`CardClient`] is the phone's side,
 //! over whatever [`CardLink`](countersign_iso7816::CardLink) there is.
 
-mod application;
-mod client;
+pub(crate) mod application;
+pub(crate) mod client;
 mod error;
 pub mod pin_block;
 
@@ -31,30 +31,30 @@ pub const LABEL: &str = "Countersign";
 pub const VERSION: u8 = 1;
 
 /// Instructions (INS).
-mod instruction {
-    pub(super) const VERIFY: u8 = 0x20;
-    pub(super) const CHANGE_REFERENCE_DATA: u8 = 0x24;
-    pub(super) const PERFORM_SECURITY_OPERATION: u8 = 0x2a;
-    pub(super) const RESET_RETRY_COUNTER: u8 = 0x2c;
-    pub(super) const INTERNAL_AUTHENTICATE: u8 = 0x88;
-    pub(super) const SELECT: u8 = 0xa4;
-    pub(super) const GET_DATA: u8 = 0xca;
-    pub(super) const PUT_DATA: u8 = 0xda;
+pub(crate) mod instruction {
+    pub(crate) const VERIFY: u8 = 0x20;
+    pub(crate) const CHANGE_REFERENCE_DATA: u8 = 0x24;
+    pub(crate) const PERFORM_SECURITY_OPERATION: u8 = 0x2a;
+    pub(crate) const RESET_RETRY_COUNTER: u8 = 0x2c;
+    pub(crate) const INTERNAL_AUTHENTICATE: u8 = 0x88;
+    pub(crate) const SELECT: u8 = 0xa4;
+    pub(crate) const GET_DATA: u8 = 0xca;
+    pub(crate) const PUT_DATA: u8 = 0xda;
 }
 
 /// P1-P2: data objects, and what commands are about.
-mod parameter {
-    pub(super) const NONE: u16 = 0;
-    pub(super) const BY_NAME: u16 = 0x0400;
+pub(crate) mod parameter {
+    pub(crate) const NONE: u16 = 0;
+    pub(crate) const BY_NAME: u16 = 0x0400;
     /// The PIN: reference data 1, of this application.
-    pub(super) const PIN: u16 = 0x0081;
+    pub(crate) const PIN: u16 = 0x0081;
     /// Compute a digital signature (ISO/IEC 7816-8).
-    pub(super) const SIGNATURE: u16 = 0x9e9a;
-    pub(super) const SERIAL: u16 = 0xdf01;
-    pub(super) const INFO: u16 = 0xdf02;
-    pub(super) const TRIES: u16 = 0xdf03;
-    pub(super) const CERTIFICATE: u16 = 0xdf05;
-    pub(super) const REQUEST: u16 = 0xdf10;
+    pub(crate) const SIGNATURE: u16 = 0x9e9a;
+    pub(crate) const SERIAL: u16 = 0xdf01;
+    pub(crate) const INFO: u16 = 0xdf02;
+    pub(crate) const TRIES: u16 = 0xdf03;
+    pub(crate) const CERTIFICATE: u16 = 0xdf05;
+    pub(crate) const REQUEST: u16 = 0xdf10;
 }
 
 /// Tags within answers.

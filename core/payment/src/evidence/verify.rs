@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use countersign_crypto::UnixTime;
-use countersign_pki::{PkiError, Role, TrustStore, certified_point};
+use countersign_pki::{Leaf, PkiError, Role, TrustStore, certified_point};
 use serde::Deserialize as _;
 
 use super::{
@@ -12,7 +12,7 @@ use super::{
     Outcome, Posting, Report, TYP, TYPE, VERSION,
 };
 use crate::jws::{self, Signature};
-use crate::{ConfirmationRequest, PaymentError, State, ocra, receipt, request_hash, wire};
+use crate::{ConfirmationRequest, PaymentError, State, joint, ocra, receipt, request_hash, wire};
 
 /// Checks a bundle offline, trusting `root` (DER) alone. Total on any input; reads at most
 /// [`BUNDLE_MAX`] bytes.
@@ -42,6 +42,9 @@ pub fn verify(bundle: &[u8], root: &[u8]) -> Report {
                 checks.pki_answer(evidence, answer, root, server_issuer.as_deref());
             }
             Method::Ocra => checks.ocra_answer(evidence, answer),
+            Method::Joint => {
+                checks.joint_answer(evidence, answer, root, server_issuer.as_deref());
+            }
             Method::None => checks.add("answer-signature", Err("accepted without a signature")),
         }
     } else {
@@ -169,8 +172,11 @@ impl Checks {
         let ids: BTreeSet<_> = evidence.answers.iter().map(|answer| &answer.id).collect();
         let begun = time_of(evidence, State::Created).unwrap_or_default();
         let within = evidence.answers.iter().all(|a| begun <= a.at && a.at <= evidence.made_at);
-        self.holds("answers-listed", ids.len() == evidence.answers.len() && within, || {
-            "answers twice, or outside the payment's time".into()
+        let committed = evidence.answers.iter().filter(|answer| answer.commitment.is_some());
+        let of_joint = committed.into_iter().all(|answer| answer.method == Method::Joint);
+        let once = ids.len() == evidence.answers.len();
+        self.holds("answers-listed", once && within && of_joint, || {
+            "answers twice, outside the payment's time, or with what is another method's".into()
         });
     }
 
@@ -195,6 +201,51 @@ impl Checks {
         root: &[u8],
         server_issuer: Option<&[u8]>,
     ) {
+        self.signed_answer(evidence, answer, root, server_issuer, |leaf| {
+            let signature = answer.signature.as_deref().unwrap_or_default();
+            crate::verify(leaf.key(), &evidence.request, signature)?;
+            Ok("over the request's bytes")
+        });
+    }
+
+    fn joint_answer(
+        &mut self,
+        evidence: &Evidence,
+        answer: &Answer,
+        root: &[u8],
+        server_issuer: Option<&[u8]>,
+    ) {
+        // The card signs before its holder consents. That he did shows in the joint password alone,
+        // which the server saw and everybody else can only believe.
+        self.report.rests_on_server = true;
+        let commitment = answer.commitment.as_deref().unwrap_or_default();
+        let commitment = joint::Commitment::parse(commitment);
+        self.add(
+            "answer-commitment",
+            commitment.as_ref().map(|found| found.form().name()).map_err(|error| error.check()),
+        );
+        self.signed_answer(evidence, answer, root, server_issuer, |leaf| {
+            let provider = jws::provider_for(root).ok_or(PaymentError::Signature)?;
+            let commitment = commitment.as_ref().map_err(|_| PaymentError::Signature)?;
+            let signature = answer.signature.as_deref().unwrap_or_default();
+            let (hash, request) = (&*provider.hash, &evidence.request);
+            joint::verify_signature(leaf.key(), hash, request, commitment, signature)?;
+            Ok("over the request's bytes and the commitment to the joint password")
+        });
+        self.add(
+            "answer-joint-password",
+            Ok("that the joint password was right, and so the consent, is the server's word"),
+        );
+    }
+
+    fn signed_answer(
+        &mut self,
+        evidence: &Evidence,
+        answer: &Answer,
+        root: &[u8],
+        server_issuer: Option<&[u8]>,
+        verify: impl FnOnce(&Leaf) -> Result<&'static str, PaymentError>,
+    ) {
         let leaf = certified(answer, root);
         let leaf = match leaf {
             Ok(leaf) => {
@@ -213,12 +264,7 @@ impl Checks {
         self.holds("answer-device", device, || {
             format!("the answer names {:?}, its certificate another", answer.device)
         });
-        let signature = answer.signature.as_deref().unwrap_or_default();
-        let verified = crate::verify(leaf.key(), &evidence.request, signature);
-        self.add(
-            "answer-signature",
-            verified.map(|()| "over the request's bytes").map_err(PaymentError::check),
-        );
+        self.add("answer-signature", verify(&leaf).map_err(PaymentError::check));
         let number = leaf.number().to_string();
         let revocation = evidence.revocation.as_ref();
         let stated = revocation.is_some_and(|said| {
@@ -319,10 +365,7 @@ impl Checks {
 }
 
 /// The certificate of an answer, verified up to the root as it stood when the answer was accepted.
-fn certified(
-    answer: &Answer,
-    root: &[u8],
-) -> Result<std::sync::Arc<countersign_pki::Leaf>, &'static str> {
+fn certified(answer: &Answer, root: &[u8]) -> Result<std::sync::Arc<Leaf>, &'static str> {
     let (Some(certificate), Some(issuer)) = (&answer.certificate, &answer.issuer) else {
         return Err("certificate-absent");
     };

@@ -7,6 +7,7 @@ use countersign_crypto::{Secret, SecureElement, Suite, UnixTime, provider_of};
 use countersign_payment::evidence::{
     self, Answer, Event, Evidence, KIND_PAYMENT, Method, Outcome, Posting, Report, Revocation,
 };
+use countersign_payment::joint::{self, Form, JointPassword, SealTo};
 use countersign_payment::receipt::{self, Receipt};
 use countersign_payment::{
     AccountNumber, Amount, ConfirmationRequest, State, StatementKey, ocra, request_hash, sign,
@@ -131,6 +132,7 @@ impl Case {
             device: Some("SD-1".into()),
             phone: Some("phn_1".into()),
             signature: Some(signature),
+            commitment: None,
             certificate: Some(self.device.certificate.clone()),
             issuer: Some(self.pki.issuer(Role::SecurityDevice).to_vec()),
             failed_check: None,
@@ -179,6 +181,32 @@ impl Case {
         evidence
     }
 
+    /// The same, confirmed with a signing card and a joint password.
+    pub(crate) fn executed_jointly(&mut self, form: Form) -> Evidence {
+        let mut evidence = self.executed();
+        let (commitment, signature) = self.signed_jointly(form, &evidence.request);
+        let answer = &mut evidence.answers[1];
+        answer.method = Method::Joint;
+        answer.phone = None;
+        answer.signature = Some(signature);
+        answer.commitment = Some(commitment);
+        evidence
+    }
+
+    /// What the device, as a signing card, makes of `request`: commitment and signature.
+    pub(crate) fn signed_jointly(&mut self, form: Form, request: &[u8]) -> (Vec<u8>, Vec<u8>) {
+        let TestPki { provider, rng, .. } = &mut self.pki;
+        let server = provider.sealing.generate(rng).unwrap().key;
+        let shared = Secret::new(vec![7; joint::SHARED_LEN]);
+        let to = SealTo { server_point: server.public_key(), shared: &shared };
+        let password = JointPassword::random(rng).unwrap();
+        let commitment =
+            joint::commit(provider, rng, form, "SD-1", request, &password, &to).unwrap();
+        let (key, hash) = (&*self.device.key, &*provider.hash);
+        let signature = joint::sign(key, rng, hash, request, &commitment).unwrap();
+        (commitment.as_bytes().to_vec(), signature)
+    }
+
     /// A payment that ended otherwise, by `states` (and the second after [`NOW`] of each).
     pub(crate) fn ended(&mut self, states: &[(State, u64)]) -> Evidence {
         let mut evidence = self.executed();
@@ -214,6 +242,7 @@ pub(crate) fn wrong_answer() -> Answer {
         device: Some("SD-1".into()),
         phone: Some("phn_1".into()),
         signature: Some(vec![0x30, 0]),
+        commitment: None,
         certificate: None,
         issuer: None,
         failed_check: Some("answer-signature".into()),

@@ -3,4 +3,5 @@
 
 mod case;
 mod evidence;
+mod joint;
 mod receipt;

@@ -9,6 +9,8 @@ use crate::{Column, MAX_PAGE, Row, SignMethod, StoreError, Tx, Value};
 const CERTIFICATE_MAX: usize = 64 * 1024;
 /// Longest signature of an answer, in bytes.
 const SIGNATURE_MAX: usize = 1024;
+/// Longest commitment of an answer, in bytes.
+const COMMITMENT_MAX: usize = 1024;
 
 /// What became of an answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -54,6 +56,9 @@ pub struct Authorisation {
     pub certificate: Option<Vec<u8>>,
     /// The signature, or the digits as text.
     pub signature: Option<Vec<u8>>,
+    /// A signing card's: the commitment to its joint password, which the signature covers. The
+    /// password itself is never stored.
+    pub commitment: Option<Vec<u8>>,
     /// The check that refused it, or why it was rejected: a stable name, for the audit's readers.
     pub failed_check: Option<String>,
     /// Under which incident the audit has it.
@@ -64,7 +69,7 @@ pub struct Authorisation {
 
 pub(super) const COLUMNS: &str = "a.id, a.payment_id, a.answer_hash, a.outcome, a.method, \
      a.device_id, a.phone_id, a.certificate_number, a.certificate, a.signature, a.failed_check, \
-     a.incident, a.at";
+     a.incident, a.at, a.commitment";
 
 pub(super) fn authorisation(row: &Row) -> Result<Authorisation, StoreError> {
     let owned = |text: Option<&str>| text.map(str::to_owned);
@@ -86,6 +91,7 @@ pub(super) fn authorisation(row: &Row) -> Result<Authorisation, StoreError> {
         failed_check: owned(row.opt_text(10)?),
         incident: owned(row.opt_text(11)?),
         at: row.time(12)?,
+        commitment: row.opt_blob(13)?.map(<[u8]>::to_vec),
     })
 }
 
@@ -104,6 +110,7 @@ fn cells(answer: &Authorisation) -> Vec<Value> {
         answer.failed_check.as_deref().into(),
         answer.incident.as_deref().into(),
         answer.at.into(),
+        answer.commitment.as_deref().into(),
     ]
 }
 
@@ -117,14 +124,17 @@ pub(super) fn store(answers: &[Authorisation]) -> Result<Many, StoreError> {
                 .filter_map(Option::as_deref),
         )?;
         let long = |bytes: &Option<Vec<u8>>, max| bytes.as_ref().is_some_and(|b| b.len() > max);
-        if long(&answer.certificate, CERTIFICATE_MAX) || long(&answer.signature, SIGNATURE_MAX) {
+        if long(&answer.certificate, CERTIFICATE_MAX)
+            || long(&answer.signature, SIGNATURE_MAX)
+            || long(&answer.commitment, COMMITMENT_MAX)
+        {
             return Err(StoreError::Refused { check: "text-too-long" });
         }
     }
     Ok(Many::insert(
         "payment_authorisations",
         "id, payment_id, answer_hash, outcome, method, device_id, phone_id, certificate_number,
-         certificate, signature, failed_check, incident, at",
+         certificate, signature, failed_check, incident, at, commitment",
         &[
             Column::Text,
             Column::Text,
@@ -139,6 +149,7 @@ pub(super) fn store(answers: &[Authorisation]) -> Result<Many, StoreError> {
             Column::Text,
             Column::Text,
             Column::Int,
+            Column::Blob,
         ],
         answers.iter().map(cells).collect(),
     ))

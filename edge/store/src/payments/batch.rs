@@ -126,7 +126,7 @@ fn statements(keys: &[AnswerKey], locks: bool) -> Vec<Many> {
 }
 
 /// Columns of an authorisation.
-const PRIOR_WIDTH: usize = 13;
+const PRIOR_WIDTH: usize = 14;
 
 impl Tx<'_> {
     /// Locks what answers are decided from, in the order payments, security devices, accounts, and

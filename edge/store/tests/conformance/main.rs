@@ -14,6 +14,7 @@ mod fixture;
 mod idempotency;
 mod injection_parties;
 mod injections;
+mod joint;
 mod keys;
 mod ledger;
 mod opening;
@@ -132,6 +133,9 @@ const EVERYWHERE: &[(&str, Case)] = cases![
     payers::a_phone_sees_payments_of_its_accounts_only,
     payments::payments_are_stored_and_found,
     payments::payments_that_do_not_fit_are_refused,
+    joint::a_cards_shared_key_is_given_replaced_and_erased,
+    joint::a_commitment_is_kept_with_the_answer,
+    joint::a_servers_key_is_kept_once,
     batches::a_batch_is_read_as_it_stands,
     batches::outcomes_are_stored_together,
     batches::accounts_are_frozen_with_what_was_decided,
@@ -170,6 +174,7 @@ const ON_DISK: &[(&str, Case)] = cases![
     opening::a_database_from_before_injection_is_brought_up_to_date,
     opening::an_older_database_is_brought_up_to_date,
     opening::a_database_from_before_proofs_is_brought_up_to_date,
+    joint::a_database_from_before_cards_is_brought_up_to_date,
     payers::a_damaged_key_lets_nobody_in,
     payers::two_servers_take_a_proof_once,
     opening::a_newer_schema_is_refused,
@@ -243,6 +248,11 @@ fn main() {
     trials.push(remote(
         "batches::a_revocation_waits_for_answers_being_decided",
         |db| Box::pin(batches::a_revocation_waits_for_answers_being_decided(db)),
+        &postgres,
+    ));
+    trials.push(remote(
+        "joint::a_new_shared_key_waits_for_answers_being_decided",
+        |db| Box::pin(joint::a_new_shared_key_waits_for_answers_being_decided(db)),
         &postgres,
     ));
     trials.push(postgres.trial("postgres::the_store_reconnects", |_| {

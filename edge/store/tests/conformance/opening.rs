@@ -26,6 +26,7 @@ const WITHOUT_INJECTION: &str = "
     DROP TABLE key_values; DROP TABLE ksn_allotments; DROP TABLE keys; DROP TABLE kek_components;
     DROP TABLE keks; DROP TABLE rebind_terminals; DROP TABLE rebinds; DROP TABLE krd_certificates;
     DROP TABLE terminals; DROP TABLE rki_crls; DROP TABLE rki_authorities; DROP TABLE storage_keys;
+    DROP TABLE server_keys;
     UPDATE countersign_schema SET version = 2";
 
 pub(crate) async fn a_database_from_before_injection_is_brought_up_to_date(db: Db) {
@@ -42,6 +43,9 @@ pub(crate) async fn a_database_from_before_injection_is_brought_up_to_date(db: D
 pub(crate) async fn a_database_from_before_proofs_is_brought_up_to_date(db: Db) {
     db.tamper(
         "DROP TABLE phone_proofs; ALTER TABLE phones DROP COLUMN session_key;
+         ALTER TABLE security_devices DROP COLUMN joint_key;
+         ALTER TABLE payment_authorisations DROP COLUMN commitment;
+         DROP TABLE server_keys;
          INSERT INTO phones (id, label, created_at) VALUES ('phn_old', 'handset', 1);
          UPDATE countersign_schema SET version = 4",
     )

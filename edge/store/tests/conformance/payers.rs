@@ -37,6 +37,7 @@ fn row(name: &str, method: SignMethod) -> SignerRow {
         label: format!("key of {name}"),
         ocra_suite: ocra.then(|| "OCRA-1:HOTP-SHA256-8:QH64".to_owned()),
         ocra_key: ocra.then(|| "D0112 block".to_owned()),
+        joint_key: (method == SignMethod::Joint).then(|| "D0112 joint".to_owned()),
         failures: 0,
         alerted_at: None,
     }

@@ -102,6 +102,7 @@ pub(crate) async fn payer(db: &Db, name: &'static str) {
             label: format!("key of {name}"),
             ocra_suite: None,
             ocra_key: None,
+            joint_key: None,
             failures: 0,
             alerted_at: None,
         })?;
@@ -153,6 +154,7 @@ pub(crate) fn answer(payment: &str, answer: &str, outcome: AnswerOutcome) -> Aut
         certificate_number: Some("aaa".to_owned()),
         certificate: Some(b"der".to_vec()),
         signature: Some(vec![9; 64]),
+        commitment: None,
         failed_check: None,
         incident: None,
         at: at(20),

@@ -5,8 +5,9 @@ use countersign_payment::{ConfirmationRequest, evidence};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::stage::{Stage, once};
-use super::{CURRENCY, PAYER, SHOP, payer};
+use super::payer;
+use super::stage::Stage;
+use crate::demo::bank::{CURRENCY, PAYER, SHOP, once};
 use crate::demo::blocking;
 use crate::demo::steps::{Flow, expect};
 use crate::failure::Failure;
@@ -36,7 +37,7 @@ pub(super) async fn taken(flow: &mut Flow, stage: &Stage) -> Result<(String, Ins
 
     let started_again = Instant::now();
     let body = stage.request(AMOUNT, ORDER);
-    let again = once(&stage.shop, "/v1/payments", "demo-0".to_owned(), body).await?;
+    let again = once(&stage.bank.shop, "/v1/payments", "demo-0".to_owned(), body).await?;
     let checked = expect("the answer", &again, &payment);
     let what = "the same request again, as after a lost answer, makes no second payment";
     flow.step("D1", what, checked, started_again.elapsed());
@@ -118,7 +119,7 @@ pub(super) async fn executed(
     let what = "the signature verifies over the stored bytes, under the device's certificate";
     flow.step("D5", what, checked, took);
 
-    let paid = (stage.balance(PAYER).await?, stage.balance(SHOP).await?);
+    let paid = (stage.bank.balance(PAYER).await?, stage.bank.balance(SHOP).await?);
     let checked = expect("the terminal's answer", &waited["status"], &json!("executed"))
         .and_then(|()| expect("pain.002's code", &waited["transactionStatus"], &json!("ACSC")))
         .and_then(|()| expect("the balances", &paid, &("87.66".to_owned(), AMOUNT.to_owned())));
@@ -127,7 +128,7 @@ pub(super) async fn executed(
 
     let again = payer::send(&stage.phone, id, answer).await?;
     let status = again.map(|taken| taken.status).map_err(|error| error.to_string());
-    let paid = stage.balance(PAYER).await?;
+    let paid = stage.bank.balance(PAYER).await?;
     let checked = expect("the answer again", &status, &Ok("executed".to_owned()))
         .and_then(|()| expect("the payer's balance", &&*paid, &"87.66"));
     let what = "the same answer again is answered the same, and nothing is paid twice";
@@ -153,7 +154,7 @@ pub(super) async fn by_dynamic_password(flow: &mut Flow, stage: &Stage) -> Resul
     let id = payment["id"].as_str().unwrap_or_default();
     let taken = payer::send(&stage.phone, id, &answer).await?;
     let status = taken.map(|taken| taken.status).map_err(|error| error.to_string());
-    let paid = stage.balance(PAYER).await?;
+    let paid = stage.bank.balance(PAYER).await?;
     let checked = expect("the answer to the phone", &status, &Ok("executed".to_owned()))
         .and_then(|()| expect("the payer's balance", &&*paid, &"67.66"));
     let what = "pushed to a phone that listens, and confirmed by eight digits over the same bytes";
@@ -164,12 +165,12 @@ pub(super) async fn by_dynamic_password(flow: &mut Flow, stage: &Stage) -> Resul
 /// D6: what is left for a dispute is checked without the server; an altered copy is refused.
 pub(super) async fn proven(flow: &mut Flow, stage: &Stage, id: &str) -> Result<(), Failure> {
     let started = Instant::now();
-    let (api, path) = (stage.shop.clone(), format!("/v1/payments/{id}/evidence"));
+    let (api, path) = (stage.bank.shop.clone(), format!("/v1/payments/{id}/evidence"));
     let bundle = blocking(move || Ok(api.get_text(&path)?)).await?;
-    let report = evidence::verify(bundle.as_bytes(), &stage.root);
+    let report = evidence::verify(bundle.as_bytes(), &stage.bank.root);
     let failed: Vec<_> = report.failed().collect();
     let altered = bundle.replacen(PAYER, "DEMOPAYER002", 1);
-    let altered = evidence::verify(altered.as_bytes(), &stage.root);
+    let altered = evidence::verify(altered.as_bytes(), &stage.bank.root);
     let checked = expect("checks that failed", &failed, &Vec::new())
         .and_then(|()| expect("good", &report.is_good(), &true))
         .and_then(|()| expect("an altered copy is good", &altered.is_good(), &false));

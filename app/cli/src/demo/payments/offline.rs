@@ -4,8 +4,9 @@ use countersign_device::Api;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::stage::{Stage, see};
-use super::{PAYER, payer};
+use super::payer;
+use super::stage::Stage;
+use crate::demo::bank::{PAYER, see};
 use crate::demo::blocking;
 use crate::demo::steps::{Flow, expect};
 use crate::failure::Failure;
@@ -16,7 +17,7 @@ pub(super) async fn by_qr_code(flow: &mut Flow, stage: &Stage) -> Result<(), Fai
     let payment = stage.ask("7.00", "Order 11: a sieve").await?;
     let id = payment["id"].as_str().unwrap_or_default();
     let started = Instant::now();
-    let checkout = see(&stage.shop, &format!("/v1/payments/{id}/checkout")).await?;
+    let checkout = see(&stage.bank.shop, &format!("/v1/payments/{id}/checkout")).await?;
     let text = checkout["offline"].as_str().unwrap_or_default().to_owned();
     let (page, key) = checkout["url"]
         .as_str()
@@ -37,7 +38,7 @@ pub(super) async fn by_qr_code(flow: &mut Flow, stage: &Stage) -> Result<(), Fai
     flow.step("D3", what, checked, started.elapsed());
 
     let started = Instant::now();
-    let (server, ca) = (stage.server.url(), stage.ca.clone());
+    let (server, ca) = (stage.bank.server.url(), stage.bank.ca.clone());
     let (path, seen_at) = (format!("/v1/checkout/{id}/answers"), format!("/v1/checkout/{id}"));
     let body = json!({ "deviceSerial": answer.serial, "digits": answer.digits });
     let seen: Value = blocking(move || {
@@ -46,7 +47,7 @@ pub(super) async fn by_qr_code(flow: &mut Flow, stage: &Stage) -> Result<(), Fai
         Ok(page.get(&seen_at)?)
     })
     .await?;
-    let paid = stage.balance(PAYER).await?;
+    let paid = stage.bank.balance(PAYER).await?;
     let checked = expect("the page", &page.ends_with(&format!("/checkout/{id}")), &true)
         .and_then(|()| expect("what the page is told", &seen["status"], &json!("executed")))
         .and_then(|()| expect("the payer's balance", &&*paid, &"60.66"));

@@ -4,8 +4,9 @@ use countersign_device::{AnswerTaken, ApiError, DeviceAnswer, PhoneError, Reject
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::stage::{Stage, see};
-use super::{PAYER, payer};
+use super::payer;
+use super::stage::Stage;
+use crate::demo::bank::{PAYER, see};
 use crate::demo::blocking;
 use crate::demo::steps::{Flow, expect};
 use crate::failure::Failure;
@@ -36,7 +37,7 @@ pub(super) async fn foreign_signature(
     let checked = expect("the refusal", &check(&sent).as_deref(), &Some(REFUSED))
         .and_then(|()| expect("its state", &seen["status"], &json!("pending")));
     flow.step("D5", "a signature for another payment is refused", checked, took);
-    let (api, path) = (stage.shop.clone(), format!("/v1/payments/{id}/cancel"));
+    let (api, path) = (stage.bank.shop.clone(), format!("/v1/payments/{id}/cancel"));
     let cancelled: Value = blocking(move || Ok(api.post(&path, &json!({}))?)).await?;
     let checked = expect("its state", &cancelled["status"], &json!("cancelled"));
     flow.step("D7", "the terminal withdraws a payment that nobody confirmed", checked, took);
@@ -45,7 +46,7 @@ pub(super) async fn foreign_signature(
 
 /// D7: wrong answers up to the limit end the payment, and the terminal is told.
 pub(super) async fn terminated(flow: &mut Flow, stage: &Stage) -> Result<(), Failure> {
-    let before = stage.balance(PAYER).await?;
+    let before = stage.bank.balance(PAYER).await?;
     let payment = stage.ask("5.00", "Order 9: a cup").await?;
     let id = payment["id"].as_str().unwrap_or_default();
     let bytes = payer::request(&stage.phone, id).await?;
@@ -71,7 +72,7 @@ pub(super) async fn terminated(flow: &mut Flow, stage: &Stage) -> Result<(), Fai
     flow.step("D7", what, checked, took);
 
     let ended = payer::request(&stage.phone, id).await.is_err();
-    let after = stage.balance(PAYER).await?;
+    let after = stage.bank.balance(PAYER).await?;
     let checked = expect("that it has ended", &ended, &true)
         .and_then(|()| expect("the payer's balance", &after, &before));
     flow.step("D7", "it can be answered no more, and no money has moved", checked, took);
@@ -97,9 +98,9 @@ pub(super) async fn rejected(flow: &mut Flow, stage: &Stage) -> Result<(), Failu
 
     let started = Instant::now();
     let path = format!("/v1/accounts?identification={PAYER}");
-    let frozen = see(&stage.office, &path).await?;
+    let frozen = see(&stage.bank.office, &path).await?;
     let account = frozen["items"][0]["id"].as_str().unwrap_or_default();
-    let (api, path) = (stage.office.clone(), format!("/v1/accounts/{account}/unfreeze"));
+    let (api, path) = (stage.bank.office.clone(), format!("/v1/accounts/{account}/unfreeze"));
     let open: Value = blocking(move || Ok(api.post(&path, &json!({}))?)).await?;
     let checked = expect("the account", &frozen["items"][0]["status"], &json!("frozen"))
         .and_then(|()| expect("the account, unfrozen", &open["status"], &json!("open")));

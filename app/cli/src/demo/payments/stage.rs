@@ -1,4 +1,4 @@
-//! What the flow runs on: a server of its own, a shop, a payer's accounts, phone and devices.
+//! What the flow runs on: a bank, the payer's phone and devices.
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -10,29 +10,19 @@ use countersign_device::{
 };
 use countersign_payment::Line;
 use countersign_payment::card::{PinEntry, Screen};
-use countersign_server::{DataDir, ServeOptions, Server, ambient, open_service_with_vault};
-use countersign_service::Actor;
-use countersign_store::Role;
+use countersign_server::ambient;
 use serde_json::{Value, json};
 
-use super::{CURRENCY, FUNDS, KEY, OCRA, OFFLINE, OUTSIDE, PAYER, PIN, SERVER_ID, SHOP};
-use crate::demo::{blocking, make_data_dir};
+use super::{KEY, OCRA, OFFLINE, PIN, SERVER_ID};
+use crate::demo::bank::{Bank, CURRENCY, PAYER, SHOP, once};
+use crate::demo::blocking;
 use crate::device::provider_of;
 use crate::failure::Failure;
-use crate::init;
 
 /// Everything the flow runs on.
 pub(super) struct Stage {
-    _dir: tempfile::TempDir,
-    pub(super) server: Server,
-    /// The root of its HTTPS certificate, PEM.
-    pub(super) ca: String,
-    /// The CA's root, DER.
-    pub(super) root: Vec<u8>,
-    /// The operator.
-    pub(super) office: Arc<Api>,
-    /// The initiating terminal: a shop's web server, say (D8: it has no driver for any device).
-    pub(super) shop: Arc<Api>,
+    /// Its shop is the initiating terminal (D8: it has no driver for any device).
+    pub(super) bank: Bank,
     pub(super) phone: Arc<Phone>,
     /// A card with a keypad, which signs with a key of its own.
     pub(super) key: Arc<Device>,
@@ -73,39 +63,25 @@ impl Screen for Face {
 
 impl Stage {
     pub(super) async fn set_up() -> Result<Self, Failure> {
-        let dir = tempfile::tempdir()
-            .map_err(|error| Failure::environment("temp-dir", error.to_string()))?;
-        let passphrase = init::random_passphrase();
-        let path = dir.path().join("data");
-        let admin = make_data_dir(&path, SERVER_ID, &passphrase).await?;
-        let data = DataDir::open(&path)?;
-        let service = open_service_with_vault(&data, &passphrase, None).await?;
-        let (_, shop) = service.add_operator(&Actor::Console, "shop", &[Role::Integrator]).await?;
-        let root = service.authority().root.clone();
-        drop(service);
-        let options = ServeOptions { https_port: 0, gateway_port: 0, ..ServeOptions::default() };
-        let server = Server::start(&data, &passphrase, &options).await?;
-        let ca = data.certificate_pem("tls/root.pem")?;
-        let office = Arc::new(Api::new(&server.url(), &ca, &admin)?);
-        let shop = Arc::new(Api::new(&server.url(), &ca, &shop.secret)?);
-        let requests = AtomicU32::new(0);
-        accounts(&office).await?;
-        let phone = phone(&office, dir.path().join("phone"), server.url(), ca.clone()).await?;
+        let bank = Bank::open(SERVER_ID).await?;
+        let Bank { dir, server, ca, office, .. } = &bank;
+        let phone = phone(office, dir.path().join("phone"), server.url(), ca.clone()).await?;
         let at = |name: &str| dir.path().join(name);
-        let key = enrolled(&office, at("key"), KEY, SignWith::Pki).await?;
+        let key = enrolled(office, at("key"), KEY, SignWith::Pki).await?;
         let key = card(key, PinEntry::Keypad)?;
-        let otp = enrolled(&office, at("otp"), OCRA, SignWith::Ocra).await?;
+        let otp = enrolled(office, at("otp"), OCRA, SignWith::Ocra).await?;
         let otp = card(otp, PinEntry::Host)?;
-        let offline = enrolled(&office, at("offline"), OFFLINE, SignWith::Ocra).await?;
+        let offline = enrolled(office, at("offline"), OFFLINE, SignWith::Ocra).await?;
         let offline = Arc::new(Mutex::new(offline));
-        Ok(Self { _dir: dir, server, ca, root, office, shop, phone, key, otp, offline, requests })
+        let requests = AtomicU32::new(0);
+        Ok(Self { bank, phone, key, otp, offline, requests })
     }
 
     /// D1: the terminal asks for a payment. `order` also says what is paid for.
     pub(super) async fn ask(&self, amount: &str, order: &str) -> Result<Value, Failure> {
         let number = self.requests.fetch_add(1, Ordering::Relaxed);
         let body = self.request(amount, order);
-        once(&self.shop, "/v1/payments", format!("demo-{number}"), body).await
+        once(&self.bank.shop, "/v1/payments", format!("demo-{number}"), body).await
     }
 
     /// The body of such a request, in pain.001's words.
@@ -123,57 +99,9 @@ impl Stage {
 
     /// What the API tells the shop.
     pub(super) async fn seen_by_shop(&self, path: &str) -> Result<Value, Failure> {
-        let (api, path) = (self.shop.clone(), path.to_owned());
+        let (api, path) = (self.bank.shop.clone(), path.to_owned());
         blocking(move || Ok(api.get(&path)?)).await
     }
-
-    /// An account's balance, as the office sees it.
-    pub(super) async fn balance(&self, number: &str) -> Result<String, Failure> {
-        let path = format!("/v1/accounts?identification={number}");
-        let page = see(&self.office, &path).await?;
-        Ok(page["items"][0]["balance"]["amount"].as_str().unwrap_or_default().to_owned())
-    }
-}
-
-/// A GET in an operator's name.
-pub(super) async fn see(api: &Arc<Api>, path: &str) -> Result<Value, Failure> {
-    let (api, path) = (api.clone(), path.to_owned());
-    blocking(move || Ok(api.get(&path)?)).await
-}
-
-/// A POST under an idempotency key.
-pub(super) async fn once(
-    api: &Arc<Api>,
-    path: &'static str,
-    key: String,
-    body: Value,
-) -> Result<Value, Failure> {
-    let api = api.clone();
-    blocking(move || Ok(api.post_once(path, &key, &body)?)).await
-}
-
-/// The payer's account with money in it, the shop's, and one for the outside world.
-async fn accounts(office: &Arc<Api>) -> Result<(), Failure> {
-    let open = [
-        (PAYER, "Li Lei", "customer"),
-        (SHOP, "Tea Shop", "customer"),
-        (OUTSIDE, "Outside world", "external"),
-    ];
-    for (number, holder, kind) in open {
-        let body = json!({
-            "identification": number, "holder": holder, "currency": CURRENCY, "kind": kind,
-        });
-        let api = office.clone();
-        let _opened: Value = blocking(move || Ok(api.post("/v1/accounts", &body)?)).await?;
-    }
-    let body = json!({
-        "reference": "FUNDS",
-        "debtorAccount": { "identification": OUTSIDE },
-        "creditorAccount": { "identification": PAYER },
-        "amount": { "amount": FUNDS, "currency": CURRENCY },
-    });
-    once(office, "/v1/postings", "funds".to_owned(), body).await?;
-    Ok(())
 }
 
 /// The payer's phone, enrolled by its one-time code.

@@ -79,8 +79,9 @@ impl Enroll {
         let mut dir = KeyDir::enroll(path, &enrolment, &api, &provider, now, &mut *rng)?;
         let puk = dir.take_puk();
         let mut output = show::directory(&dir)?;
-        if let Some(puk) = puk {
-            kept.keep(&puk, &mut output)?;
+        match puk {
+            Some(puk) => kept.keep(&puk, &mut output)?,
+            None => kept.keep_none(&mut output),
         }
         Ok(output)
     }

@@ -50,14 +50,14 @@ pub(crate) struct Puk {
 
 /// Where the new PIN comes from.
 #[derive(Args)]
-struct NewPin {
+pub(in crate::device) struct NewPin {
     /// File with the new PIN; without, it is asked for twice.
     #[arg(long, value_name = "FILE")]
     new_pin_file: Option<PathBuf>,
 }
 
 impl NewPin {
-    fn pin(&self) -> Result<Secret, Failure> {
+    pub(in crate::device) fn pin(&self) -> Result<Secret, Failure> {
         if let Some(path) = &self.new_pin_file {
             return pin_in(path);
         }

@@ -22,7 +22,7 @@ pub(crate) struct PukFile {
 
 impl PukFile {
     /// Makes the file, before there is a PUK: none is made that cannot be kept.
-    pub(super) fn create(&self) -> Result<KeptPuk, Failure> {
+    pub(in crate::device) fn create(&self) -> Result<KeptPuk, Failure> {
         let Some(path) = &self.puk_file else { return Ok(KeptPuk { file: None, filled: false }) };
         match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
             Ok(file) => Ok(KeptPuk { file: Some((path.clone(), file)), filled: false }),
@@ -36,14 +36,18 @@ impl PukFile {
 }
 
 /// The place for a PUK. A file that was not filled goes again.
-pub(super) struct KeptPuk {
+pub(in crate::device) struct KeptPuk {
     file: Option<(PathBuf, File)>,
     filled: bool,
 }
 
 impl KeptPuk {
     /// Keeps a PUK in its file, or tells it.
-    pub(super) fn keep(&mut self, puk: &Secret, output: &mut Output) -> Result<(), Failure> {
+    pub(in crate::device) fn keep(
+        &mut self,
+        puk: &Secret,
+        output: &mut Output,
+    ) -> Result<(), Failure> {
         let Some((path, file)) = &mut self.file else {
             let digits = String::from_utf8_lossy(puk.expose());
             output.text += &format!("\nPUK         {digits} (shown once: keep it, not here)");
@@ -56,14 +60,23 @@ impl KeptPuk {
             .and_then(|()| File::open(parent.unwrap_or(Path::new(".")))?.sync_all())
             .map_err(|error| {
                 let mut failure = Failure::file(path, &error);
-                failure.detail += "; the device has a PUK that nobody has seen: `countersign \
-                                   device key puk` makes another";
+                failure.detail += "; the device has a PUK that nobody has seen: its command \
+                                   `puk` makes another";
                 failure
             })?;
         self.filled = true;
         output.text += &format!("\nPUK         in {}", path.display());
         output.json["pukFile"] = json!(path);
         Ok(())
+    }
+
+    /// Says that there is no new PUK, where a file was to have it: that is not made.
+    pub(in crate::device) fn keep_none(&self, output: &mut Output) {
+        if let Some((path, _)) = &self.file {
+            let path = path.display();
+            output.text += &format!("\nPUK         as it was; {path} is not written");
+            output.json["pukFile"] = json!(null);
+        }
     }
 }
 

@@ -1,11 +1,9 @@
 //! A security device as a card in a virtual reader.
 
-use std::future::poll_fn;
 use std::path::PathBuf;
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::task::Poll;
 use std::time::Duration;
 
 use clap::Args;
@@ -16,12 +14,13 @@ use countersign_payment::Line;
 use countersign_payment::card::{PinEntry, Screen, SecurityDeviceCard};
 use countersign_server::ambient;
 use countersign_smartcard::vpcd::{SlotCard, SlotEvent, VirtualReader};
-use serde_json::{Value, json};
+use serde_json::json;
 use tokio::sync::oneshot;
 
 use super::{AtTerminal, PinFile, Which, display_json, display_text};
+use crate::device::virtual_reader::{listening, permitted, slot_event, tell};
 use crate::failure::Failure;
-use crate::output::{self, Output, print_error};
+use crate::output::{Output, print_error};
 use crate::serve::stopped;
 
 /// How long a card that answers has to be left alone before the program ends all the same.
@@ -56,17 +55,7 @@ impl Serve {
             return Err(Failure::usage("pin-file", detail));
         }
         let reader = self.virtual_reader.flatten().unwrap_or_default();
-        let reader = if self.remote_reader {
-            print_error(
-                "What goes to a reader on another machine is not encrypted, nor is the PIN.",
-            );
-            reader.allow_remote()
-        } else if reader.is_on_this_machine() {
-            reader
-        } else {
-            let detail = "the PIN would go to another machine in clear: say --remote-reader";
-            return Err(Failure::usage("remote-reader", detail));
-        };
+        let reader = permitted(reader, self.remote_reader, "PIN")?;
         let entry = if self.keypad { PinEntry::Keypad } else { PinEntry::Host };
         let chip = KeyChip::new(KeyDir::open(&self.which.key)?, entry)?;
         let settings = chip.directory().settings().clone();
@@ -90,8 +79,7 @@ impl Serve {
         });
         // Listened to before anybody is told that it runs.
         let mut stopping = pin!(stopped());
-        let early = poll_fn(|context| Poll::Ready(stopping.as_mut().poll(context))).await;
-        if let Poll::Ready(stopped) = early {
+        if let Some(stopped) = listening(stopping.as_mut()).await {
             return stopped.map(|()| Output::none());
         }
         tell(json, &ready, &text);
@@ -116,28 +104,8 @@ impl Serve {
     }
 }
 
-/// Tells what happens: a line of JSON, or a sentence.
-fn tell(json: bool, event: &Value, text: &str) {
-    output::print(&if json { event.to_string() } else { text.to_owned() });
-}
-
 fn happened(json: bool, event: &SlotEvent) {
-    let (name, reason, text) = match event {
-        SlotEvent::Inserted => ("inserted", None, "The card is in the reader".to_owned()),
-        SlotEvent::Removed { reason } => {
-            ("removed", Some(reason), format!("The reader is gone ({reason}): trying again"))
-        }
-        SlotEvent::NoReader { reason } => {
-            ("no-reader", Some(reason), format!("No reader there ({reason}): trying again"))
-        }
-        SlotEvent::Silent => {
-            ("silent", None, "The reader says nothing: another card is in its slot".to_owned())
-        }
-    };
-    let mut event = json!({ "event": name });
-    if let Some(reason) = reason {
-        event["reason"] = json!(reason);
-    }
+    let (event, text) = slot_event(event, "reader");
     tell(json, &event, &text);
 }
 

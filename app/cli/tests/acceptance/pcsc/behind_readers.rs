@@ -112,7 +112,7 @@ impl Payer {
 
 /// Reads a card's events up to the first of this name. A card that never tells it is killed, which
 /// ends the reading.
-pub(super) fn happens(card: &mut Process, event: &str) -> Result<Value, Failed> {
+pub(crate) fn happens(card: &mut Process, event: &str) -> Result<Value, Failed> {
     let (done, is_done) = channel::<()>();
     let kill = format!("kill -KILL {}", card.id());
     thread::spawn(move || {
@@ -130,7 +130,7 @@ pub(super) fn happens(card: &mut Process, event: &str) -> Result<Value, Failed> 
 }
 
 /// Refused by this check: with 3 where the card or its reader failed, with 1 for the rest.
-pub(super) fn refused(ended: Ended, check: &str) -> Result<Value, Failed> {
+pub(crate) fn refused(ended: Ended, check: &str) -> Result<Value, Failed> {
     let told = ended.json()?;
     let places = ["card-removed", "card-absent", "card-ambiguous", "pcsc-", "reader-"];
     let code = if places.iter().any(|place| check.starts_with(place)) { 3 } else { 1 };
@@ -139,7 +139,7 @@ pub(super) fn refused(ended: Ended, check: &str) -> Result<Value, Failed> {
 }
 
 /// The text behind a label on the card's display.
-pub(super) fn displayed<'a>(event: &'a Value, label: &str) -> &'a str {
+pub(crate) fn displayed<'a>(event: &'a Value, label: &str) -> &'a str {
     let lines = event["display"].as_array().into_iter().flatten();
     let mut found = lines.filter(|line| line["label"] == label);
     found.next().and_then(|line| line["text"].as_str()).unwrap_or_default()

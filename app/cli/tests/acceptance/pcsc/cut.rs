@@ -20,23 +20,23 @@ const COMMANDS_MIN: u32 = 5;
 
 /// When the card is pulled.
 #[derive(Clone, Copy)]
-struct Cut {
+pub(crate) struct Cut {
     /// At this command from now, counted from 1.
-    at: u32,
+    pub(crate) at: u32,
     /// The card hears the command and does it; its answer is lost.
-    is_heard: bool,
+    pub(crate) is_heard: bool,
 }
 
 /// What stands between a card and its slot.
 #[derive(Clone, Default)]
-struct Hand(Arc<Mutex<Option<Cut>>>);
+pub(crate) struct Hand(Arc<Mutex<Option<Cut>>>);
 
 impl Hand {
-    fn plan(&self, cut: Option<Cut>) {
+    pub(crate) fn plan(&self, cut: Option<Cut>) {
         *self.0.lock().unwrap_or_else(PoisonError::into_inner) = cut;
     }
 
-    fn has_cut(&self) -> bool {
+    pub(crate) fn has_cut(&self) -> bool {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).is_none()
     }
 
@@ -49,7 +49,7 @@ impl Hand {
     }
 
     /// Where a card of this slot connects instead, and what puts it back each time.
-    fn between(&self, slot: String) -> Result<(String, Sender<()>), Failed> {
+    pub(crate) fn between(&self, slot: String) -> Result<(String, Sender<()>), Failed> {
         let listener = TcpListener::bind("127.0.0.1:0")?;
         let at = listener.local_addr()?.to_string();
         let (put, puts) = channel();

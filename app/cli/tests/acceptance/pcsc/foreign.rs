@@ -18,25 +18,42 @@ const UNBLOCK: &str = "00 2C 00 81 10 28 00 00 00 00 FF FF FF 24 25 80 FF FF FF 
 const SIGN: &str = "00 2A 9E 9A 00";
 
 impl Payer {
-    /// What another maker's program gets: a response for each command, in hexadecimal.
+    /// What another maker's program gets of the card in the first slot.
     pub(super) fn script(&self, commands: &[&str]) -> Result<Vec<String>, Failed> {
-        let (name, value) = self.pcscd.environment();
-        let mut scriptor = Command::new("scriptor");
-        scriptor.env(name, value).args(["-r", &self.pcscd.reader(0), "-p", "T=1"]);
-        let pipes = scriptor.stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut scriptor = pipes.stderr(Stdio::piped()).spawn()?;
-        let mut stdin = scriptor.stdin.take().ok_or("no stdin")?;
-        stdin.write_all(format!("{}\n", commands.join("\n")).as_bytes())?;
-        drop(stdin);
-        let output = scriptor.wait_with_output()?;
-        let said = String::from_utf8(output.stdout)?;
-        let answers = responses(&said);
-        if answers.len() == commands.len() {
-            return Ok(answers);
-        }
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        Err(format!("{} answers to {commands:?}: {said}{complaint}", answers.len()).into())
+        script(&self.pcscd, 0, commands)
     }
+}
+
+/// What another maker's program gets of the card in a slot: a response for each command, in
+/// hexadecimal.
+pub(crate) fn script(pcscd: &Pcscd, slot: u16, commands: &[&str]) -> Result<Vec<String>, Failed> {
+    let (name, value) = pcscd.environment();
+    let mut scriptor = Command::new("scriptor");
+    scriptor.env(name, value).args(["-r", &pcscd.reader(slot), "-p", "T=1"]);
+    let pipes = scriptor.stdin(Stdio::piped()).stdout(Stdio::piped());
+    let mut scriptor = pipes.stderr(Stdio::piped()).spawn()?;
+    let mut stdin = scriptor.stdin.take().ok_or("no stdin")?;
+    stdin.write_all(format!("{}\n", commands.join("\n")).as_bytes())?;
+    drop(stdin);
+    let output = scriptor.wait_with_output()?;
+    let said = String::from_utf8(output.stdout)?;
+    let answers = responses(&said);
+    if answers.len() == commands.len() {
+        return Ok(answers);
+    }
+    let complaint = String::from_utf8_lossy(&output.stderr);
+    Err(format!("{} answers to {commands:?}: {said}{complaint}", answers.len()).into())
+}
+
+/// A command's data in links of a chain, for [`script`].
+pub(crate) fn links(header: &str, data: &[u8]) -> Vec<String> {
+    let last = data.len().div_ceil(255).saturating_sub(1);
+    let link = |(at, data): (usize, &[u8])| {
+        let class = if at == last { "00" } else { "10" };
+        let bytes: Vec<_> = data.iter().map(|byte| format!("{byte:02X}")).collect();
+        format!("{class} {header} {:02X} {}", data.len(), bytes.join(" "))
+    };
+    data.chunks(255).enumerate().map(link).collect()
 }
 
 /// The responses in what scriptor prints: `< 6F 1A … 90 00 : Normal processing.`, wrapped.
@@ -46,11 +63,11 @@ fn responses(said: &str) -> Vec<String> {
     answers.map(hex).collect()
 }
 
-pub(super) fn hex(bytes: &[u8]) -> String {
+pub(crate) fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02X}")).collect()
 }
 
-fn unhex(text: &str) -> Result<Vec<u8>, Failed> {
+pub(crate) fn unhex(text: &str) -> Result<Vec<u8>, Failed> {
     let pairs = (0..text.len()).step_by(2).map(|at| text.get(at..at + 2).unwrap_or_default());
     Ok(pairs.map(|pair| u8::from_str_radix(pair, 16)).collect::<Result<_, _>>()?)
 }
@@ -113,14 +130,9 @@ pub(super) fn program_has_a_payment_signed(pcscd: Pcscd) -> Result<(), Failed> {
     let id = payer.bank.pending("12.34")?;
     let phone = Phone::open(&payer.bank.host.path("phone"))?;
     let request = phone.payment(&id)?.to_confirm()?;
-    let links = request.chunks(255).rev().enumerate().map(|(left, data)| {
-        let class = if left == 0 { "00" } else { "10" };
-        let bytes: Vec<_> = data.iter().map(|byte| format!("{byte:02X}")).collect();
-        format!("{class} DA DF 10 {:02X} {}", data.len(), bytes.join(" "))
-    });
-    let links: Vec<_> = links.collect();
+    let links = links("DA DF 10", &request);
     assert!(links.len() > 1, "a chain");
-    let load: Vec<_> = links.iter().rev().map(String::as_str).collect();
+    let load: Vec<_> = links.iter().map(String::as_str).collect();
     let script = [&[SELECT], &load[..], &[SIGN, WRONG_PIN, RIGHT_PIN, SIGN, SIGN]].concat();
     let answers = payer.script(&script)?;
     let [unverified, wrong, right, signed, again] = &answers[answers.len() - 5..] else {

@@ -32,7 +32,12 @@ fn pinned(dir: &TempDir, serial: &str, method: SignWith) -> (KeyDir, TestPki, Pa
 
 fn chain(pki: &TestPki, server: &Party) -> ServerChain {
     let issuer = pem(pki.issuer(Role::Server));
-    ServerChain::new(pem(pki.root()), issuer, Some(pem(&server.certificate)))
+    ServerChain {
+        root: pem(pki.root()),
+        server_issuer: issuer,
+        server_certificate: Some(pem(&server.certificate)),
+        server_encryption_certificate: None,
+    }
 }
 
 fn refuses(device: &mut KeyDir, text: &str, now: UnixTime) -> &'static str {

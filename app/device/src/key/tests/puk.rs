@@ -1,4 +1,10 @@
+use std::path::Path;
+
+use testkit::pki::NOW;
+
 use super::*;
+use crate::bank::Bank;
+use crate::key::sealed::cheap;
 
 const NEW: &[u8] = b"135790";
 
@@ -138,4 +144,50 @@ fn what_breaks_off_leaves_the_pin_or_the_puk() {
         device.unblock(&puk, &secret(NEW), &mut seeded(9)).unwrap();
         confirms(&mut device, NEW);
     }
+}
+
+/// No enrolment gives a PUK its tries back, and none ends one that its holder may have.
+#[test]
+fn an_enrolment_that_goes_on_leaves_a_told_and_a_blocked_puk() {
+    cheap::on();
+    let dir = tempfile::tempdir().unwrap();
+    let bank = Bank::open(rust_crypto::provider());
+    let enroll = |path: &Path| {
+        let enrolment = KeyEnrolment {
+            serial: "KEY-1".to_owned(),
+            label: "a key".to_owned(),
+            accounts: Vec::new(),
+            method: SignWith::Pki,
+            pin: secret(PIN),
+        };
+        // That server certifies signing cards only: this breaks off there.
+        let (api, mut rng) = (bank.api(), seeded(5));
+        let made = KeyDir::enroll(path, &enrolment, &api, &bank.provider, NOW, &mut rng);
+        assert!(matches!(made, Err(KeyError::Api(_))));
+    };
+    // Nobody was told the PUK of this one: each try makes another, until its tries are used up.
+    let path = dir.path().join("cut off");
+    enroll(&path);
+    let sealed = || fs::read(path.join("puk.sealed")).unwrap();
+    let first = sealed();
+    enroll(&path);
+    assert_ne!(sealed(), first);
+    let mut device = KeyDir::open(&path).unwrap();
+    for _ in 0..PUK_TRIES {
+        // A right one would give the tries back, which shows below.
+        let _wrong = device.unblock(&secret(b"00000000"), &secret(PIN), &mut seeded(1));
+    }
+    assert_eq!(tries(&device), (PIN_TRIES, Some(0)));
+    drop(device);
+    enroll(&path);
+    assert_eq!(tries(&KeyDir::open(&path).unwrap()), (PIN_TRIES, Some(0)));
+    // Cut off at the very end of its enrolment: its holder has the PUK.
+    let (mut device, puk) = with_puk(&dir);
+    device.settings.server_id.clear();
+    device.write_settings().unwrap();
+    let path = device.path();
+    drop(device);
+    enroll(&path);
+    let mut device = KeyDir::open(&path).unwrap();
+    device.unblock(&puk, &secret(NEW), &mut seeded(1)).unwrap();
 }

@@ -159,7 +159,7 @@ pub(in super::super) struct Authorisation {
     authorisation_id: String,
     /// `finalised` or `failed`.
     sca_status: &'static str,
-    /// `pki` or `ocra`; null for a rejection.
+    /// `pki`, `ocra` or `joint`; null for a rejection.
     #[schema(required, example = "pki")]
     method: Option<&'static str>,
     /// `accepted`, `refused` or `rejected`.
@@ -168,7 +168,7 @@ pub(in super::super) struct Authorisation {
     /// payments, of a refused answer.
     #[schema(required)]
     device_id: Option<String>,
-    /// The phone, `phn_…`.
+    /// The phone, `phn_…`; null for digits of a checkout page and for a signing card at a terminal.
     #[schema(required)]
     phone_id: Option<String>,
     /// The number of the certificate under which it was accepted.

@@ -2,8 +2,8 @@
 // the digits of a device without a phone.
 
 import {
-  Failure, ask, byId, check, fail, hush, isBusy, lang, listen, once, online, say, setPart,
-  takeFragment, text, textOf, typed, view, wordsFor,
+  Failure, afterwards, ask, byId, check, fail, hush, isBusy, lang, listen, once, online, say,
+  setPart, takeFragment, text, textOf, typed, view, wordsFor,
 } from "./common.js";
 
 const id = location.pathname.split("/").pop();
@@ -52,16 +52,16 @@ async function byDigits() {
     await refused(failure);
     return;
   }
-  await afterwards("");
+  await afterwards(show, "", text("AnswerUnknown"));
 }
 
 async function refused(failure) {
   say("");
   if (failure.status === 409) {
-    await afterwards(text("AnsweredAlready"));
+    await afterwards(show, text("AnsweredAlready"), text("AnswerUnknown"));
   } else if (failure.status === 422) {
     // It may have been the last try: then the payment has ended, and its end is shown.
-    await afterwards("");
+    await afterwards(show, "", text("AnswerUnknown"));
     if (!byId("offline-form")) return;
     const reference = failure.incident ? text("Reference", { id: failure.incident }) : "";
     fail(`${text("AnswerRefused")} ${reference}`.trim());
@@ -70,15 +70,6 @@ async function refused(failure) {
     fail(text("AnswerUnknown"));
   } else {
     fail(wordsFor(failure));
-  }
-}
-
-async function afterwards(words) {
-  try {
-    await show(true);
-    if (words) say(words);
-  } catch (failure) {
-    fail(failure.status === 0 ? text("AnswerUnknown") : wordsFor(failure));
   }
 }
 

@@ -138,6 +138,17 @@ export function wordsFor(failure) {
   return text(failure.status >= 500 ? "ServerTrouble" : "LoadFailed");
 }
 
+// Shows where a payment stands after an answer, by the page's own `show`; `unknown` is what to say
+// if the server cannot be reached.
+export async function afterwards(show, words, unknown) {
+  try {
+    await show(true);
+    if (words) say(words);
+  } catch (failure) {
+    fail(failure.status === 0 ? unknown : wordsFor(failure));
+  }
+}
+
 // Says whether the server can be reached.
 export function online(reached) {
   const note = byId("offline-note");

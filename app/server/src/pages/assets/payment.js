@@ -1,8 +1,8 @@
 // One payment on the phone: shows it, and sends the payer's answer, once.
 
 import {
-  byId, check, fail, fieldError, hush, isBusy, lang, once, online, pause, say, setPart, text,
-  textOf, typed, view, wordsFor,
+  afterwards, byId, check, fail, fieldError, hush, isBusy, lang, once, online, pause, say, setPart,
+  text, textOf, typed, view, wordsFor,
 } from "./common.js";
 import { NoAnswer, confirm, known, meet } from "./helper.js";
 import { askAs, load } from "./session.js";
@@ -117,7 +117,7 @@ async function answer(given) {
     await refused(failure);
     return;
   }
-  await afterwards("");
+  await afterwards(show, "", text("AnswerUnknown"));
 }
 
 async function refused(failure) {
@@ -125,10 +125,10 @@ async function refused(failure) {
   if (failure.status === 401) {
     signedOut();
   } else if (failure.status === 409) {
-    await afterwards(text("AnsweredAlready"));
+    await afterwards(show, text("AnsweredAlready"), text("AnswerUnknown"));
   } else if (failure.status === 422) {
     // It may have been the last try: then the payment has ended, and its end is shown.
-    await afterwards("");
+    await afterwards(show, "", text("AnswerUnknown"));
     if (byId("approve-form")) {
       const reference = failure.incident ? text("Reference", { id: failure.incident }) : "";
       fail(`${text("AnswerRefused")} ${reference}`.trim());
@@ -139,16 +139,6 @@ async function refused(failure) {
     fail(text("AnswerUnknown"));
   } else {
     fail(wordsFor(failure));
-  }
-}
-
-// Shows where the payment stands after an answer.
-async function afterwards(words) {
-  try {
-    await show(true);
-    if (words) say(words);
-  } catch (failure) {
-    fail(failure.status === 0 ? text("AnswerUnknown") : wordsFor(failure));
   }
 }
 

@@ -9,7 +9,8 @@ use countersign_store::{
 use serde_json::json;
 
 use super::super::answer::PaymentAnswer;
-use super::{Case, Desk, Proof, Rows};
+use super::case::{Case, Proof};
+use super::{Desk, Rows};
 use crate::{Actor, done};
 
 /// Wrong answers in a row of one security device after which its owner is alerted.
@@ -26,6 +27,43 @@ pub(super) enum Fault {
     Stale,
 }
 
+/// The device, if it may confirm this payment.
+pub(super) fn check_signer<'a>(
+    signer: Option<&'a SignerRecord>,
+    payment: &Payment,
+    now: UnixTime,
+) -> Result<&'a SignerRecord, Fault> {
+    let other = |check| Err(Fault::Check(check, false));
+    let Some(signer) = signer else { return other("device-unknown") };
+    if !signer.serves(&payment.payer_account) {
+        return other("device-not-bound");
+    }
+    if signer.device.blocked(now).is_some() {
+        return other("device-blocked");
+    }
+    Ok(signer)
+}
+
+/// Whether the device's live certificate is the one with this number, and holds.
+pub(super) fn check_certificate(
+    signer: &SignerRecord,
+    verified_under: Option<&str>,
+    now: UnixTime,
+) -> Result<(), Fault> {
+    let live = signer.device.certificate.as_ref();
+    let live = live.filter(|it| it.state == CertificateState::Issued && it.der.is_some());
+    match (live, verified_under) {
+        (None, _) => Err(Fault::Check("certificate-revoked", false)),
+        (Some(live), Some(number)) if live.number == number => {
+            if live.not_after <= now {
+                return Err(Fault::Check("certificate-expired", false));
+            }
+            Ok(())
+        }
+        (Some(_), _) => Err(Fault::Stale),
+    }
+}
+
 /// Whether the device may confirm this payment, and did.
 pub(super) fn check_device(
     signer: Option<&SignerRecord>,
@@ -36,14 +74,8 @@ pub(super) fn check_device(
 ) -> Result<(), Fault> {
     let other = |check| Err(Fault::Check(check, false));
     let wrong = |check| Err(Fault::Check(check, true));
-    let Some(signer) = signer else { return other("device-unknown") };
-    if !signer.serves(&payment.payer_account) {
-        return other("device-not-bound");
-    }
-    if signer.device.blocked(now).is_some() {
-        return other("device-blocked");
-    }
-    if proof.seen().is_none_or(|seen| seen.bytes != payment.request) {
+    let signer = check_signer(signer, payment, now)?;
+    if proof.seen().is_none_or(|seen| seen.bytes() != payment.request) {
         return Err(Fault::Stale);
     }
     match (signer.signer.method, answer, proof) {
@@ -52,17 +84,7 @@ pub(super) fn check_device(
             PaymentAnswer::Pki { .. },
             Proof::Signature { certificate, verified, .. },
         ) => {
-            let live = signer.device.certificate.as_ref();
-            let live = live.filter(|it| it.state == CertificateState::Issued && it.der.is_some());
-            match (live, certificate) {
-                (None, _) => return other("certificate-revoked"),
-                (Some(live), Some(number)) if live.number == *number => {
-                    if live.not_after <= now {
-                        return other("certificate-expired");
-                    }
-                }
-                (Some(_), _) => return Err(Fault::Stale),
-            }
+            check_certificate(signer, certificate.as_deref(), now)?;
             let is_signature = |check: &str| check == PaymentError::Signature.check();
             verified.or_else(|check| if is_signature(check) { wrong(check) } else { other(check) })
         }
@@ -79,6 +101,8 @@ pub(super) fn check_device(
                 (Some(_), _) => Err(Fault::Stale),
             }
         }
+        // A signing card is to blame only for what its own signature covers.
+        (SignMethod::Joint, _, _) => other("method"),
         _ => wrong("method"),
     }
 }

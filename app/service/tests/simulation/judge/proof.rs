@@ -14,8 +14,8 @@ use crate::snapshot::{Account, Answer, Payment, Snapshot};
 
 /// What stands before the bytes that are signed.
 const DOMAIN: &[u8] = b"countersign.payment.confirmation.v1\0";
-/// Wrong answers with which a payment fails (D7), as the policy has it by default.
-const WRONG_MAX: i64 = 3;
+/// Wrong answers of terminals with which a payment fails, whatever the policy says (B8).
+const JOINT_MAX: i64 = 3;
 /// The suite of dynamic passwords.
 const OCRA_SUITE: &str = "OCRA-1:HOTP-SHA256-8:QH64";
 /// Bytes of an OCRA question, filled up with zeros (RFC 6287, 5.1).
@@ -28,7 +28,7 @@ impl Judge {
         for answer in now.answers.iter().filter(|answer| answer.outcome == "accepted") {
             *accepted.entry(&answer.payment).or_default() += 1;
             let used = !proofs.insert((&answer.device, &answer.signature));
-            find(found, used && answer.method == "pki", "approval-used-twice", &answer.id);
+            find(found, used && answer.method != "ocra", "approval-used-twice", &answer.id);
             match now.payments.get(&answer.payment) {
                 Some(payment) => self.check_answer(now, payment, answer, found),
                 None => find(found, true, "approval-of-nothing", &answer.id),
@@ -40,14 +40,28 @@ impl Judge {
             let went_on = ["executed", "execution_failed"].contains(&payment.state.as_str());
             find(found, went_on && approvals == 0, "execution-without-approval", id);
             find(found, !went_on && approvals > 0, "approval-without-execution", id);
-            let refused = |one: &&Answer| one.outcome == "refused" && one.payment == *id;
-            let wrong = now.answers.iter().filter(refused).count() as i64;
-            let failed = payment.state == "failed";
-            let counted = payment.wrong_answers == wrong && (wrong == WRONG_MAX) == failed;
-            find(found, !counted, "wrong-answers", format!("{id}: {wrong}, {}", payment.state));
+            let counted = self.are_counted(now, id, payment);
+            let detail = format!("{id}: {}, {}", payment.wrong_answers, payment.state);
+            find(found, !counted, "wrong-answers", detail);
             let right = requests_the_same(now, id, payment).unwrap_or(false);
             find(found, !right, "request-differs", id);
         }
+    }
+
+    /// Whether wrong answers were counted, and had the end that they must have.
+    fn are_counted(&self, now: &Snapshot, id: &str, payment: &Payment) -> bool {
+        let refused = |one: &&Answer| one.outcome == "refused" && one.payment == id;
+        let wrong = now.answers.iter().filter(refused).count() as i64;
+        let of_cards = now.answers.iter().filter(refused).filter(|one| one.method == "joint");
+        let of_cards = of_cards.count() as i64;
+        let full = wrong >= self.wrong_max || of_cards >= JOINT_MAX;
+        // The last one was a terminal's, others came before it.
+        let may = full || (of_cards > 0 && wrong >= JOINT_MAX);
+        let failed = payment.state == "failed";
+        payment.wrong_answers == wrong
+            && wrong <= self.wrong_max
+            && (failed || !full)
+            && (may || !failed)
     }
 
     fn check_answer(
@@ -60,8 +74,8 @@ impl Judge {
         find(found, answer.at > payment.expires_at, "late-approval", &answer.id);
         let device = answer.device.as_ref().and_then(|id| self.devices.get(id));
         let phone = answer.phone.as_ref().and_then(|id| self.phones.get(id));
-        // Digits, and nothing else, come without a phone too.
-        let typed = answer.phone.is_none() && answer.method == "ocra";
+        // Digits come without a phone too, and what a card signs at a terminal.
+        let typed = answer.phone.is_none() && ["ocra", "joint"].contains(&answer.method.as_str());
         let signers = [(device, "foreign-device"), (phone, "foreign-phone")];
         for (signer, name) in signers.into_iter().take(if typed { 1 } else { 2 }) {
             let own = signer.is_some_and(|signer| signer.accounts.contains(&payment.payer));
@@ -82,19 +96,25 @@ impl Judge {
             return false;
         };
         let certificate = answer.certificate.as_deref().unwrap_or_default();
-        let parts = [device.as_bytes(), &payment.request, proof, certificate];
+        let commitment = answer.commitment.as_deref().unwrap_or_default();
+        let method = answer.method.as_bytes();
+        let parts = [device.as_bytes(), method, &payment.request, commitment, proof, certificate];
         let hashes = parts.map(|part| self.pure.hash.hash(&[part]));
         let known = self.pure.hash.hash(&hashes.each_ref().map(<[u8; 32]>::as_slice));
         if self.verified.contains(&known) {
             return true;
         }
         let proven = match answer.method.as_str() {
-            "pki" => {
+            method @ ("pki" | "joint") => {
                 let leaf = self.trust.verify(certificate, Role::SecurityDevice, answer.at, None);
                 let serial = now.devices.get(device).map(|device| device.serial.as_str());
+                let signed = match method {
+                    "pki" => signing_input(&payment.request),
+                    _ => self.joint_statement(&payment.request, commitment),
+                };
                 leaf.is_ok_and(|leaf| {
                     serial == Some(leaf.identity().id())
-                        && leaf.key().verify(&signing_input(&payment.request), proof).is_ok()
+                        && leaf.key().verify(&signed, proof).is_ok()
                 })
             }
             "ocra" => {
