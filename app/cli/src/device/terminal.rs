@@ -17,7 +17,7 @@ use tokio::time::Instant;
 
 use super::Client;
 use super::virtual_reader::listening;
-use super::which_device::link;
+use super::which_device::{Place, link};
 use crate::failure::Failure;
 use crate::once::Once;
 use crate::output::{Output, print_error};
@@ -159,14 +159,14 @@ impl TerminalCommand {
 
     /// The card in the reader, and the account that is to pay. Until there is a payment, a card
     /// that goes again is waited for again: it may not have been put in firmly.
-    fn card(&self, stop: &Stop) -> Result<(Card, String), Failure> {
+    fn card(&self, stop: &Stop) -> Result<(Placed, String), Failure> {
         let reader = self.reader.as_deref().and_then(named);
         let (begun, wait) = (Instant::now(), Duration::from_secs(self.card_wait));
         let mut is_asked_for = false;
-        let card = loop {
+        let placed = loop {
             stop.check()?;
-            let opened =
-                link(reader, Duration::ZERO).and_then(|(link, _)| Ok(TerminalCard::new(link)?));
+            let opened = link(reader, Duration::ZERO)
+                .and_then(|(link, place)| Ok(Placed { card: TerminalCard::new(link)?, place }));
             match opened {
                 Err(failure) if AWAITED.contains(&&*failure.check) && begun.elapsed() < wait => {
                     if !replace(&mut is_asked_for, true) {
@@ -179,18 +179,24 @@ impl TerminalCommand {
         };
         let from = match &self.from {
             Some(from) => from.clone(),
-            None if card.account().is_empty() => {
+            None if placed.card.account().is_empty() => {
                 let detail = "the card names no account: say --from";
                 return Err(Failure::usage("card-account", detail));
             }
-            None => card.account().to_owned(),
+            None => placed.card.account().to_owned(),
         };
-        Ok((card, from))
+        Ok((placed, from))
     }
 }
 
 /// A card behind whatever reader.
 type Card = TerminalCard<Box<dyn CardLink>>;
+
+/// A card and where it is.
+struct Placed {
+    card: Card,
+    place: Place,
+}
 
 /// A payment that was asked for.
 struct Waiting<'a> {
@@ -210,7 +216,7 @@ impl Waiting<'_> {
     /// From the card's signature to the server's answer.
     fn confirm(
         &mut self,
-        mut card: Card,
+        Placed { mut card, place }: Placed,
         form: Option<Form>,
         source: &Source,
     ) -> Result<(), Failure> {
@@ -231,7 +237,7 @@ impl Waiting<'_> {
         ));
         let told = shown(&payment, "expiresAt").to_owned();
         let ends = Ends { at: announced.expires_at(), told, stop: self.stop.clone() };
-        let mut source = source.begin(ends);
+        let mut source = source.begin(ends, place);
         for _ in 0..TRIES_MAX {
             let password = source.obtain(&signed)?;
             match self.submit(&signed, &password) {

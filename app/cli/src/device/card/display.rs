@@ -1,8 +1,8 @@
 //! What the card's display shows: to people, to programs, and as a picture in a file.
 
-use std::fs::{self, OpenOptions};
+use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use countersign_device::Rendering;
@@ -116,9 +116,11 @@ pub(super) struct Picture {
 }
 
 impl Picture {
-    /// In this directory, which must be there. What an earlier program left is removed.
+    /// In this directory, which is made, private to its owner, if it is not there. What an earlier
+    /// program left is removed.
     pub(super) fn in_dir(dir: &Path) -> Result<Self, Failure> {
-        fs::metadata(dir).map_err(|error| Failure::file(dir, &error))?;
+        let made = DirBuilder::new().recursive(true).mode(0o700).create(dir);
+        made.map_err(|error| Failure::file(dir, &error))?;
         let picture = Self { file: dir.join(FILE) };
         picture.clear().map_err(|error| Failure::file(&picture.file, &error))?;
         Ok(picture)

@@ -15,9 +15,10 @@ use tokio::time::Instant;
 
 use super::serve::Happening;
 
-/// Shortest time between two readers. They look every 0.4 s whether their card is there, and one
-/// that was away for less confuses pcscd, whose program was just letting it go.
-const AWAY_MIN: Duration = Duration::from_millis(600);
+/// Shortest time between two readers. They look every 0.4 s whether their card is there, on a busy
+/// machine later, and one that was away for less confuses pcscd, whose program was just letting it
+/// go.
+const AWAY_MIN: Duration = Duration::from_millis(1500);
 /// What the card says once it was taken away: "no precise diagnosis".
 const GONE: [u8; 2] = [0x6f, 0x00];
 

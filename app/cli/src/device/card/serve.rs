@@ -51,7 +51,7 @@ pub(crate) struct Serve {
     #[arg(long)]
     remote_reader: bool,
     /// Where a joint password is shown as a picture too, in the file display.png, as long as the
-    /// card displays it.
+    /// card displays it; made if it is not there.
     #[arg(long, value_name = "DIR")]
     display_dir: Option<PathBuf>,
     /// The language in which its pictures are called.

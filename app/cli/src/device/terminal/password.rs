@@ -17,7 +17,7 @@ use countersign_server::ambient;
 
 use super::stop::Stop;
 use crate::device::typed_line::TypedLine;
-use crate::device::which_device::link;
+use crate::device::which_device::{Place, link};
 use crate::failure::Failure;
 use crate::output::print_error;
 
@@ -54,12 +54,13 @@ impl Source {
     }
 
     /// Begins to wait: a picture that is there already is of another payment.
-    pub(super) fn begin(&self, ends: Ends) -> Begun<'_> {
+    /// `signed_at` is the place of the card when it signed.
+    pub(super) fn begin(&self, ends: Ends, signed_at: Place) -> Begun<'_> {
         let seen = match self {
             Self::File(file) => version(file),
             _ => None,
         };
-        Begun { source: self, ends, seen }
+        Begun { source: self, ends, seen, signed_at }
     }
 }
 
@@ -127,6 +128,8 @@ pub(super) struct Begun<'a> {
     ends: Ends,
     /// The picture that was looked at last.
     seen: Option<Version>,
+    /// Where the card was when it signed.
+    signed_at: Place,
 }
 
 impl Begun<'_> {
@@ -174,10 +177,13 @@ impl Begun<'_> {
         print_error("Then hold the card to the contactless reader.");
         let mut is_told = false;
         loop {
-            match released(reader, signed) {
+            let (place, released) = released(reader, signed);
+            match released {
                 Err(failure) if AWAITED.contains(&&*failure.check) => {}
                 Err(failure) if OTHER_CARD.contains(&&*failure.check) => {
-                    if !replace(&mut is_told, true) {
+                    // The one that is still in the terminal is not held to it yet.
+                    let is_in = place.as_ref() == Some(&self.signed_at);
+                    if !is_in && !replace(&mut is_told, true) {
                         print_error(
                             "The card at the contactless reader has nothing for this payment; \
                              waiting for the one that signed it.",
@@ -224,9 +230,15 @@ const AWAITED: [&str; 8] = [
 /// What another card says than the one that signed, or one that has lost its joint password.
 const OTHER_CARD: [&str; 3] = ["card-not-ours", "card-nothing-released", "card-other-signature"];
 
-fn released(reader: Option<&str>, signed: &CardSigned) -> Result<JointPassword, Failure> {
-    let (link, _place) = link(reader, Duration::ZERO)?;
-    Ok(signed.fetch_password(link)?)
+/// What the card at a reader gives, and where that is.
+fn released(
+    reader: Option<&str>,
+    signed: &CardSigned,
+) -> (Option<Place>, Result<JointPassword, Failure>) {
+    match link(reader, Duration::ZERO) {
+        Ok((link, place)) => (Some(place), signed.fetch_password(link).map_err(Failure::from)),
+        Err(failure) => (None, Err(failure)),
+    }
 }
 
 /// A picture's bytes, of which there are not too many.

@@ -46,7 +46,7 @@ pub(super) fn executes_once(pcscd: Pcscd) -> Result<(), Failed> {
     holder.consents("1.00")?;
     holder.kill()?;
     // The reader has to see the slot empty; a program that begins does not know how long it was.
-    thread::sleep(Duration::from_millis(700));
+    thread::sleep(Duration::from_millis(1500));
     assert_eq!(terminal.refused("declined")?["status"], "cancelled");
     let mut holder = crate::host::wait_for("the reader", || Ok(shop.insert("CARD-1").ok()))?;
     assert!(!shop.bank.host.path("display/display.png").exists(), "nor is its picture there");

@@ -13,7 +13,7 @@ use super::wrong::wrong;
 use crate::host::{Database, wait_for};
 
 /// Longer than a reader takes to see that its card is gone.
-const AWAY: Duration = Duration::from_millis(700);
+const AWAY: Duration = Duration::from_millis(1500);
 
 /// The payments that there are.
 fn payments(shop: &Shop) -> Result<usize, Failed> {

@@ -33,7 +33,9 @@ fn shows(shop: &Shop, holder: &mut Holder, amount: &str, way: &str) -> Result<()
     holder.press(&format!("show {way}"))?;
     while holder.sees("password")?["rendering"] != way {}
     let display = shop.bank.host.path(&format!("{DISPLAY}/display.png"));
-    assert_eq!(fs::metadata(&display)?.permissions().mode() & 0o777, 0o600, "its holder's only");
+    let mode = |path| Ok::<_, Failed>(fs::metadata(path)?.permissions().mode() & 0o777);
+    assert_eq!(mode(display.clone())?, 0o600, "its holder's only");
+    assert_eq!(mode(shop.bank.host.path(DISPLAY))?, 0o700, "made by the card");
     // As a camera takes it; the terminal waits for the file.
     fs::copy(&display, shop.bank.host.path("half"))?;
     if let Some(read) = decoded(shop, "half")? {
@@ -171,7 +173,8 @@ pub(super) fn under_sm2(pcscd: Pcscd) -> Result<(), Failed> {
     assert_eq!((&shown["serial"], &shown["suite"]), (&json!("CARD-1"), &json!("sm2")), "{shown}");
     for form in ["sealed", "sealed-random", "digest"] {
         let mut terminal = shop.terminal("1.00", &["--form", form])?;
-        terminal.types(&holder.consents("1.00")?)?;
+        let shown = holder.consents("1.00").map_err(|error| shop.beside(&error))?;
+        terminal.types(&shown)?;
         let paid = terminal.executed()?;
         evidence_holds(&shop, "sm2", &paid)?;
         fs::remove_file(shop.bank.host.path("evidence.json"))?;

@@ -27,7 +27,6 @@ impl Shop {
     pub(super) fn new(pcscd: Pcscd, suite: &str, database: &Database) -> Result<Self, Failed> {
         let host = Host::new()?.with_env(pcscd.environment());
         host.init_with(&["--suite", suite], database)?;
-        fs::create_dir(host.path(DISPLAY))?;
         Ok(Self { bank: Bank::on(host, true)?, pcscd })
     }
 
@@ -50,7 +49,16 @@ impl Shop {
         let contactless = self.pcscd.slot(1);
         let words = ["--json", "device", "card", "serve", "--card", serial];
         let readers = ["--virtual-reader", at, "--contactless-reader", &contactless];
-        let mut card = command();
+        // Hung up is hung up, also where the tests themselves run under nohup.
+        let plain = command();
+        let mut card = Command::new("env");
+        card.arg("--default-signal=HUP").arg(plain.get_program());
+        for (name, value) in plain.get_envs() {
+            match value {
+                Some(value) => card.env(name, value),
+                None => card.env_remove(name),
+            };
+        }
         card.args(words).args(readers).args(["--display-dir", DISPLAY]);
         card.current_dir(self.bank.host.path(".")).envs(self.bank.host.environment());
         let (process, keys) = Process::start_with_stdin(card)?;
@@ -85,6 +93,12 @@ impl Shop {
     pub(super) fn is_told(&self, words: &str) -> Result<(), Failed> {
         let log = self.bank.host.path("terminal.log");
         wait_for(words, || Ok(fs::read_to_string(&log)?.contains(words).then_some(())))
+    }
+
+    /// A failure, and what the terminal said meanwhile.
+    pub(super) fn beside(&self, failed: &Failed) -> Failed {
+        let log = fs::read_to_string(self.bank.host.path("terminal.log")).unwrap_or_default();
+        format!("{}; the terminal said: {log}", failed.message().unwrap_or_default()).into()
     }
 
     /// A payment, typed in at the terminal, that executes.
