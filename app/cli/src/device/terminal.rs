@@ -8,7 +8,9 @@ use std::pin::pin;
 use std::time::Duration;
 
 use clap::{ArgGroup, Args, ValueEnum};
-use countersign_device::{Api, CardSigned, JointError, JointTerminal, ScanError, TerminalCard};
+use countersign_device::{
+    Announced, Api, CardSigned, JointError, JointTerminal, ScanError, TerminalCard,
+};
 use countersign_iso7816::CardLink;
 use countersign_payment::card::CardError;
 use countersign_payment::joint::{Form, JointPassword, TRIES_MAX};
@@ -31,6 +33,8 @@ use stop::{Stop, interrupted};
 /// How long a payer takes to put the card in, in seconds; and the longest wait that can be set.
 const CARD_WAIT: u64 = 30;
 const CARD_WAIT_MAX: u64 = 300;
+/// How often a card is asked for its signature that goes before it has come.
+const SIGN_TRIES: u32 = 3;
 /// Between two looks whether the card is there.
 const PAUSE: Duration = Duration::from_millis(200);
 /// Who asks for payments by this command.
@@ -136,14 +140,21 @@ impl TerminalCommand {
         // Before the payer's card signs in vain.
         source.is_there()?;
         let api = self.client.api()?;
-        let (card, from) = self.card(stop)?;
+        let place = Insertion {
+            reader: self.reader.as_deref().and_then(named),
+            wait: Duration::from_secs(self.card_wait),
+            stop,
+        };
+        let card = place.card()?;
+        let from = self.payer(&card.card)?;
         let once = self.once.fixed();
         let order = self.asked.order(&from, once.key(), INITIATOR);
         let payment = once.post(&api, "/v1/payments", &order.body())?;
         let id = shown(&payment, "id").to_owned();
         let terminal = JointTerminal::new(&api);
         let mut waiting = Waiting { api: &api, terminal: &terminal, stop, id, is_settled: false };
-        match waiting.confirm(card, self.form.map(Form::from), &source) {
+        let form = self.form.map(Form::from);
+        match waiting.confirm(card, &place, form, &source) {
             Ok(()) => ended(wait(&api, payment)?),
             Err(failure) => waiting.given_up(failure),
         }
@@ -157,36 +168,82 @@ impl TerminalCommand {
         }
     }
 
-    /// The card in the reader, and the account that is to pay. Until there is a payment, a card
-    /// that goes again is waited for again: it may not have been put in firmly.
-    fn card(&self, stop: &Stop) -> Result<(Placed, String), Failure> {
-        let reader = self.reader.as_deref().and_then(named);
-        let (begun, wait) = (Instant::now(), Duration::from_secs(self.card_wait));
+    /// The account that is to pay.
+    fn payer(&self, card: &Card) -> Result<String, Failure> {
+        match &self.from {
+            Some(from) => Ok(from.clone()),
+            None if card.account().is_empty() => {
+                Err(Failure::usage("card-account", "the card names no account: say --from"))
+            }
+            None => Ok(card.account().to_owned()),
+        }
+    }
+}
+
+/// The reader that cards are put into.
+struct Insertion<'a> {
+    reader: Option<&'a str>,
+    wait: Duration,
+    stop: &'a Stop,
+}
+
+impl Insertion<'_> {
+    /// The card in the reader. One that goes again is waited for again: it may not have been put
+    /// in firmly.
+    fn card(&self) -> Result<Placed, Failure> {
+        let begun = Instant::now();
         let mut is_asked_for = false;
-        let placed = loop {
-            stop.check()?;
-            let opened = link(reader, Duration::ZERO)
+        loop {
+            self.stop.check()?;
+            let opened = link(self.reader, Duration::ZERO)
                 .and_then(|(link, place)| Ok(Placed { card: TerminalCard::new(link)?, place }));
             match opened {
-                Err(failure) if AWAITED.contains(&&*failure.check) && begun.elapsed() < wait => {
+                Err(failure) if is_awaited(&failure) && begun.elapsed() < self.wait => {
                     if !replace(&mut is_asked_for, true) {
                         print_error("Put the card into the reader.");
                     }
-                    stop.pause(PAUSE.min(wait.saturating_sub(begun.elapsed())))?;
+                    self.stop.pause(PAUSE.min(self.wait.saturating_sub(begun.elapsed())))?;
                 }
-                settled => break settled?,
+                settled => return settled,
             }
-        };
-        let from = match &self.from {
-            Some(from) => from.clone(),
-            None if placed.card.account().is_empty() => {
-                let detail = "the card names no account: say --from";
-                return Err(Failure::usage("card-account", detail));
-            }
-            None => placed.card.account().to_owned(),
-        };
-        Ok((placed, from))
+        }
     }
+
+    /// What the card signs, and where it is. A card that goes before its signature has come has
+    /// forgotten the transaction: put in again, it signs it again. Another card does not.
+    fn signed(
+        &self,
+        Placed { mut card, mut place }: Placed,
+        announced: &Announced,
+        forms: &[Form],
+    ) -> Result<(CardSigned, Place), Failure> {
+        let serial = card.info().serial.clone();
+        for _ in 1..SIGN_TRIES {
+            self.stop.check()?;
+            match card.sign(announced, forms).map_err(Failure::from) {
+                Err(failure) if is_awaited(&failure) => {
+                    print_error(&format!("{}. Put the card in again.", failure.detail));
+                    drop(card);
+                    // Where nobody puts it in, that it went is what is wrong.
+                    let again = self.card();
+                    let gone = again.as_ref().is_err_and(is_awaited);
+                    Placed { card, place } = if gone { return Err(failure) } else { again? };
+                    if card.info().serial != serial {
+                        let detail = "another card than the one that the payment was asked for";
+                        return Err(Failure::check("card-other", detail));
+                    }
+                }
+                settled => return settled.map(|signed| (signed, place)),
+            }
+        }
+        self.stop.check()?;
+        Ok((card.sign(announced, forms)?, place))
+    }
+}
+
+/// Whether the card is not there, or not in firmly.
+fn is_awaited(failure: &Failure) -> bool {
+    AWAITED.contains(&&*failure.check)
 }
 
 /// A card behind whatever reader.
@@ -216,7 +273,8 @@ impl Waiting<'_> {
     /// From the card's signature to the server's answer.
     fn confirm(
         &mut self,
-        Placed { mut card, place }: Placed,
+        card: Placed,
+        reader: &Insertion<'_>,
         form: Option<Form>,
         source: &Source,
     ) -> Result<(), Failure> {
@@ -227,10 +285,8 @@ impl Waiting<'_> {
         }
         let announced = self.terminal.announce(&self.id)?;
         let forms = form.map_or_else(|| announced.forms().to_vec(), |form| vec![form]);
-        self.stop.check()?;
-        let signed = card.sign(&announced, &forms)?;
-        // The reader lets the card go.
-        drop(card);
+        // The reader lets the card go with it.
+        let (signed, place) = reader.signed(card, &announced, &forms)?;
         print_error(&format!(
             "{} is signed. Take the card out, look at what it shows, and confirm it there.",
             self.id

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use countersign_iso7816::Status;
 use countersign_payment::card::ChipError;
 use countersign_payment::joint::Form;
 use countersign_payment::joint::card::{
@@ -269,6 +270,21 @@ fn a_card_in_a_terminal_is_there_until_it_is_taken_out() {
     assert_eq!(rig.phase(), Phase::Asking);
     rig.card().confirm(&secret(PIN)).unwrap();
     assert_eq!(rig.release(&signed).data.len(), 9);
+}
+
+/// Who took it out when half of an answer is fetched would have signed in vain.
+#[test]
+fn a_card_wants_to_be_taken_out_once_the_terminal_has_all_of_its_signature() {
+    let mut rig = Rig::p256();
+    rig.insert();
+    rig.select();
+    assert_eq!(rig.put(&transaction(1)), Status::OK);
+    assert_eq!(rig.choose(FORM), Status::OK);
+    let first = rig.raw(&[0x00, 0x2a, 0x9e, 0x9a, 0x40]);
+    assert_eq!((first.data.len(), rig.phase()), (0x40, Phase::Signed));
+    assert!(matches!(rig.card().view(), View::Loaded));
+    assert_eq!(rig.raw(&[0x00, 0xc0, 0x00, 0x00, 0x00]).status, Status::OK);
+    assert!(matches!(rig.card().view(), View::TakeOut { .. }));
 }
 
 #[test]

@@ -15,8 +15,8 @@ const COMMANDS_MAX: u32 = 40;
 /// the signature.
 const COMMANDS_MIN: u32 = 6;
 
-/// Whenever the card goes, the terminal says so and takes the payment back; the card forgets what
-/// it had, and the next payment goes through.
+/// Whenever the card goes for good, the terminal says so and takes the payment back; the card
+/// forgets what it had, and the next payment goes through.
 pub(super) fn at_any_command(pcscd: Pcscd) -> Result<(), Failed> {
     let mut shop = Shop::new(pcscd, "p256", &Database::Sqlite)?;
     shop.card("CARD-1", "PAYER0001")?;
@@ -67,7 +67,15 @@ pub(super) fn at_any_command(pcscd: Pcscd) -> Result<(), Failed> {
     holder.event("inserted")?;
     put.send(())?;
     shop.pays(&mut holder, "2.00")?;
-    assert_eq!(shop.bank.balance("SHOP0001")?, "2.00");
+    // Put in again while the terminal waits for it, it signs the same payment again.
+    hand.plan(Some(Cut { at: commands, is_heard: false }));
+    let mut terminal = shop.terminal("3.00", &["--typed"])?;
+    shop.is_told("Put the card in again.")?;
+    put.send(())?;
+    let shown = holder.consents("3.00")?;
+    terminal.types(&shown)?;
+    terminal.executed()?;
+    assert_eq!(shop.bank.balance("SHOP0001")?, "5.00");
     let shown = shop.bank.done(&["security-device", "show", "CARD-1"])?;
     assert_eq!((&shown["failures"], &shown["status"]), (&json!(0), &json!("enrolled")));
     shop.bank.books_hold()

@@ -173,7 +173,10 @@ pub(super) fn under_sm2(pcscd: Pcscd) -> Result<(), Failed> {
     assert_eq!((&shown["serial"], &shown["suite"]), (&json!("CARD-1"), &json!("sm2")), "{shown}");
     for form in ["sealed", "sealed-random", "digest"] {
         let mut terminal = shop.terminal("1.00", &["--form", form])?;
-        let shown = holder.consents("1.00").map_err(|error| shop.beside(&error))?;
+        let shown = match holder.consents("1.00") {
+            Ok(shown) => shown,
+            Err(failed) => return Err(shop.beside(&failed, terminal)),
+        };
         terminal.types(&shown)?;
         let paid = terminal.executed()?;
         evidence_holds(&shop, "sm2", &paid)?;

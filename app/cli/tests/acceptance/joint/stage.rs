@@ -95,16 +95,21 @@ impl Shop {
         wait_for(words, || Ok(fs::read_to_string(&log)?.contains(words).then_some(())))
     }
 
-    /// A failure, and what the terminal said meanwhile.
-    pub(super) fn beside(&self, failed: &Failed) -> Failed {
+    /// A failure of the card, and what the terminal said meanwhile.
+    pub(super) fn beside(&self, failed: &Failed, terminal: Terminal) -> Failed {
         let log = fs::read_to_string(self.bank.host.path("terminal.log")).unwrap_or_default();
-        format!("{}; the terminal said: {log}", failed.message().unwrap_or_default()).into()
+        let told = terminal.ends().map(|ended| ended.stdout).unwrap_or_default();
+        let failed = failed.message().unwrap_or_default();
+        format!("{failed}; the terminal said: {log}{told}").into()
     }
 
     /// A payment, typed in at the terminal, that executes.
     pub(super) fn pays(&self, holder: &mut Holder, amount: &str) -> Result<Value, Failed> {
         let mut terminal = self.terminal(amount, &["--typed"])?;
-        let shown = holder.consents(amount)?;
+        let shown = match holder.consents(amount) {
+            Ok(shown) => shown,
+            Err(failed) => return Err(self.beside(&failed, terminal)),
+        };
         terminal.types(&shown)?;
         let paid = terminal.executed()?;
         holder.press("in")?;

@@ -146,7 +146,8 @@ impl<C: JointChip> JointCard<C> {
             State::Idle(Some(Ended { why: Ending::Declined, .. })) => View::Declined,
             State::Idle(Some(Ended { why: Ending::TimedOut, .. })) => View::TimedOut,
             State::Idle(Some(Ended { why: Ending::Blocked, .. })) => View::Blocked,
-            State::Loaded { .. } => View::Loaded,
+            // Who takes it out before the terminal has all of the signature has signed in vain.
+            State::Loaded { .. } | State::Signed { is_delivered: false, .. } => View::Loaded,
             State::Signed { kept, .. } => View::TakeOut { lines: &kept.lines },
             State::Asking(kept) if self.place == Some(Interface::Contact) => {
                 View::TakeOut { lines: &kept.lines }

@@ -81,7 +81,8 @@ impl Phase {
 pub enum View<'a> {
     /// Nothing.
     Idle,
-    /// That it is in use: a transaction came, and is not signed yet.
+    /// That it is in use: a transaction came, and is not signed yet, or the terminal does not have
+    /// all of the signature yet.
     Loaded,
     /// That it is to be taken out of the terminal, and what it signed.
     TakeOut {
