@@ -146,6 +146,8 @@ impl TestPki {
             (&self.readers, Role::Reader),
             (&self.readers, Role::SamHost),
             (&self.readers, Role::Terminal),
+            (&self.readers, Role::Sleeve),
+            (&self.readers, Role::Manager),
             (&self.servers, Role::Server),
         ] {
             trust.trust(&self.root, &ca.certificate, role, NOW).expect("trust");

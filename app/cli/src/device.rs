@@ -2,16 +2,19 @@ mod batch;
 mod card;
 mod cards;
 mod key;
+mod manager;
 mod phone;
 mod phone_helper;
 mod pos;
 mod reader;
 mod resident;
+mod sleeve;
 mod terminal;
 mod token;
 mod typed_line;
-mod virtual_reader;
-mod which_device;
+pub(crate) mod virtual_reader;
+mod wallet;
+pub(crate) mod which_device;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -60,6 +63,12 @@ pub(crate) enum Device {
     /// A payer's phone.
     #[command(subcommand)]
     Phone(phone::PhoneCommand),
+    /// The cards at home, for paired sleeves that are elsewhere.
+    #[command(subcommand)]
+    Manager(manager::ManagerCommand),
+    /// A card that is every card at home.
+    #[command(subcommand)]
+    Sleeve(sleeve::SleeveCommand),
 }
 
 /// The server's API and who asks it.
@@ -116,6 +125,8 @@ impl Device {
             Self::Card(card) => card.run(json).await,
             Self::Terminal(terminal) => terminal.run().await,
             Self::Phone(phone) => phone.run(json).await,
+            Self::Manager(manager) => manager.run(json).await,
+            Self::Sleeve(sleeve) => sleeve.run(json).await,
         }
     }
 }

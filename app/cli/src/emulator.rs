@@ -1,3 +1,5 @@
+mod bank_card;
+
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
@@ -45,6 +47,11 @@ pub(crate) enum Emulator {
         #[arg(long, value_name = "PATH")]
         link_b: Option<PathBuf>,
     },
+    /// Emulate a bank card in a virtual reader of PC/SC, or pay with one. It speaks EMV's commands;
+    /// its key is a published test key, and no issuer takes it.
+    ///
+    /// Example: countersign emulator bank-card --virtual-reader 35963
+    BankCard(bank_card::BankCard),
 }
 
 impl Emulator {
@@ -56,6 +63,7 @@ impl Emulator {
                 Self::sam(sam, link, json).await
             }
             Self::Line { link_a, link_b } => Self::line([link_a, link_b], json).await,
+            Self::BankCard(card) => card.run(json).await,
         }
     }
 

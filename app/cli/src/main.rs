@@ -31,6 +31,7 @@ mod serve;
 mod terminal;
 mod tr31;
 mod tr34;
+mod wallet;
 mod webhook;
 
 use std::process::ExitCode;
@@ -116,6 +117,12 @@ enum Command {
     /// Payers' phones as the server sees them: codes, accounts.
     #[command(subcommand)]
     Phone(phone::PhoneCommand),
+    /// Card sleeves as the server sees them: blocks, certificates, alarms.
+    #[command(subcommand)]
+    Sleeve(wallet::SleeveCommand),
+    /// Managers of real cards as the server sees them: blocks, certificates.
+    #[command(subcommand)]
+    Manager(wallet::ManagerCommand),
     /// Injections: which keys go into which terminals.
     #[command(subcommand)]
     Inject(inject::InjectCommand),
@@ -177,6 +184,8 @@ impl Command {
             Self::Terminal(terminal) => terminal.run().await,
             Self::SecurityDevice(device) => device.run().await,
             Self::Phone(phone) => phone.run().await,
+            Self::Sleeve(sleeve) => sleeve.run().await,
+            Self::Manager(manager) => manager.run().await,
             Self::Inject(inject) => inject.run().await,
             Self::Run(run) => run.run().await,
             Self::Pay(pay) => pay.run().await,

@@ -186,7 +186,7 @@ fn listed(page: Value) -> Output {
 
 impl Client {
     /// Calls the server beside the runtime: the client blocks.
-    async fn with<T: Send + 'static, E: Into<Failure> + Send + 'static>(
+    pub(crate) async fn with<T: Send + 'static, E: Into<Failure> + Send + 'static>(
         self,
         call: impl FnOnce(&Api) -> Result<T, E> + Send + 'static,
     ) -> Result<T, Failure> {

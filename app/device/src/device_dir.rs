@@ -31,6 +31,8 @@ const CERTIFICATE: &str = "certificate.pem";
 /// The second key and certificate, in suites that have such.
 const ENCRYPTION_KEY: &str = "encryption.p8";
 const ENCRYPTION_CERTIFICATE: &str = "encryption-certificate.pem";
+/// Of a sleeve or a manager: who certified the devices that it meets.
+const DEVICE_ISSUER: &str = "device-issuer.pem";
 const SETTINGS: &str = "device.toml";
 const FILE_MAX: u64 = 64 * 1024;
 
@@ -286,6 +288,9 @@ impl DeviceDir {
         self.write_settings()?;
         self.write("root.pem", certificates.root.as_bytes())?;
         self.write("server-issuer.pem", certificates.server_issuer.as_bytes())?;
+        if self.settings.kind.meets().is_some() {
+            self.write(DEVICE_ISSUER, certificates.device_issuer.as_bytes())?;
+        }
         match certificates.encryption {
             Some(encryption) => self.write(ENCRYPTION_CERTIFICATE, encryption.as_bytes())?,
             None => self.remove(ENCRYPTION_CERTIFICATE)?, // a former server's
@@ -323,6 +328,52 @@ impl DeviceDir {
         self.check_kind(DeviceKind::Terminal)?;
         let config = self.channel_config(provider, now)?;
         Ok(ReaderConfig { sent_id: IdKind::CertificateNumber, ..config })
+    }
+
+    /// The same for a sleeve or a manager, which reach their server's relay with it (A9). Both ids
+    /// that they tell are the certificate number.
+    ///
+    /// # Errors
+    /// [`DeviceDirError::OtherKind`] for another device's directory; else as
+    /// [`Self::reader_config`].
+    pub fn relay_config(
+        &self,
+        provider: &Provider,
+        now: UnixTime,
+    ) -> Result<ReaderConfig, DeviceDirError> {
+        self.meets()?;
+        let config = self.channel_config(provider, now)?;
+        Ok(ReaderConfig { sent_id: IdKind::CertificateNumber, ..config })
+    }
+
+    /// What a sleeve proves itself with to a manager, and a manager to a sleeve (A1–A3), and whom
+    /// it trusts to certify the other.
+    ///
+    /// # Errors
+    /// [`DeviceDirError::OtherKind`] for another device's directory; else as
+    /// [`Self::reader_config`].
+    pub fn wallet_credential(
+        &self,
+        provider: &Provider,
+        now: UnixTime,
+    ) -> Result<Credential, DeviceDirError> {
+        let peer = self.meets()?;
+        let credential = self.credential(provider, now)?;
+        let mut trust = TrustStore::new(provider.clone());
+        let (root, issuer) = (self.certificate("root.pem")?, self.certificate(DEVICE_ISSUER)?);
+        trust.trust(&root, &issuer, peer, now)?;
+        Ok(Credential { trust: Arc::new(trust), ..credential })
+    }
+
+    /// The role of the devices that this one meets.
+    fn meets(&self) -> Result<Role, DeviceDirError> {
+        let found = self.settings.kind;
+        let other = || DeviceDirError::OtherKind {
+            dir: self.path.clone(),
+            found,
+            wanted: DeviceKind::Sleeve,
+        };
+        found.meets().ok_or_else(other)
     }
 
     fn channel_config(

@@ -4,6 +4,7 @@ mod message;
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use countersign_net::framing::FrameDecoder;
@@ -142,8 +143,12 @@ pub(crate) struct LineLink {
 }
 
 impl Transport for LineLink {
-    async fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
-        match self.arrived.recv().await {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        Poll::Ready(match ready!(self.arrived.poll_recv(cx)) {
             None => Ok(None),
             Some(Arrived::NoServer(detail)) => {
                 Err(io::Error::new(io::ErrorKind::HostUnreachable, format!("the host: {detail}")))
@@ -153,7 +158,7 @@ impl Transport for LineLink {
                 into[..len].copy_from_slice(&datagram[..len]);
                 Ok(Some(len))
             }
-        }
+        })
     }
 
     async fn send<P: AsRef<[u8]> + Sync>(&mut self, parts: &[P]) -> io::Result<()> {

@@ -3,6 +3,7 @@
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::task::{Context, Poll, ready};
 
 use countersign_net::Transport;
 
@@ -49,10 +50,14 @@ impl<T> Counted<T> {
 }
 
 impl<T: Transport> Transport for Counted<T> {
-    async fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
-        let received = self.transport.receive(into).await?;
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        let received = ready!(self.transport.poll_receive(cx, into))?;
         self.counters.received.fetch_add(received.unwrap_or(0) as u64, Ordering::Relaxed);
-        Ok(received)
+        Poll::Ready(Ok(received))
     }
 
     async fn send<P: AsRef<[u8]> + Sync>(&mut self, parts: &[P]) -> io::Result<()> {

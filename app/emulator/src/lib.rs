@@ -1,5 +1,5 @@
-//! Emulated SAM module, ID card and serial line: for the demo, the tests, and users without
-//! hardware.
+//! Emulated SAM module, ID card, bank card and serial line: for the demo, the tests, and users
+//! without hardware.
 //!
 //! **The emulator's own scheme.** How real cards and real SAM modules authenticate each other and
 //! encrypt is not published. The cryptography here ([`Scheme`]) is this emulator's own, made from
@@ -9,8 +9,12 @@
 //! All persons on the sample documents are invented, with region codes that do not exist where
 //! the document allows it.
 //!
+//! The bank card ([`BankCard`]) speaks EMV's commands; its cryptograms are real ones under a
+//! published test key.
+//!
 //! Absent on purpose: any way to read a real card.
 
+mod bank_card;
 mod card;
 mod card_file;
 mod faults;
@@ -20,6 +24,11 @@ mod sam_pty;
 mod samples;
 mod scheme;
 
+pub use bank_card::{
+    AID_CREDIT, AID_DEBIT, BankCard, BankCardSettings, CRYPTOGRAM_LEN, Counts, Cryptogram,
+    CryptogramInput, DISTANCE_MAX, DistanceCheck, Issuer, PIN_TRIES, PPSE, PSE, PayError, Payment,
+    Receipt, TEST_ISSUER_KEY, TEST_OBJECT, TEST_PAN, TEST_PIN, pay, pay_timed,
+};
 pub use card::{CardHandle, CardImage, EmulatedCard};
 pub use card_file::{CardFileError, load_card, parse_card};
 pub use faults::{Fault, Faults};

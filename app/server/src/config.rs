@@ -1,19 +1,19 @@
 //! `config.toml` in the data directory.
 
 mod approvals;
+mod gateway;
 mod http;
 mod payments;
 mod webhooks;
 
 use std::path::PathBuf;
 
-use countersign_channel::{Mode, Policy};
 use countersign_crypto::Suite;
-use countersign_net::{UnknownName, mode_name, mode_of, policy_name, policy_of};
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use countersign_net::policy_name;
+use serde::Deserialize;
 
 pub use approvals::{APPROVAL_HOURS_MAX, Approvals};
+pub use gateway::{CONNECTIONS_LIMIT, Gateway};
 pub use http::Http;
 pub use payments::Payments;
 pub use webhooks::Webhooks;
@@ -154,56 +154,6 @@ impl Keys {
     }
 }
 
-/// What the device gateway speaks.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct Gateway {
-    /// The handshakes that devices may begin, by name: `c1`, `c2`.
-    #[serde(deserialize_with = "handshakes")]
-    pub handshakes: Vec<Mode>,
-    /// The protection policies that devices may choose (A7), by name, the preferred one first.
-    #[serde(deserialize_with = "policies")]
-    pub policies: Vec<Policy>,
-    /// Whether readers may also come over UDP, on the port with the same number: those behind a
-    /// host do (C16). On by default: nothing is kept for a stranger, and none is answered with more
-    /// than three times what he sent.
-    pub datagrams: bool,
-}
-
-impl Default for Gateway {
-    fn default() -> Self {
-        let handshakes = vec![Mode::C1, Mode::C2];
-        Self { handshakes, policies: vec![Policy::default()], datagrams: true }
-    }
-}
-
-fn handshakes<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Mode>, D::Error> {
-    named(from, mode_of)
-}
-
-fn policies<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<Policy>, D::Error> {
-    named(from, policy_of)
-}
-
-/// At least one name, none twice.
-fn named<'de, D: Deserializer<'de>, T: PartialEq>(
-    from: D,
-    of: fn(&str) -> Result<T, UnknownName>,
-) -> Result<Vec<T>, D::Error> {
-    let mut found = Vec::new();
-    for name in Vec::<String>::deserialize(from)? {
-        let one = of(&name).map_err(D::Error::custom)?;
-        if found.contains(&one) {
-            return Err(D::Error::custom("a name stands here twice"));
-        }
-        found.push(one);
-    }
-    if found.is_empty() {
-        return Err(D::Error::custom("at least one name must stand here"));
-    }
-    Ok(found)
-}
-
 /// Most connections to one SAM host.
 const HOST_CONNECTIONS_MAX: u8 = 32;
 
@@ -306,8 +256,6 @@ impl Config {
             None => "# database = \"postgres://user@host/countersign\"  # else store.sqlite here\n"
                 .to_owned(),
         };
-        let handshakes = list(self.gateway.handshakes.iter().map(|mode| mode_name(*mode)));
-        let policies = list(self.gateway.policies.iter().map(|policy| policy_name(*policy)));
         format!(
             "# Countersign server configuration. Command-line flags go before these settings.\n\
              {database}\n\
@@ -315,18 +263,7 @@ impl Config {
              # A reader may keep a decrypted record, under a random key of its own, to answer the\n\
              # next read of the same card without the server (C13). Off by default.\n\
              plaintext_cache = {}\n\n\
-             [gateway]\n\
-             # Handshakes that readers may begin: c1 (the reader proves itself first), c2 (the\n\
-             # server shows its certificate first).\n\
-             handshakes = [{handshakes}]\n\
-             # How what they say may be protected, the preferred way first: encrypt+mac;\n\
-             # encrypt (the same with keys of its own); mac (readable on the wire!);\n\
-             # certificate-sealed (encrypt+mac, and the handshake's secret sealed to an\n\
-             # encryption certificate as well: suite sm2 only).\n\
-             policies = [{policies}]\n\
-             # Whether they may also come over UDP, on the port with the same number, as readers\n\
-             # behind a host do (countersign host).\n\
-             datagrams = {}\n\n\
+             {}\
              {}\
              {}\
              {}\
@@ -343,7 +280,7 @@ impl Config {
              # modules = 2\n\
              {sams}",
             self.readers.plaintext_cache,
-            self.gateway.datagrams,
+            self.gateway.section(),
             self.http.section(),
             self.approvals.section(),
             self.keys.section(),
@@ -430,6 +367,9 @@ fn without_value(message: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use countersign_channel::Mode;
+    use countersign_net::policy_of;
+
     use super::*;
 
     #[test]
@@ -438,7 +378,14 @@ mod tests {
         let at = SamHostAt { host: "sam\"1:8445".into(), id: "H-1".into(), modules: 3 };
         let all = ["certificate-sealed", "mac", "encrypt", "encrypt+mac"].map(policy_of);
         let all = all.map(Result::unwrap).to_vec();
-        let other = Gateway { handshakes: vec![Mode::C2], policies: all, datagrams: false };
+        let other = Gateway {
+            handshakes: vec![Mode::C2],
+            policies: all,
+            datagrams: false,
+            connections: 18_000,
+            per_source: 20,
+            advertise: Some("a.example:8444".to_owned()),
+        };
         for (database, sams) in [
             (None, vec![]),
             (Some("postgres://cs@127.0.0.1:5432/db".to_owned()), vec![sam("/dev/ttyUSB0")]),

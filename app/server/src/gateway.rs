@@ -2,6 +2,7 @@
 
 mod contact;
 mod datagrams;
+mod relay;
 mod session;
 mod streams;
 
@@ -10,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use countersign_channel::{
-    Challenges, Credential, Delivery, EPOCH, Protection, ServerConfig, SharedChallenges,
+    Challenges, Credential, Delivery, EPOCH, Heartbeat, Protection, ServerConfig, SharedChallenges,
     SharedSources, SourceLimits,
 };
 use countersign_pki::{BoundedLeafCache, Role};
@@ -20,14 +21,25 @@ use tokio::sync::{Semaphore, watch};
 use crate::per_source::PerSource;
 use crate::{StartError, config};
 
-/// Contacts at once, over TCP and UDP together; more TCP connections wait in the system's backlog.
+pub(crate) use relay::{advertise, keep as keep_relay};
+
+/// Contacts at once, over TCP and UDP together, unless `[gateway]` says otherwise; more TCP
+/// connections wait in the system's backlog.
 pub const CONNECTIONS_MAX: usize = 4096;
-/// Contacts at once from one IPv4 address or IPv6 network; one more is turned away at once.
+/// Contacts at once from one IPv4 address or IPv6 network, unless `[gateway]` says otherwise; one
+/// more is turned away at once.
 pub const PER_SOURCE_MAX: usize = 256;
 /// How long an authenticated reader may be silent between reads.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 /// How old a connection may become: its keys, and what the handshake proved, do not last for ever.
 pub const SESSION_MAX: Duration = Duration::from_secs(3600);
+
+/// How old a sleeve's or manager's connection may become. Whether it may still be served is looked
+/// at meanwhile.
+pub const RELAY_SESSION_MAX: Duration = Duration::from_secs(24 * 3600);
+/// How often a sleeve or a manager must prove its connection alive, and how late it may be.
+pub const RELAY_SILENCE: Heartbeat =
+    Heartbeat { every: Duration::from_secs(240), within: Duration::from_secs(60) };
 
 /// What all contacts share.
 pub(crate) struct Gateway {
@@ -36,6 +48,8 @@ pub(crate) struct Gateway {
     /// The same, challenges and limits included, for channels over datagrams.
     datagrams: Arc<ServerConfig>,
     places: Arc<Semaphore>,
+    /// How many places there are.
+    connections: usize,
     sources: PerSource,
     /// Turns true when the server stops: a contact ends as soon as it reads no card.
     stop: watch::Receiver<bool>,
@@ -61,6 +75,7 @@ impl Gateway {
                 .map(|_scheme| authority.server_encryption.clone()),
         };
         let sources = SourceLimits::new(provider.clone(), &mut *service.rng());
+        let (connections, per_source) = (config.connections, config.per_source);
         let config = ServerConfig {
             credentials: vec![credential],
             modes: config.handshakes.clone(),
@@ -69,7 +84,7 @@ impl Gateway {
             leaf_cache: Arc::new(BoundedLeafCache::default()),
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider))),
             sources: Arc::new(SharedSources::new(sources)),
-            peer_roles: vec![Role::Reader, Role::Terminal],
+            peer_roles: vec![Role::Reader, Role::Terminal, Role::Sleeve, Role::Manager],
         };
         config.check().map_err(StartError::Channel)?;
         if config.policies.iter().any(|policy| policy.protection == Protection::Mac) {
@@ -85,8 +100,9 @@ impl Gateway {
             service,
             streams: Arc::new(config),
             datagrams: Arc::new(datagrams),
-            places: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
-            sources: PerSource::new(PER_SOURCE_MAX),
+            places: Arc::new(Semaphore::new(connections)),
+            connections,
+            sources: PerSource::new(per_source),
             stop,
         })
     }
@@ -94,7 +110,7 @@ impl Gateway {
     /// Waits until the last contact has ended, which it does some time after `stop` turned true;
     /// at most for this long.
     pub(crate) async fn ended(&self, within: Duration) {
-        let all = u32::try_from(CONNECTIONS_MAX).expect("a few thousand");
+        let all = u32::try_from(self.connections).expect("at most a million");
         if tokio::time::timeout(within, self.places.acquire_many(all)).await.is_err() {
             tracing::warn!("contacts with readers did not end in time");
         }
@@ -102,7 +118,7 @@ impl Gateway {
 
     /// How many places are taken.
     pub(crate) fn contacts(&self) -> usize {
-        CONNECTIONS_MAX - self.places.available_permits()
+        self.connections - self.places.available_permits()
     }
 
     /// On a server that nobody calls, epochs end too.

@@ -49,12 +49,14 @@ use sam_host::RemoteSam;
 
 pub use audit_file::{append_checkpoint, read_checkpoints};
 pub use config::{
-    APPROVAL_HOURS_MAX, Approvals, CRL_DAYS_MAX, Config, Gateway, Http as HttpConfig,
-    Keys as KeysConfig, Payments as PaymentsConfig, Readers, Sam, SamAt, SamHostAt, VaultAt,
-    Webhooks as WebhooksConfig, parse_sam_ports,
+    APPROVAL_HOURS_MAX, Approvals, CONNECTIONS_LIMIT, CRL_DAYS_MAX, Config, Gateway,
+    Http as HttpConfig, Keys as KeysConfig, Payments as PaymentsConfig, Readers, Sam, SamAt,
+    SamHostAt, VaultAt, Webhooks as WebhooksConfig, parse_sam_ports,
 };
 pub use data_dir::{DataDir, DataError, Init, Keys, NewDataDir, parse_tls_name};
-pub use gateway::{CONNECTIONS_MAX, IDLE_TIMEOUT, PER_SOURCE_MAX, SESSION_MAX};
+pub use gateway::{
+    CONNECTIONS_MAX, IDLE_TIMEOUT, PER_SOURCE_MAX, RELAY_SESSION_MAX, RELAY_SILENCE, SESSION_MAX,
+};
 pub use https::HTTP_CONNECTIONS_MAX;
 pub use risk_file::{INITIAL_RULES, parse_rules};
 pub use sam_host::{SAM_HOST_PORT, SamHost, SamHostOptions};
@@ -358,7 +360,7 @@ impl Server {
         if options.plain_http && !options.listen.is_loopback() {
             return Err(StartError::PlainHttp(options.listen));
         }
-        descriptors::warn_if_few();
+        descriptors::warn_if_few(data.config.gateway.connections);
         let rules = data.risk_rules()?;
         // Ports first: a second `serve` must fail before it touches the database.
         let http_listener = listen(options.listen, options.https_port)?;
@@ -391,6 +393,7 @@ impl Server {
             &data.config.gateway,
             stopped.clone(),
         )?);
+        gateway::advertise(&service, &data.config.gateway, gateway);
         let unheard = |source| StartError::Listen { address: gateway, source };
         let gateway_listener =
             tokio::net::TcpListener::from_std(gateway_listener).map_err(unheard)?;
@@ -422,6 +425,7 @@ impl Server {
             tokio::spawn(jobs::expire_payments(service.clone(), stopped.clone())),
             tokio::spawn(jobs::finish_keys(service.clone(), stopped.clone())),
             tokio::spawn(jobs::sweep_keks(service.clone(), stopped.clone())),
+            tokio::spawn(gateway::keep_relay(service.clone(), stopped.clone())),
             tokio::spawn(jobs::deliver_webhooks(service.clone(), stopped.clone())),
             tokio::spawn(jobs::sweep_events(service.clone(), stopped.clone())),
             tokio::spawn(jobs::upkeep(metrics, stopped.clone())),
@@ -462,8 +466,8 @@ impl Server {
         self.gateway
     }
 
-    /// How many places of [`CONNECTIONS_MAX`] are taken by contacts with devices, over TCP and UDP
-    /// together; the next TCP connection's place is among them.
+    /// How many places of the gateway's `connections` are taken by contacts with devices, over TCP
+    /// and UDP together; the next TCP connection's place is among them.
     #[must_use]
     pub fn contacts(&self) -> usize {
         self.devices.contacts()

@@ -57,6 +57,10 @@ pub enum Scope {
     WebhooksRead,
     /// Register and remove webhooks; deliver again.
     WebhooksManage,
+    /// See sleeves and managers, and the alarms that were raised.
+    WalletsRead,
+    /// Enrol, block and revoke sleeves and managers.
+    WalletsManage,
 }
 
 impl Scope {
@@ -88,6 +92,8 @@ impl Scope {
             Self::SecurityDevicesManage => "security-devices:manage",
             Self::WebhooksRead => "webhooks:read",
             Self::WebhooksManage => "webhooks:manage",
+            Self::WalletsRead => "wallets:read",
+            Self::WalletsManage => "wallets:manage",
         }
     }
 
@@ -121,6 +127,7 @@ impl Scope {
                     | Self::AccountsRead
                     | Self::SecurityDevicesRead
                     | Self::WebhooksRead
+                    | Self::WalletsRead
             ),
             Role::Integrator => !matches!(
                 self,
@@ -135,6 +142,9 @@ impl Scope {
                     | Self::AccountsManage
                     | Self::SecurityDevicesRead
                     | Self::SecurityDevicesManage
+                    // Who is under duress is not a shop's business.
+                    | Self::WalletsRead
+                    | Self::WalletsManage
             ),
         }
     }

@@ -53,7 +53,7 @@ impl Authority {
     /// What is wrong with root or intermediate at `now`.
     pub fn trust_in_devices(&self, now: UnixTime) -> Result<TrustStore, PkiError> {
         let mut trust = TrustStore::new(self.provider.clone());
-        for role in [Role::Reader, Role::Terminal] {
+        for role in [Role::Reader, Role::Terminal, Role::Sleeve, Role::Manager] {
             trust.trust(&self.root, &self.device_issuer, role, now)?;
         }
         Ok(trust)

@@ -35,7 +35,7 @@ pub struct Enrolled {
 /// A device that comes to the gateway, as the directory knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct KnownDevice {
-    /// `rdr_…`, `trm_…`.
+    /// `rdr_…`, `trm_…`, `slv_…`, `mgr_…`.
     pub id: String,
     /// What it is: it says which protocol follows the handshake.
     pub kind: DeviceKind,
@@ -97,6 +97,26 @@ const SECURITY_DEVICE: DeviceSort = DeviceSort {
     blocked: "device-blocked",
 };
 
+const SLEEVE: DeviceSort = DeviceSort {
+    kind: DeviceKind::Sleeve,
+    role: Role::Sleeve,
+    id: IdKind::Sleeve,
+    name: "sleeve",
+    action: "sleeve",
+    enrols: Scope::WalletsManage,
+    blocked: "device-blocked",
+};
+
+const MANAGER: DeviceSort = DeviceSort {
+    kind: DeviceKind::Manager,
+    role: Role::Manager,
+    id: IdKind::Manager,
+    name: "manager",
+    action: "manager",
+    enrols: Scope::WalletsManage,
+    blocked: "device-blocked",
+};
+
 impl DeviceSort {
     fn of(kind: DeviceKind) -> Result<&'static Self, ServiceError> {
         match kind {
@@ -104,6 +124,8 @@ impl DeviceSort {
             DeviceKind::SamHost => Ok(&SAM_HOST),
             DeviceKind::Terminal => Ok(&TERMINAL),
             DeviceKind::SecurityDevice => Ok(&SECURITY_DEVICE),
+            DeviceKind::Sleeve => Ok(&SLEEVE),
+            DeviceKind::Manager => Ok(&MANAGER),
             other => Err(ServiceError::Internal { detail: format!("no use cases for a {other}") }),
         }
     }
@@ -473,7 +495,8 @@ impl Service {
             })
             .await;
         let comes_here = |record: &DeviceRecord| {
-            matches!(record.device.kind, DeviceKind::Reader | DeviceKind::Terminal)
+            use DeviceKind::{Manager, Reader, Sleeve, Terminal};
+            matches!(record.device.kind, Reader | Terminal | Sleeve | Manager)
         };
         let record = match found {
             Ok(found) => found.filter(comes_here).ok_or(LookupRefusal::Unknown)?,

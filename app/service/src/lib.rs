@@ -9,6 +9,7 @@
 #![forbid(unsafe_code)]
 
 mod access;
+mod alarms;
 mod approvals;
 mod audit;
 mod authority;
@@ -27,6 +28,7 @@ mod risk;
 mod rki;
 mod sam;
 mod sam_hosts;
+mod wallet;
 mod webhooks;
 
 use std::sync::Arc;
@@ -39,6 +41,7 @@ use countersign_net::Clock;
 use countersign_store::{AuditEntry, AuditOutcome, IdKind, Store, new_id};
 
 pub use access::{Actor, Scope};
+pub use alarms::{ALARM_NAME_MAX, ALARMS_PER_WINDOW, ALARMS_WINDOW, NewAlarm, RaisedAlarm};
 pub use approvals::{ApprovalPolicy, ApprovalRecord, Gated, LIVE_APPROVALS_MAX};
 pub use authority::{Authority, ENCRYPTION_KEY_NAME};
 pub use codes::{EnrolmentCode, WRONG_FROM_SOURCE_MAX, WRONG_WINDOW};
@@ -76,6 +79,10 @@ pub use sam::{
     SamState, SamTally, SamUnavailable,
 };
 pub use sam_hosts::vouch_for_sam_host;
+pub use wallet::{
+    RELAY_BYTES, RELAY_KEEP_EVERY, RELAY_MEETS, RELAY_PLACE_TIME, RELAY_PRESENT, Relay,
+    RelayBroken, RelaySession,
+};
 pub use webhooks::{
     ATTEMPT_TIME, ATTEMPTS_MAX, EVENT_SOURCE, EVENT_TYPE_PREFIX, RETRY_AFTER, RegisteredWebhook,
     WebhookClient, WebhookFailure, WebhookFuture, WebhookPolicy, WebhookRequest, Webhooks,
@@ -105,6 +112,8 @@ pub struct Policy {
     pub rki: RkiPolicy,
     /// How payments are confirmed.
     pub payments: PaymentPolicy,
+    /// What sleeves and managers may use of the relay.
+    pub relay: countersign_wallet::relay::Limits,
 }
 
 impl Default for Policy {
@@ -116,6 +125,7 @@ impl Default for Policy {
             approvals: ApprovalPolicy::default(),
             rki: RkiPolicy::default(),
             payments: PaymentPolicy::default(),
+            relay: countersign_wallet::relay::Limits::default(),
         }
     }
 }
@@ -134,6 +144,7 @@ pub struct Service {
     wrong_codes: codes::WrongCodes,
     ciphers: Option<Arc<dyn tr31::Ciphers>>,
     webhooks: Option<Webhooks>,
+    relay: Relay,
 }
 
 impl Service {
@@ -150,6 +161,7 @@ impl Service {
         let checkpoint_lost = AtomicBool::new(false);
         let rki = rki::Rki::default();
         let payments = payments::Payments::new(&store, &authority, &policy, &ambient);
+        let relay = Relay::new(policy.relay, &authority.server_id, &mut *(ambient.rng)());
         Self {
             store,
             authority,
@@ -163,6 +175,7 @@ impl Service {
             wrong_codes: codes::WrongCodes::default(),
             ciphers: None,
             webhooks: None,
+            relay,
         }
     }
 

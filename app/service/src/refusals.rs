@@ -30,6 +30,8 @@ pub(crate) enum Party {
     Reader,
     /// A terminal after its handshake. No risk rules stand over it.
     Terminal,
+    /// A sleeve or a manager after its handshake. No risk rules stand over it.
+    Wallet,
     /// A payer's phone with a live token. No risk rules stand over it.
     Phone,
     /// An operator with a live token, or the console.
@@ -105,7 +107,7 @@ impl Refusals {
         let one = match party {
             Party::Stranger => &self.strangers,
             Party::Operator => &self.operators,
-            Party::Reader | Party::Terminal | Party::Phone => {
+            Party::Reader | Party::Terminal | Party::Wallet | Party::Phone => {
                 let mut readers = self.readers.lock().unwrap_or_else(PoisonError::into_inner);
                 let new = !readers.contains_key(reader);
                 if new && readers.len() >= READERS_MAX {
@@ -161,8 +163,13 @@ impl Service {
     /// that has done its handshake: only then it is known who was refused.
     pub async fn refused_contact(&self, peer: &str, reader: Option<&str>, error: &Error) -> String {
         let actor = reader.map_or_else(|| peer.to_owned(), |id| format!("{id} at {peer}"));
+        let party = match reader {
+            None => Party::Stranger,
+            Some(id) if is_wallet(id) => Party::Wallet,
+            Some(_) => Party::Reader,
+        };
         self.audit_refusal(Refusal {
-            party: if reader.is_some() { Party::Reader } else { Party::Stranger },
+            party,
             actor: &actor,
             reader,
             action: "channel.refuse",
@@ -232,6 +239,12 @@ impl Service {
             }
         }
     }
+}
+
+/// Whether an id is a sleeve's or a manager's.
+fn is_wallet(id: &str) -> bool {
+    let prefix = id.split_once('_').map_or(id, |(prefix, _)| prefix);
+    [IdKind::Sleeve, IdKind::Manager].iter().any(|kind| kind.prefix() == prefix)
 }
 
 #[cfg(test)]

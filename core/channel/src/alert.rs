@@ -70,6 +70,14 @@ alert_codes! {
     Internal = 16, "internal";
     /// Too many proofs from this address were refused lately.
     SourceLimited = 17, "source-limited";
+    /// The manager's pairing window is closed (A1).
+    PairingClosed = 18, "pairing-closed";
+    /// The sleeve's user said no (A1); the one alert that a sleeve sends.
+    PairingRefused = 19, "pairing-refused";
+    /// No sleeve with this id is in the manager's pairing list.
+    UnknownSleeve = 20, "sleeve-unknown";
+    /// The sleeve may not connect for now.
+    SleeveBlocked = 21, "sleeve-blocked";
 }
 
 #[derive(TlsSize, TlsSerializeBytes, TlsDeserializeBytes)]

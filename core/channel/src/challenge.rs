@@ -53,7 +53,8 @@ pub trait ChallengeGate: Send + Sync {
     /// [`Refusal::ChallengeStale`] or [`Refusal::ChallengeReplayed`].
     fn consume(&self, now: UnixTime, issued: &Issued) -> Result<(), Error>;
 
-    /// The share of the challenge's epoch (C2), for its mode and a server's certificate (DER).
+    /// The share of the challenge's epoch (C2, A2, A3), for its mode and the certificate (DER) of
+    /// the server or manager.
     /// `make` makes it: once per epoch, not per contact.
     ///
     /// # Errors
@@ -67,13 +68,13 @@ pub trait ChallengeGate: Send + Sync {
     ) -> Result<Arc<EpochShare>, Error>;
 }
 
-/// A share that the server signs once per epoch; readers seal `R2` to it (C2). It goes with its
-/// epoch, so that what was sealed to it cannot be opened later.
+/// A share that the server or manager signs once per epoch; the other side seals its contribution
+/// to it (C2, A2, A3). It goes with its epoch, so that what was sealed to it cannot be opened later.
 pub struct EpochShare {
     pub(crate) key: Box<dyn ExchangeKey>,
     /// The certificate whose key signed it.
     pub(crate) certificate: Vec<u8>,
-    /// By the server's certified key, over mode, suite, epoch and share.
+    /// By that certificate's key, over mode, role, suite, epoch and share.
     pub(crate) signature: Vec<u8>,
 }
 

@@ -1,5 +1,5 @@
-//! Sealing a contribution (`R2` or `R3`) to the share its receiver has signed, and where the policy
-//! says so to the receiver's encryption certificate as well.
+//! Sealing a contribution (as `R2` or `R3`) to the share its receiver has signed or will sign, and
+//! where the policy says so to the receiver's encryption certificate as well.
 
 use alloc::vec::Vec;
 
@@ -11,11 +11,19 @@ use zeroize::Zeroizing;
 use crate::transcript::Transcript;
 use crate::{Error, schedule};
 
-/// 32 fresh random bytes: `R2`, or a key of this process.
+/// 32 fresh random bytes: a contribution, or a key of this process.
 pub(crate) fn random_secret(rng: &mut dyn CryptoRng) -> Secret {
     let mut bytes = Zeroizing::new([0; HASH_LEN]);
     rng.fill_bytes(&mut *bytes);
     Secret::copied_from(&*bytes)
+}
+
+/// Secrets of fixed lengths, one behind the other.
+pub(crate) fn joined<const N: usize>(parts: [&[u8]; N]) -> Secret {
+    let len = parts.iter().map(|part| part.len()).sum();
+    let mut bytes = Vec::with_capacity(len); // at its final size: growing would leave a copy
+    parts.iter().for_each(|part| bytes.extend_from_slice(part));
+    Secret::new(bytes)
 }
 
 /// What binds a sealed contribution: the transcript before it, the exchange, and its name.
@@ -23,7 +31,7 @@ pub(crate) struct Seal<'a> {
     pub(crate) provider: &'a Provider,
     pub(crate) transcript: &'a Transcript,
     pub(crate) shared: &'a Secret,
-    /// "seal R2" or "seal R3".
+    /// What is sealed, as "seal R2" or "seal R3".
     pub(crate) label: &'static [u8],
 }
 
@@ -59,6 +67,16 @@ impl Seal<'_> {
         certified: Option<&dyn DecryptionKey>,
         sealed: &[u8],
     ) -> Result<Secret, Error> {
+        self.open_of(HASH_LEN, certified, sealed)
+    }
+
+    /// Opens what has `len` bytes.
+    pub(crate) fn open_of(
+        &self,
+        len: usize,
+        certified: Option<&dyn DecryptionKey>,
+        sealed: &[u8],
+    ) -> Result<Secret, Error> {
         let refused = Error::Authentication("contribution");
         let key = schedule::sealing_key(self.provider, self.transcript, self.shared, self.label)?;
         let mut inner = Zeroizing::new(sealed.to_vec());
@@ -68,7 +86,7 @@ impl Seal<'_> {
             None => Secret::copied_from(&inner),
             Some(key) => key.decrypt(&inner).map_err(|_| refused)?,
         };
-        if contribution.len() != HASH_LEN {
+        if contribution.len() != len {
             return Err(Error::Malformed("length of a contribution"));
         }
         Ok(contribution)

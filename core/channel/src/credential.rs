@@ -3,9 +3,10 @@ use alloc::sync::Arc;
 use alloc::vec::Vec;
 
 use countersign_crypto::{DecryptionKey, Provider, SecureElement, Suite, UnixTime};
-use countersign_pki::{CERTIFICATE_MAX, CertificateNumber, Leaf, TrustStore};
+use countersign_pki::{CERTIFICATE_MAX, CertificateNumber, Identity, Leaf, TrustStore};
 
-use crate::{Error, Mode, Policy, Refusal};
+use crate::message::OFFER_MAX;
+use crate::{Delivery, Error, Mode, Policy, Refusal};
 
 /// What a party proves itself with, in one suite.
 #[derive(Clone)]
@@ -70,6 +71,34 @@ pub(crate) fn check_offers(
     }
     if policies.iter().any(|policy| policy.delivery != first.delivery) {
         return Err(Error::Misuse("policies for streams and datagrams in one configuration"));
+    }
+    Ok(())
+}
+
+/// What a sleeve or a manager cannot be without: streams only, no second certificates, and
+/// certificates that name it.
+pub(crate) fn check_pairing_party(
+    credentials: &[Credential],
+    modes: &[Mode],
+    policies: &[Policy],
+    own: &Identity,
+) -> Result<(), Error> {
+    check_offers(credentials, modes, policies)?;
+    if credentials.len() > OFFER_MAX || policies.len() > OFFER_MAX {
+        return Err(Error::Misuse("more offers than a message holds"));
+    }
+    if modes.iter().any(|mode| mode.is_of_readers()) {
+        return Err(Error::Misuse("a mode of readers and servers"));
+    }
+    let plain = |policy: &Policy| policy.delivery == Delivery::Stream && !policy.certificate_sealed;
+    if !policies.iter().all(plain) {
+        return Err(Error::Misuse("sleeves and managers speak over streams, with one certificate"));
+    }
+    for credential in credentials {
+        credential.number()?;
+        if countersign_pki::identity(&credential.certificate).ok().as_ref() != Some(own) {
+            return Err(Error::Misuse("a certificate of another party"));
+        }
     }
     Ok(())
 }

@@ -53,6 +53,17 @@ pub(crate) trait Party {
     /// connection reset, anyone on the path can send one.
     const HEARS_ALERTS: bool;
 
+    /// The same for one state of the handshake.
+    fn hears_alerts(_: &Self::State) -> bool {
+        Self::HEARS_ALERTS
+    }
+
+    /// How long the handshake may take from its coming into this state; `None` leaves the deadline
+    /// as it was. A pairing waits for people.
+    fn allows(_: &Self::State) -> Option<Duration> {
+        None
+    }
+
     /// Which messages a state awaits; none while the owner is asked.
     fn awaited(state: &Self::State) -> &'static [Kind];
 
@@ -177,7 +188,11 @@ impl<P: Party> Endpoint<P> {
             if awaited.is_empty() {
                 return self.link.check_ahead().inspect_err(|_| self.state = State::Dead);
             }
-            let frame = if P::HEARS_ALERTS {
+            let hears = match &self.state {
+                State::Handshake(state) => P::hears_alerts(state),
+                _ => P::HEARS_ALERTS,
+            };
+            let frame = if hears {
                 let kinds = [awaited, &[Kind::Alert]].concat();
                 self.link.next(&kinds)
             } else {
@@ -212,7 +227,7 @@ impl<P: Party> Endpoint<P> {
             State::Handshake(state) => {
                 let mut cx = Cx { now, rng, link: &mut self.link };
                 let step = self.party.handle(state, &mut cx, &frame)?;
-                self.settle(step);
+                self.settle(now, step);
                 self.remember_flight(now, &frame.raw);
                 Ok(())
             }
@@ -229,7 +244,12 @@ impl<P: Party> Endpoint<P> {
         }
     }
 
-    fn settle(&mut self, step: Step<P>) {
+    fn settle(&mut self, now: UnixTime, step: Step<P>) {
+        if let Step::Await(state) | Step::Ask(state, _) = &step
+            && let Some(time) = P::allows(state)
+        {
+            self.deadline = Some(now.plus(time));
+        }
         self.state = match step {
             Step::Await(state) => State::Handshake(state),
             Step::Ask(state, question) => {
@@ -260,7 +280,7 @@ impl<P: Party> Endpoint<P> {
             State::Dead => return Err(Error::Dead),
             State::Handshake(state) => {
                 P::awaited(state).contains(&frame.kind)
-                    || (P::HEARS_ALERTS && frame.kind == Kind::Alert)
+                    || (P::hears_alerts(state) && frame.kind == Kind::Alert)
             }
             State::Open(session) => frame.kind == session.record_kind(),
         };
@@ -333,7 +353,7 @@ impl<P: Party> Endpoint<P> {
         if let State::Handshake(state) = core::mem::replace(&mut self.state, State::Dead) {
             let mut cx = Cx { now, rng, link: &mut self.link };
             let step = go_on(&self.party, state, &mut cx)?;
-            self.settle(step);
+            self.settle(now, step);
             let heard = core::mem::take(&mut self.repeat.heard);
             self.remember_flight(now, &heard);
         }
@@ -403,6 +423,15 @@ impl<P: Party> Endpoint<P> {
     /// Whether the handshake is in a state of this kind.
     pub(crate) fn is_in(&self, is: impl FnOnce(&P::State) -> bool) -> bool {
         matches!(&self.state, State::Handshake(state) if is(state))
+    }
+
+    /// The handshake's state, for tests that put something wrong into it.
+    #[cfg(all(test, feature = "std"))]
+    pub(crate) const fn state_mut(&mut self) -> Option<&mut P::State> {
+        match &mut self.state {
+            State::Handshake(state) => Some(state),
+            _ => None,
+        }
     }
 
     /// The open session, if there is one.

@@ -97,6 +97,27 @@ pub enum Refusal {
     /// The certified server is not the one the reader was set up for.
     #[error("the server is not the one this reader was set up for")]
     UnexpectedServer,
+    /// The manager's pairing window is closed (A1).
+    #[error("the manager's pairing window is closed")]
+    PairingClosed,
+    /// The sleeve's user said no (A1).
+    #[error("the pairing was refused at the sleeve")]
+    PairingRefused,
+    /// The owner of the channel could not keep the pairing, or would not.
+    #[error("the pairing was not stored")]
+    PairingNotStored,
+    /// No sleeve with this id is in the manager's pairing list.
+    #[error("the sleeve is not paired with this manager")]
+    UnknownSleeve,
+    /// The owner blocked this sleeve.
+    #[error("the sleeve is blocked")]
+    SleeveBlocked,
+    /// The id in a message is not the one in the certificate beside it, or in the pinned one.
+    #[error("the id sent is not the certified one")]
+    PeerIdMismatch,
+    /// The manager is not the one that the sleeve is paired with.
+    #[error("the manager is not the one this sleeve is paired with")]
+    UnexpectedManager,
 }
 
 impl Error {
@@ -118,6 +139,13 @@ impl Error {
                 Refusal::Busy => "busy",
                 Refusal::EncryptionIdMismatch => "encryption-id-mismatch",
                 Refusal::UnexpectedServer => "server-unexpected",
+                Refusal::PairingClosed => "pairing-closed",
+                Refusal::PairingRefused => "pairing-refused",
+                Refusal::PairingNotStored => "pairing-not-stored",
+                Refusal::UnknownSleeve => "sleeve-unknown",
+                Refusal::SleeveBlocked => "sleeve-blocked",
+                Refusal::PeerIdMismatch => "peer-id-mismatch",
+                Refusal::UnexpectedManager => "manager-unexpected",
             },
             Self::Certificate(error) => error.check(),
             Self::Authentication(check) => check,
@@ -150,7 +178,13 @@ impl Error {
                 Refusal::Busy => AlertCode::Busy,
                 Refusal::EncryptionIdMismatch => AlertCode::Certificate,
                 // The reader checks this, and the patent has it send nothing more (S110).
-                Refusal::UnexpectedServer => return None,
+                Refusal::UnexpectedServer | Refusal::UnexpectedManager => return None,
+                Refusal::PairingClosed => AlertCode::PairingClosed,
+                Refusal::PairingRefused => AlertCode::PairingRefused,
+                Refusal::PairingNotStored => AlertCode::Internal,
+                Refusal::UnknownSleeve => AlertCode::UnknownSleeve,
+                Refusal::SleeveBlocked => AlertCode::SleeveBlocked,
+                Refusal::PeerIdMismatch => AlertCode::Certificate,
             },
             Self::Certificate(error) => match error {
                 PkiError::Expired | PkiError::NotYetValid => AlertCode::CertificateTime,

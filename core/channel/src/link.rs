@@ -17,7 +17,7 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(modes: &[Mode]) -> Self {
+    pub(crate) fn new(modes: impl IntoIterator<Item = Mode>) -> Self {
         Self { modes: Modes::of(modes), frames: FrameBuffer::default(), outbox: VecDeque::new() }
     }
 

@@ -1,5 +1,8 @@
 //! The bodies of the handshake messages, named as in `docs/protocols/channel.md`.
 
+pub(crate) mod connect;
+pub(crate) mod pair;
+
 use alloc::format; // the codec derives name it
 use alloc::string::String;
 use alloc::vec::Vec;

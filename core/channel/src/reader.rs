@@ -70,6 +70,9 @@ impl ReaderChannel {
         rng: &mut dyn CryptoRng,
     ) -> Result<Self, Error> {
         let ReaderConfig { credentials, mode, policies, server_id, .. } = &*config;
+        if !mode.is_of_readers() {
+            return Err(Error::Misuse("a mode of sleeves and managers"));
+        }
         credential::check_offers(credentials, &[*mode], policies)?;
         let receives = *mode == Mode::C1;
         let served = |policy: &Policy| credentials.iter().any(|one| one.serves(*policy, receives));
@@ -89,7 +92,7 @@ impl ReaderChannel {
             prepared.push((number, exchange.generate(rng).map_err(Error::Local)?));
         }
         let body = encode(&request)?;
-        let mut link = Link::new(&[*mode]);
+        let mut link = Link::new([*mode]);
         let m0 = link.send(Kind::Request, &[&body]).to_vec();
         let delivery = policies[0].delivery;
         if delivery == Delivery::Datagrams {
@@ -211,7 +214,7 @@ impl ExpectChallenge {
         let epoch = match frame.mode {
             Mode::C1 if rest.is_empty() => None,
             Mode::C1 => return Err(Error::Malformed("M1")),
-            Mode::C2 => {
+            _ => {
                 let proof = decode_whole::<EpochProof>(rest, "M1")?;
                 Some(CheckedEpoch::check(config, credential, &agreed, cx.now, &challenge, proof)?)
             }

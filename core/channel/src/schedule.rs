@@ -8,7 +8,7 @@ use countersign_crypto::{
 
 use crate::record::Direction;
 use crate::transcript::{CONTEXT, Role, Transcript};
-use crate::{Error, Policy};
+use crate::{Error, Mode, Policy};
 
 /// Derives `len` bytes under `label`, for whom they are, bound to mode and transcript.
 fn expand(
@@ -44,6 +44,45 @@ pub(crate) fn r3(provider: &Provider, r1: &[u8], r2: &Secret) -> Result<Secret, 
     provider.kdf.expand(&prk, &[CONTEXT, b" R3"], HASH_LEN).map_err(Error::Local)
 }
 
+/// What a paired sleeve proves that it knows the binding factor with: a MAC over the transcript
+/// under a key of its own. The factor itself never travels (G13).
+pub(crate) fn binder(
+    provider: &Provider,
+    transcript: &Transcript,
+    factor: &Secret,
+) -> Result<Digest, Error> {
+    let key = binder_key(provider, transcript, factor)?;
+    Ok(provider.mac.mac(key.expose(), &binder_input(transcript)))
+}
+
+/// Compares in constant time.
+pub(crate) fn verify_binder(
+    provider: &Provider,
+    transcript: &Transcript,
+    factor: &Secret,
+    binder: &[u8],
+) -> Result<(), Error> {
+    let key = binder_key(provider, transcript, factor)?;
+    provider
+        .mac
+        .verify(key.expose(), &binder_input(transcript), binder)
+        .map_err(|_| Error::Authentication("binder"))
+}
+
+fn binder_key(
+    provider: &Provider,
+    transcript: &Transcript,
+    factor: &Secret,
+) -> Result<Secret, Error> {
+    let prk = provider.kdf.extract(transcript.hash(), factor.expose());
+    expand(provider, &prk, transcript, (b"binder", Some(Role::Sleeve)), HASH_LEN)
+}
+
+fn binder_input(transcript: &Transcript) -> [&[u8]; 4] {
+    const SLEEVE: [u8; 1] = [Role::Sleeve as u8];
+    [CONTEXT, b" binder", &SLEEVE, transcript.hash()]
+}
+
 /// Key and IV of one generation of record keys; a MAC-only policy uses all of it as its key.
 pub(crate) fn record_key(provider: &Provider, traffic: &Secret) -> Result<Secret, Error> {
     let info: [&[u8]; 2] = [CONTEXT, b" record key"];
@@ -71,11 +110,13 @@ struct PartyKeys {
 pub(crate) struct SessionKeys {
     parties: [PartyKeys; 2],
     exporter: Secret,
+    /// A1: what the pair will know each other by.
+    binding: Option<Secret>,
 }
 
 impl SessionKeys {
-    /// From `contribution ‖ ECDH` and the transcript through the responder's signature. The
-    /// contribution (`R3` or `R2`) has a fixed length, so the concatenation is unambiguous.
+    /// From `contribution ‖ ECDH` and the transcript through the last signature. The contribution
+    /// has a length that is fixed by the mode, so the concatenation is unambiguous.
     pub(crate) fn derive(
         provider: &Provider,
         transcript: &Transcript,
@@ -100,10 +141,17 @@ impl SessionKeys {
             })
         };
         let [initiator, responder] = Role::of(transcript.mode());
+        let pairs = transcript.mode() == Mode::A1;
         Ok(Self {
             parties: [party(initiator)?, party(responder)?],
             exporter: key(b"exporter", None)?,
+            binding: pairs.then(|| key(b"binding factor", None)).transpose()?,
         })
+    }
+
+    /// A1: takes the binding factor, once.
+    pub(crate) fn take_binding_factor(&mut self) -> Result<Secret, Error> {
+        self.binding.take().ok_or(Error::Misuse("only pairing makes a binding factor"))
     }
 
     fn finished_key(&self, role: Role) -> &[u8] {
@@ -178,7 +226,6 @@ mod tests {
     use countersign_crypto::rust_crypto;
 
     use super::*;
-    use crate::Mode;
     use crate::record::Content;
     use crate::wire::Kind;
 
@@ -250,6 +297,100 @@ mod tests {
         assert_eq!(same, Ok(()));
         let reflected = keys.verify_finished(&provider, Role::Reader, &transcript, &fin);
         assert_eq!(reflected, Err(Error::Authentication("finished")));
+    }
+
+    /// The binder depends on mode, transcript and factor, and is none of the session's outputs; the
+    /// binding factor is a key of its own, of pairings only.
+    #[test]
+    fn g13_binder_and_binding_factor_have_keys_of_their_own() {
+        let provider = rust_crypto::provider();
+        let hash = &*provider.hash;
+        let of = |mode, bytes: &[u8]| Transcript::new(&provider, mode).append(hash, bytes);
+        let factor = Secret::copied_from(&[7; 32]);
+        let made = |transcript: &Transcript, factor: &Secret| {
+            binder(&provider, transcript, factor).expect("binder")
+        };
+        let base = of(Mode::A2, b"t");
+        let tag = made(&base, &factor);
+        assert_eq!(verify_binder(&provider, &base, &factor, &tag), Ok(()));
+        let refused = Err(Error::Authentication("binder"));
+        let other = Secret::copied_from(&[8; 32]);
+        assert_eq!(verify_binder(&provider, &base, &other, &tag), refused);
+        assert_eq!(verify_binder(&provider, &base, &factor, &tag[..31]), refused);
+        for transcript in [of(Mode::A3, b"t"), of(Mode::A2, b"u")] {
+            assert_eq!(verify_binder(&provider, &transcript, &factor, &tag), refused);
+        }
+        let derive = |mode, r4: &[u8]| {
+            let contribution = Secret::copied_from(r4);
+            let shared = Secret::copied_from(&[2; 32]);
+            SessionKeys::derive(&provider, &of(mode, b"t"), &contribution, &shared).expect("keys")
+        };
+        let mut keys = derive(Mode::A1, &[1; 32]);
+        let factor = keys.take_binding_factor().expect("a factor");
+        assert!(keys.take_binding_factor().is_err(), "once");
+        assert!(derive(Mode::A2, &[1; 32]).take_binding_factor().is_err());
+        let again = derive(Mode::A1, &[3; 32]).take_binding_factor().expect("a factor");
+        assert_ne!(factor.expose(), again.expose());
+        let exporter = Exporter { provider, secret: keys.exporter };
+        let exported = exporter.export("binding factor", b"", 32).expect("exported");
+        assert_ne!(factor.expose(), exported.expose());
+    }
+
+    /// What `docs/protocols/channel.md` says of A1 to A3, computed from it by another program.
+    #[test]
+    fn the_documented_derivations_have_their_known_answers() {
+        let provider = rust_crypto::provider();
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let of = |mode, contribution: &[u8]| {
+            let transcript = Transcript::new(&provider, mode).append(&*provider.hash, b"t");
+            let keys = keys(&transcript, contribution, &[2; 32]);
+            (transcript, keys)
+        };
+        let (transcript, mut keys) = of(Mode::A1, &[1; 32]);
+        let factor = keys.take_binding_factor().expect("a factor");
+        let fin = |keys: &SessionKeys, role, transcript: &Transcript| {
+            hex(&keys.finished(&provider, role, transcript))
+        };
+        let answers = [
+            hex(factor.expose()),
+            fin(&keys, Role::Sleeve, &transcript),
+            fin(&keys, Role::Manager, &transcript),
+        ];
+        assert_eq!(
+            answers,
+            [
+                "8b21a8a6ec45695420cb790e2d0cea98837ca69f7ebd98d3da5e321c6cb4d968",
+                "557be700980533ec080431dd97f503ccbac408a4415cb1a39eaa0d1c5db8249e",
+                "0c3fee1820ee8ac028d45e27c93f9a838daf137a22132a9c37cccb23ebf5b28e",
+            ]
+        );
+        let connects = [
+            (
+                Mode::A2,
+                [
+                    "5cc519cdf7869527c55054bb3842b9166f297a730dc381b080a5ce63ffcbbbb4",
+                    "ecac89c094d37976e87242417f4948c5bc76590a680de481c4274d327e9bc509",
+                    "86a181929efa7af0292d5a6bc23f0b10212644455394c86e3fc87707f7a2132e",
+                ],
+            ),
+            (
+                Mode::A3,
+                [
+                    "0bcbcd3274be55a3053bbcf3ee5389b1a8c9890ff5cd77699502f11d3aec1233",
+                    "9ced3d869047008bedbbe2e616abaabd4ff8c9ad156a5bcc77e065b839812cb2",
+                    "2d44099947b37ed4f2d352b391ad3277db4cc99c9196ac355ab82457cde19693",
+                ],
+            ),
+        ];
+        for (mode, expected) in connects {
+            let contribution = [[1; 32], [7; 32]].concat(); // R6 or R8, then the factor
+            let (transcript, keys) = of(mode, &contribution);
+            let factor = Secret::copied_from(&[7; 32]);
+            let tag = binder(&provider, &transcript, &factor).expect("binder");
+            let confirmed = [Role::Sleeve, Role::Manager].map(|role| fin(&keys, role, &transcript));
+            let [sleeve, manager] = confirmed;
+            assert_eq!([hex(&tag), sleeve, manager], expected, "{mode:?}");
+        }
     }
 
     /// Signatures name role and signed id; parts of a transcript cannot be moved across borders.

@@ -59,6 +59,9 @@ impl ServerConfig {
     /// [`Error::Misuse`] for what can never work.
     pub fn check(&self) -> Result<(), Error> {
         credential::check_offers(&self.credentials, &self.modes, &self.policies)?;
+        if !self.modes.iter().all(|mode| mode.is_of_readers()) {
+            return Err(Error::Misuse("a mode of sleeves and managers"));
+        }
         credential::check_id(Some(&self.server_id))?;
         self.credentials.iter().try_for_each(|credential| credential.number().map(drop))
     }
@@ -109,7 +112,7 @@ impl ServerChannel {
     /// Waits for a reader whose address is `address` (its IP octets).
     #[must_use]
     pub fn new(config: Arc<ServerConfig>, address: &[u8], now: UnixTime) -> Self {
-        let link = Link::new(&config.modes);
+        let link = Link::new(config.modes.iter().copied().filter(|mode| mode.is_of_readers()));
         let delivery = config.policies.first().map(|policy| policy.delivery).unwrap_or_default();
         let server = Server { config, address: address.to_vec() };
         let state = State::Contact(Contact { asked: false });
@@ -370,7 +373,7 @@ impl Server {
         let (proof, signed, rest) = decode::<Proof>(m2.body(), "M2")?;
         let (contribution, contribution_field, rest) = match m2.mode {
             Mode::C1 => (None, &[][..], rest),
-            Mode::C2 => {
+            _ => {
                 let (contribution, field, rest) = decode::<Contribution>(rest, "M2")?;
                 (Some(contribution), field, rest)
             }

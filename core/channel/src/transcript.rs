@@ -13,6 +13,8 @@ pub(crate) const CONTEXT: &[u8] = b"Countersign v1";
 pub(crate) enum Role {
     Reader = 1,
     Server = 2,
+    Sleeve = 3,
+    Manager = 4,
 }
 
 impl Role {
@@ -20,12 +22,14 @@ impl Role {
     pub(crate) const fn of(mode: Mode) -> [Self; 2] {
         match mode {
             Mode::C1 | Mode::C2 => [Self::Reader, Self::Server],
+            Mode::A1 | Mode::A2 | Mode::A3 => [Self::Sleeve, Self::Manager],
         }
     }
 }
 
 /// `th_n`: a running hash over the bytes sent and received, as they were, each part framed by its
-/// length: M0 and M1 whole, M2 and M3 without their headers, which say no more than the mode.
+/// length: M0 and M1 whole, M2 and M3 without their headers, which say no more than the mode. In A1
+/// the first message is M1.
 #[derive(Clone)]
 pub(crate) struct Transcript {
     mode: Mode,
@@ -49,8 +53,30 @@ impl Transcript {
         Self { mode: self.mode, hash: hash.hash(&[&self.hash, &len, bytes]) }
     }
 
+    /// A2, A3: goes on with the two certificates that are not sent, the sleeve's first: two sides
+    /// that pinned different ones do not agree.
+    #[must_use]
+    pub(crate) fn pinned(self, hash: &dyn Hash, [sleeve, manager]: [&[u8]; 2]) -> Self {
+        self.append(hash, sleeve).append(hash, manager)
+    }
+
     pub(crate) const fn hash(&self) -> &Digest {
         &self.hash
+    }
+
+    /// What one side of a pair signs: as [`Self::to_be_signed`], its id being those of both.
+    pub(crate) fn to_be_signed_by_pair(
+        &self,
+        role: Role,
+        sleeve: &[u8],
+        manager: &[u8],
+    ) -> Vec<u8> {
+        let mut ids = Vec::with_capacity(sleeve.len() + manager.len() + 16);
+        for id in [sleeve, manager] {
+            ids.extend_from_slice(&(id.len() as u64).to_be_bytes());
+            ids.extend_from_slice(id);
+        }
+        self.to_be_signed(role, &ids)
     }
 
     /// The message a party signs: `context ‖ " signature" ‖ mode ‖ role ‖ |id| ‖ id ‖ th`.
@@ -70,8 +96,9 @@ impl Transcript {
     }
 }
 
-/// The message a server signs once per epoch and suite: `context ‖ " epoch share" ‖ mode ‖ role ‖
-/// suite ‖ epoch ‖ share`. Its second part differs from every handshake signature's.
+/// The message that the one who answers signs once per epoch and suite:
+/// `context ‖ " epoch share" ‖ mode ‖ role ‖ suite ‖ epoch ‖ share`. Its second part differs from
+/// every handshake signature's.
 pub(crate) fn epoch_share_to_be_signed(
     mode: Mode,
     suite: Suite,
@@ -81,7 +108,8 @@ pub(crate) fn epoch_share_to_be_signed(
     let mut message = Vec::with_capacity(CONTEXT.len() + share.len() + 24);
     message.extend_from_slice(CONTEXT);
     message.extend_from_slice(b" epoch share");
-    message.extend_from_slice(&[mode as u8, Role::Server as u8]);
+    let [_, responder] = Role::of(mode);
+    message.extend_from_slice(&[mode as u8, responder as u8]);
     message.extend_from_slice(&suite.code().to_be_bytes());
     message.extend_from_slice(&epoch.to_be_bytes());
     message.extend_from_slice(share);

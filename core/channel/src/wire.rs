@@ -28,11 +28,25 @@ pub enum Mode {
     C1 = 1,
     /// Handshake 2: the server shows its certificate first (row C2).
     C2 = 2,
+    /// Pairing of a sleeve and a manager (row A1).
+    A1 = 3,
+    /// A paired sleeve connects, by the binding factor (row A2).
+    A2 = 4,
+    /// A paired sleeve connects, by the pairing list (row A3).
+    A3 = 5,
 }
 
 impl Mode {
     pub(crate) fn from_code(code: u8) -> Option<Self> {
-        [Self::C1, Self::C2].into_iter().find(|mode| *mode as u8 == code)
+        Self::ALL.into_iter().find(|mode| *mode as u8 == code)
+    }
+
+    /// All of them.
+    const ALL: [Self; 5] = [Self::C1, Self::C2, Self::A1, Self::A2, Self::A3];
+
+    /// Whether readers and servers speak it; the others are of sleeves and managers.
+    pub(crate) const fn is_of_readers(self) -> bool {
+        matches!(self, Self::C1 | Self::C2)
     }
 }
 
@@ -41,8 +55,8 @@ impl Mode {
 pub(crate) struct Modes(u8);
 
 impl Modes {
-    pub(crate) fn of(modes: &[Mode]) -> Self {
-        Self(modes.iter().fold(0, |set, mode| set | 1 << *mode as u8))
+    pub(crate) fn of(modes: impl IntoIterator<Item = Mode>) -> Self {
+        Self(modes.into_iter().fold(0, |set, mode| set | 1 << mode as u8))
     }
 
     pub(crate) const fn only(mode: Mode) -> Self {
@@ -68,6 +82,9 @@ pub(crate) enum Kind {
     Proof = 3,
     ServerProof = 4,
     Finished = 5,
+    PairRequest = 6,
+    PairAnswer = 7,
+    PairProof = 8,
     Alert = 15,
     Record = 16,
     /// A record that carries its number, over datagrams.
@@ -82,6 +99,9 @@ impl Kind {
             Self::Proof,
             Self::ServerProof,
             Self::Finished,
+            Self::PairRequest,
+            Self::PairAnswer,
+            Self::PairProof,
             Self::Alert,
             Self::Record,
             Self::Numbered,
@@ -95,6 +115,8 @@ impl Kind {
         match self {
             Self::Request => 512,
             Self::Challenge | Self::Proof | Self::ServerProof => HANDSHAKE_FRAME_MAX,
+            Self::PairRequest | Self::PairAnswer => HANDSHAKE_FRAME_MAX,
+            Self::PairProof => 512,
             Self::Finished => 32,
             Self::Alert => 128,
             Self::Record => crate::record::SEALED_MAX,

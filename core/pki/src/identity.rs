@@ -23,12 +23,23 @@ pub enum Role {
     Terminal,
     /// An external security device that confirms payments (D).
     SecurityDevice,
+    /// A card sleeve that stands for cards kept at home (A).
+    Sleeve,
+    /// A manager, which keeps real cards at home (A).
+    Manager,
 }
 
 impl Role {
     /// All of them.
-    const ALL: [Self; 5] =
-        [Self::Reader, Self::Server, Self::SamHost, Self::Terminal, Self::SecurityDevice];
+    const ALL: [Self; 7] = [
+        Self::Reader,
+        Self::Server,
+        Self::SamHost,
+        Self::Terminal,
+        Self::SecurityDevice,
+        Self::Sleeve,
+        Self::Manager,
+    ];
 
     /// The name used in certificates and URIs.
     #[must_use]
@@ -39,6 +50,8 @@ impl Role {
             Self::SamHost => "sam-host",
             Self::Terminal => "terminal",
             Self::SecurityDevice => "security-device",
+            Self::Sleeve => "sleeve",
+            Self::Manager => "manager",
         }
     }
 

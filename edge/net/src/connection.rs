@@ -1,11 +1,14 @@
+use std::cell::Cell;
+use std::future::poll_fn;
 use std::io;
 use std::sync::Arc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use countersign_crypto::{CryptoRng, UnixTime};
 use thiserror::Error;
 use tokio::time::timeout;
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroize;
 
 use crate::{Clock, Transport};
 
@@ -13,6 +16,35 @@ use crate::{Clock, Transport};
 pub const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Bytes read at once; a datagram that is longer is cut, and then refused by its checksum.
 const CHUNK: usize = 16 * 1024;
+
+thread_local! {
+    /// Where bytes are read into, on their way to a machine: one buffer for all connections of a
+    /// thread, so that those that wait hold none. It is all zeros while nobody has it.
+    static SHARED_CHUNK: Cell<Vec<u8>> = const { Cell::new(Vec::new()) };
+}
+
+/// The thread's chunk, for the time of one look at a transport; wiped when it is given back.
+struct Chunk {
+    bytes: Vec<u8>,
+    filled: usize,
+}
+
+impl Chunk {
+    fn take() -> Self {
+        let mut bytes = SHARED_CHUNK.take();
+        bytes.resize(CHUNK, 0); // the first time, and where a transport has a connection below it
+        Self { bytes, filled: 0 }
+    }
+}
+
+impl Drop for Chunk {
+    fn drop(&mut self) {
+        // A SAM's port brings plaintext, and may then be silent for days.
+        self.bytes[..self.filled].zeroize();
+        let bytes = std::mem::take(&mut self.bytes);
+        let _thread_ends = SHARED_CHUNK.try_with(|shared| shared.set(bytes));
+    }
+}
 
 /// A sans-I/O machine as a [`Connection`] drives it; the grammar of the core crates.
 pub trait Machine: Send {
@@ -88,8 +120,10 @@ pub struct Connection<M, T> {
     transport: T,
     clock: Arc<dyn Clock>,
     rng: Box<dyn CryptoRng + Send>,
-    chunk: Zeroizing<Vec<u8>>,
 }
+
+/// What the machine said to bytes.
+type Handled<M> = Result<(), <M as Machine>::Error>;
 
 impl<M: Machine, T: Transport> Connection<M, T> {
     /// Joins a machine and a transport.
@@ -99,7 +133,7 @@ impl<M: Machine, T: Transport> Connection<M, T> {
         clock: Arc<dyn Clock>,
         rng: Box<dyn CryptoRng + Send>,
     ) -> Self {
-        Self { machine, transport, clock, rng, chunk: Zeroizing::new(vec![0; CHUNK]) }
+        Self { machine, transport, clock, rng }
     }
 
     /// The machine, to ask it or to tell it something; call [`Self::next`] or [`Self::flush`]
@@ -163,21 +197,26 @@ impl<M: Machine, T: Transport> Connection<M, T> {
             let due = [machine_due, deadline].into_iter().flatten().min();
             // Rounded up, so that the wait does not end a moment too early and spin.
             let wait = due.map_or(Duration::MAX, |due| due.since(now) + Duration::from_millis(1));
-            match timeout(wait, self.transport.receive(&mut self.chunk)).await {
+            match timeout(wait, poll_fn(|cx| self.poll_handle(cx))).await {
                 Err(_elapsed) => {}
+                Ok(Ok(Some(handled))) => handled.map_err(NetError::Machine)?,
                 Ok(Ok(None)) => {
                     self.machine.handle_end().map_err(NetError::Machine)?;
                     return Ok(Next::Ended);
                 }
-                Ok(Ok(Some(read))) => {
-                    let arrived = &mut self.chunk[..read];
-                    let handled = self.machine.handle(self.clock.now(), &mut *self.rng, arrived);
-                    // A SAM's port brings plaintext, and may then be silent for days.
-                    arrived.zeroize();
-                    handled.map_err(NetError::Machine)?;
-                }
                 Ok(Err(error)) => return Err(error.into()),
             }
         }
+    }
+
+    /// Takes bytes that have arrived and gives them to the machine at once, so that nothing of them
+    /// is held here while waiting; `None` at the end of a stream.
+    fn poll_handle(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Handled<M>>>> {
+        let mut chunk = Chunk::take();
+        let received = ready!(self.transport.poll_receive(cx, &mut chunk.bytes))?;
+        let Some(filled) = received else { return Poll::Ready(Ok(None)) };
+        chunk.filled = filled;
+        let arrived = &chunk.bytes[..filled];
+        Poll::Ready(Ok(Some(self.machine.handle(self.clock.now(), &mut *self.rng, arrived))))
     }
 }

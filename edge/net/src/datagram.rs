@@ -5,9 +5,11 @@
 
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::task::{Context, Poll, ready};
 
 use countersign_channel::HANDSHAKE_FRAME_MAX;
 use crc::{CRC_32_ISO_HDLC, Crc};
+use tokio::io::ReadBuf;
 use tokio::net::UdpSocket;
 use zeroize::Zeroizing;
 
@@ -97,8 +99,18 @@ impl UdpLink {
 }
 
 impl Transport for UdpLink {
-    async fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
-        self.receive_one(into).await.map(Some)
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        loop {
+            let mut buffer = ReadBuf::new(into);
+            ready!(self.0.poll_recv(cx, &mut buffer))?;
+            if let Some(datagram) = checked(buffer.filled()) {
+                return Poll::Ready(Ok(Some(datagram.len())));
+            }
+        }
     }
 
     async fn send<P: AsRef<[u8]> + Sync>(&mut self, parts: &[P]) -> io::Result<()> {

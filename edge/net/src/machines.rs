@@ -1,6 +1,9 @@
 //! The core machines, as a [`Connection`](crate::Connection) drives them.
 
-use countersign_channel::{Error, ReaderChannel, ReaderEvent, ServerChannel, ServerEvent};
+use countersign_channel::{
+    Error, ManagerChannel, ManagerEvent, ReaderChannel, ReaderEvent, ServerChannel, ServerEvent,
+    SleeveChannel, SleeveEvent,
+};
 use countersign_crypto::{CryptoRng, UnixTime};
 use countersign_idcard::sam::{SamError, SamEvent, SamHost};
 use zeroize::Zeroizing;
@@ -48,6 +51,8 @@ macro_rules! channel_machine {
 
 channel_machine!(ReaderChannel, ReaderEvent);
 channel_machine!(ServerChannel, ServerEvent);
+channel_machine!(SleeveChannel, SleeveEvent);
+channel_machine!(ManagerChannel, ManagerEvent);
 
 /// A SAM's failures are events ([`SamEvent::Failed`]); only the port's end is an error.
 impl Machine for SamHost {

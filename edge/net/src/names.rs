@@ -5,6 +5,8 @@ use thiserror::Error;
 
 const MODES: [(Mode, &str); 2] = [(Mode::C1, "c1"), (Mode::C2, "c2")];
 
+const WALLET_MODES: [(Mode, &str); 3] = [(Mode::A1, "a1"), (Mode::A2, "a2"), (Mode::A3, "a3")];
+
 const AEAD: Policy = Policy {
     protection: Protection::EncryptAndMac,
     delivery: countersign_channel::Delivery::Stream,
@@ -31,13 +33,14 @@ pub enum UnknownName {
     Policy,
 }
 
-/// A handshake's name: `c1`, `c2`.
+/// A handshake's name: `c1`, `c2`, `a1`, `a2`, `a3`.
 #[must_use]
 pub fn mode_name(mode: Mode) -> &'static str {
-    MODES.iter().find(|(known, _)| *known == mode).map_or("unknown", |(_, name)| name)
+    let mut known = MODES.iter().chain(&WALLET_MODES);
+    known.find(|(known, _)| *known == mode).map_or("unknown", |(_, name)| name)
 }
 
-/// The handshake with this name.
+/// The handshake between readers and servers with this name.
 ///
 /// # Errors
 /// [`UnknownName::Handshake`].

@@ -1,7 +1,9 @@
-use std::future::Future;
+use std::future::{Future, poll_fn};
 use std::io;
+use std::pin::Pin;
+use std::task::{Context, Poll, ready};
 
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf};
 use zeroize::Zeroizing;
 
 /// What lies under a [`Connection`](crate::Connection): a byte stream, or a link for datagrams.
@@ -9,7 +11,18 @@ use zeroize::Zeroizing;
 /// Every async stream is one. A link for datagrams gives one whole datagram per
 /// [`receive`](Self::receive), and may lose, double or swap them, but drops what it damaged.
 pub trait Transport: Send {
-    /// Waits for bytes and gives how many of `into` they fill; none at the end of a stream.
+    /// Takes bytes that have arrived, and gives how many of `into` they fill; none at the end of a
+    /// stream. While there are none it keeps nothing of `into`: whoever waits needs no buffer.
+    ///
+    /// # Errors
+    /// The system's.
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>>;
+
+    /// Waits for bytes, as [`Self::poll_receive`] gives them.
     ///
     /// Cancel-safe: a dropped future has taken nothing.
     ///
@@ -18,7 +31,9 @@ pub trait Transport: Send {
     fn receive(
         &mut self,
         into: &mut [u8],
-    ) -> impl Future<Output = io::Result<Option<usize>>> + Send;
+    ) -> impl Future<Output = io::Result<Option<usize>>> + Send {
+        poll_fn(|cx| self.poll_receive(cx, into))
+    }
 
     /// Sends these parts, in order; over datagrams, each as one.
     ///
@@ -31,8 +46,14 @@ pub trait Transport: Send {
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Transport for S {
-    async fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
-        Ok(Some(self.read(into).await?).filter(|read| *read > 0))
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        let mut buffer = ReadBuf::new(into);
+        ready!(Pin::new(self).poll_read(cx, &mut buffer))?;
+        Poll::Ready(Ok(Some(buffer.filled().len()).filter(|read| *read > 0)))
     }
 
     /// In one write.

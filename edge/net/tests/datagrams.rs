@@ -4,6 +4,7 @@
 
 use std::io;
 use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use countersign_channel::{
@@ -36,12 +37,18 @@ struct End {
 }
 
 impl Transport for End {
-    async fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
         loop {
-            let Some(arrived) = self.inbox.recv().await else { return Ok(None) };
+            let Some(arrived) = ready!(self.inbox.poll_recv(cx)) else {
+                return Poll::Ready(Ok(None));
+            };
             if let Some(datagram) = checked(&arrived) {
                 into[..datagram.len()].copy_from_slice(datagram);
-                return Ok(Some(datagram.len()));
+                return Poll::Ready(Ok(Some(datagram.len())));
             }
         }
     }

@@ -21,6 +21,10 @@ pub enum DeviceKind {
     Terminal,
     /// An external security device that confirms payments (D).
     SecurityDevice,
+    /// A card sleeve that stands for cards kept at home (A).
+    Sleeve,
+    /// A manager, which keeps real cards at home (A).
+    Manager,
 }
 
 stored_as_text!(DeviceKind, "device kind", {
@@ -28,6 +32,8 @@ stored_as_text!(DeviceKind, "device kind", {
     SamHost => "sam-host",
     Terminal => "terminal",
     SecurityDevice => "security-device",
+    Sleeve => "sleeve",
+    Manager => "manager",
 });
 
 /// Whether a device may be served.
@@ -45,7 +51,7 @@ stored_as_text!(DeviceStatus, "device status", { Enrolled => "enrolled", Blocked
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Device {
     /// `rdr_…` for readers, `smh_…` for SAM hosts, `trm_…` for terminals,
-    /// `sdv_…` for security devices.
+    /// `sdv_…` for security devices, `slv_…` for sleeves, `mgr_…` for managers.
     pub id: String,
     /// What it is.
     pub kind: DeviceKind,

@@ -60,6 +60,12 @@ pub enum IdKind {
     Webhook,
     /// The delivery of an event to a webhook: `dlv_`.
     Delivery,
+    /// A card sleeve: `slv_`.
+    Sleeve,
+    /// A manager of real cards: `mgr_`.
+    Manager,
+    /// An alarm that a manager raised: `alm_`.
+    Alarm,
 }
 
 /// Longest id in bytes: the longest prefix, `_`, and a hyphenated UUID.
@@ -98,6 +104,9 @@ impl IdKind {
             Self::Event => "evt",
             Self::Webhook => "whk",
             Self::Delivery => "dlv",
+            Self::Sleeve => "slv",
+            Self::Manager => "mgr",
+            Self::Alarm => "alm",
         }
     }
 }

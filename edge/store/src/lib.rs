@@ -57,6 +57,7 @@ mod terminals;
 mod tokens;
 mod tx;
 mod value;
+mod wallets;
 mod webhooks;
 
 pub use accounts::{Account, AccountKind, AccountStatus};
@@ -112,6 +113,7 @@ pub use terminals::{KrdCertificate, TerminalRecord, TerminalRow, TerminalState};
 pub use tokens::{MAX_TOKENS_LISTED, Token, TokenOwner};
 pub use tx::{MAX_QUERY_ROWS, Tx};
 pub use value::{MAX_TEXT_LEN, MAX_VALUE_LEN, Row, Value};
+pub use wallets::{RELAY_ADDRESS_MAX, RelayPlace, WALLET_CHANGES_MAX, WalletAlarm};
 pub use webhooks::{
     AttemptEnd, CLAIM_MAX, Delivery, DeliveryState, DueDelivery, OWN_WEBHOOKS_MAX, PER_WEBHOOK_MAX,
     WEBHOOK_TYPES_MAX, WEBHOOK_URL_MAX, WEBHOOKS_MAX, Webhook, WebhookStatus,

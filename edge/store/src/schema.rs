@@ -13,6 +13,7 @@ mod payments;
 mod proofs;
 mod signers;
 mod terminals;
+mod wallets;
 
 use crate::dialect::Dialect;
 use crate::{StoreError, Tx};
@@ -44,6 +45,7 @@ const STEPS: &[Step] = &[
     },
     Step { texts: &[proofs::V5_PROOFS], append_only: &[], enqueue: &[] },
     Step { texts: &[joint::V6_JOINT], append_only: &[], enqueue: &[] },
+    Step { texts: &[wallets::V7_WALLETS], append_only: &["wallet_alarms"], enqueue: &[] },
 ];
 
 /// Newest schema version this program knows.

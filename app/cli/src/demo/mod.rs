@@ -6,6 +6,7 @@ mod injection;
 mod joint;
 mod payments;
 mod steps;
+mod wallet;
 
 use std::path::Path;
 
@@ -24,6 +25,7 @@ pub(crate) async fn run(json: bool) -> Result<Output, Failure> {
         injection::run(json).await?,
         payments::run(json).await?,
         joint::run(json).await?,
+        wallet::run(json).await?,
     ];
     let ok = flows.iter().all(steps::Flow::ok);
     let steps = flows.iter().map(|flow| flow.steps.len()).sum::<usize>();

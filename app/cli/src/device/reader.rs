@@ -105,7 +105,7 @@ pub(crate) struct ReaderCommand {
 }
 
 /// Seconds, with a fraction if need be.
-fn seconds(text: &str) -> Result<Duration, String> {
+pub(super) fn seconds(text: &str) -> Result<Duration, String> {
     let wrong = || format!("a number of seconds from 0 to {SECONDS_MAX}");
     let seconds: f64 = text.parse().map_err(|_| wrong())?;
     if !(0.0..=SECONDS_MAX).contains(&seconds) {

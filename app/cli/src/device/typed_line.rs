@@ -36,9 +36,35 @@ impl TypedLine {
     }
 }
 
+/// Reads lines until they end or nobody wants them: empty ones are passed over, `None` is one that
+/// is no text.
+pub(super) fn read_lines(input: &mut impl BufRead, mut typed: impl FnMut(Option<&str>) -> bool) {
+    loop {
+        let is_wanted = match TypedLine::read(input) {
+            Ok(TypedLine::Text(line)) if line.is_empty() => continue,
+            Ok(TypedLine::Text(line)) => typed(Some(&line)),
+            Ok(TypedLine::Unreadable) => typed(None),
+            Ok(TypedLine::End) | Err(_) => return,
+        };
+        if !is_wanted {
+            return;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_given_until_nobody_wants_them() {
+        let mut lines = Vec::new();
+        read_lines(&mut &b"list\n\n\xff\nquit\nlist"[..], |line| {
+            lines.push(line.map(str::to_owned));
+            line != Some("quit")
+        });
+        assert_eq!(lines, [Some("list".to_owned()), None, Some("quit".to_owned())]);
+    }
 
     #[test]
     fn what_is_no_text_is_one_line_and_not_the_end() {

@@ -3,6 +3,7 @@
 use std::future::{Future, poll_fn};
 use std::pin::Pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use countersign_smartcard::vpcd::{SlotEvent, VirtualReader};
 use serde_json::{Value, json};
@@ -10,9 +11,14 @@ use serde_json::{Value, json};
 use crate::failure::Failure;
 use crate::output::{self, print_error};
 
+/// Shortest time between two cards in one slot, or of one card in two readers. Readers look every
+/// 0.4 s whether their card is there, on a busy machine later, and a card that was away for less
+/// confuses pcscd, whose program was just letting it go.
+pub(crate) const AWAY_MIN: Duration = Duration::from_millis(1500);
+
 /// A reader that may be used: one on another machine only if that was asked for. `secret` is what
 /// goes there.
-pub(super) fn permitted(
+pub(crate) fn permitted(
     reader: VirtualReader,
     remote: bool,
     secret: &str,
@@ -33,7 +39,7 @@ pub(super) fn permitted(
 
 /// Begins to listen for the end, before anybody is told that the program runs. What has come
 /// already is given back.
-pub(super) async fn listening<T>(mut stopping: Pin<&mut impl Future<Output = T>>) -> Option<T> {
+pub(crate) async fn listening<T>(mut stopping: Pin<&mut impl Future<Output = T>>) -> Option<T> {
     match poll_fn(|context| Poll::Ready(stopping.as_mut().poll(context))).await {
         Poll::Ready(stopped) => Some(stopped),
         Poll::Pending => None,
@@ -41,12 +47,12 @@ pub(super) async fn listening<T>(mut stopping: Pin<&mut impl Future<Output = T>>
 }
 
 /// Tells what happens: a line of JSON, or a sentence.
-pub(super) fn tell(json: bool, event: &Value, text: &str) {
+pub(crate) fn tell(json: bool, event: &Value, text: &str) {
     output::print(&if json { event.to_string() } else { text.to_owned() });
 }
 
 /// An event of the slot, for programs and for people; `reader` is which one, for people.
-pub(super) fn slot_event(event: &SlotEvent, reader: &str) -> (Value, String) {
+pub(crate) fn slot_event(event: &SlotEvent, reader: &str) -> (Value, String) {
     let (name, reason, text) = match event {
         SlotEvent::Inserted => ("inserted", None, format!("The card is in the {reader}")),
         SlotEvent::Removed { reason } => {

@@ -35,6 +35,8 @@ mod suites;
 mod tokens;
 mod tr31;
 mod tr34;
+mod wallet;
+mod wallet_devices;
 mod webhooks;
 mod words;
 
@@ -108,13 +110,19 @@ fn main() {
         .chain(papers::TRIALS)
         .chain(altered::TRIALS)
         .chain(checkout::TRIALS)
-        .chain(device_card::TRIALS);
+        .chain(device_card::TRIALS)
+        .chain(wallet_devices::TRIALS);
     trials.extend(alone.map(|(name, run)| Trial::test(name, run)));
     trials.extend(tokens::trials());
     trials.extend(helper::trials());
     trials.extend(pcsc::trials());
+    trials.extend(wallet::trials());
 
-    let both: [(&str, Check); 16] = [
+    let both: [(&str, Check); 17] = [
+        (
+            "sleeves_and_managers_are_enrolled_blocked_and_revoked",
+            wallet_devices::are_enrolled_blocked_and_revoked,
+        ),
         ("a_shop_is_told_of_its_payment", webhooks::a_shop_is_told_of_its_payment),
         (
             "a_payment_is_confirmed_on_a_second_device",

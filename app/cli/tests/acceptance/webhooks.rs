@@ -110,7 +110,7 @@ fn openssl_signature(host: &Host, secret: &str, arrived: &Arrived) -> Result<Str
 }
 
 /// A bank whose servers may tell receivers on this machine.
-fn bank(database: &Database) -> Result<Bank, Failed> {
+pub(crate) fn bank(database: &Database) -> Result<Bank, Failed> {
     let host = Host::new()?;
     host.init(database)?;
     let path = host.path("data/config.toml");

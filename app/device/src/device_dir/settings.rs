@@ -34,6 +34,10 @@ pub enum DeviceKind {
     SamHost,
     /// A POS terminal (E).
     Terminal,
+    /// A card sleeve (A).
+    Sleeve,
+    /// A manager of real cards (A).
+    Manager,
 }
 
 impl DeviceKind {
@@ -44,6 +48,17 @@ impl DeviceKind {
             Self::Reader => Role::Reader,
             Self::SamHost => Role::SamHost,
             Self::Terminal => Role::Terminal,
+            Self::Sleeve => Role::Sleeve,
+            Self::Manager => Role::Manager,
+        }
+    }
+
+    /// The role of the devices that it meets without a server between them (A1–A3).
+    pub(crate) const fn meets(self) -> Option<Role> {
+        match self {
+            Self::Sleeve => Some(Role::Manager),
+            Self::Manager => Some(Role::Sleeve),
+            Self::Reader | Self::SamHost | Self::Terminal => None,
         }
     }
 
@@ -53,6 +68,8 @@ impl DeviceKind {
             Self::Reader => "/v1/readers",
             Self::SamHost => "/v1/sam-hosts",
             Self::Terminal => "/v1/terminals/enrolments",
+            Self::Sleeve => "/v1/sleeves",
+            Self::Manager => "/v1/managers",
         }
     }
 }

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use countersign_channel::{Error, LookupRefusal, ServerChannel, ServerEvent};
 use countersign_crypto::{Suite, UnixTime};
@@ -12,7 +13,7 @@ use countersign_service::{Answer, KnownDevice, Service};
 use tokio::sync::watch;
 
 use super::session::{Broken, Session, is_served};
-use super::{Gateway, IDLE_TIMEOUT, SESSION_MAX};
+use super::{Gateway, IDLE_TIMEOUT, RELAY_SESSION_MAX, RELAY_SILENCE, SESSION_MAX};
 use crate::http::metrics::{CONNECTIONS, HANDSHAKES, PACKETS_RESENT, READ_SECONDS, READS};
 
 /// What carries a contact.
@@ -40,19 +41,30 @@ impl Carrier {
     }
 }
 
+/// Messages of the relay that are sealed at once, before the device is listened to again.
+const RELAYED_TOGETHER: usize = 4;
+
 /// Until when a connection is kept.
 struct Patience {
+    idle: Duration,
     idle_after: UnixTime,
     session_until: UnixTime,
 }
 
 impl Patience {
     fn from(now: UnixTime) -> Self {
-        Self { idle_after: now.plus(IDLE_TIMEOUT), session_until: now.plus(SESSION_MAX) }
+        let idle = IDLE_TIMEOUT;
+        Self { idle, idle_after: now.plus(idle), session_until: now.plus(SESSION_MAX) }
+    }
+
+    /// At the relay, where the channel itself watches for silence.
+    fn at_relay(now: UnixTime) -> Self {
+        let idle = RELAY_SESSION_MAX;
+        Self { idle, idle_after: now.plus(idle), session_until: now.plus(idle) }
     }
 
     fn heard(&mut self, now: UnixTime) {
-        self.idle_after = now.plus(IDLE_TIMEOUT);
+        self.idle_after = now.plus(self.idle);
     }
 
     fn until(&self) -> UnixTime {
@@ -94,31 +106,40 @@ impl<'a, T: Transport> Contact<'a, T> {
         Self { service, stop, connection, carrier, peer, patience, reader, session, connected }
     }
 
-    /// Serves the device until either side ends it.
-    pub(super) async fn serve(mut self) {
+    /// Serves the device until either side ends it. It is boxed, and so is in [`Self::run`] what is
+    /// done now and then: a contact may wait for a day, and its future is as large as its largest
+    /// step.
+    pub(super) async fn serve(mut self: Box<Self>) {
         let labels = [("transport", self.carrier.name())];
         metrics::gauge!(CONNECTIONS, &labels).increment(1);
         let ended = self.run().await;
-        self.end(ended).await;
+        Box::pin(self.end(ended)).await;
         metrics::gauge!(CONNECTIONS, &labels).decrement(1);
     }
 
     async fn run(&mut self) -> Result<(), NetError<Error>> {
         loop {
+            let dismissed = self.is_dismissed();
+            let more = self.send_relayed()?;
             // A read has limits of its own and is not cut by the session's.
             let reading = self.session.as_ref().is_some_and(Session::is_reading);
             let session_due = self.session.as_ref().and_then(Session::poll_timeout);
             let patience = (!reading).then(|| self.patience.until());
             let due = [session_due, patience].into_iter().flatten().min();
             self.connection.flush().await?; // a result leaves before the server does
+            if dismissed && !more {
+                return self.close().await; // it has been told why
+            }
             let next = tokio::select! {
                 next = self.connection.next(due) => Some(next?),
                 _ = self.stop.wait_for(|stop| *stop), if !reading => None,
+                () = Session::changed(self.session.as_ref()), if !more => continue,
+                () = std::future::ready(()), if more => continue,
             };
             let Some(next) = next else { return self.close().await };
             match next {
                 Next::Event(ServerEvent::Ask(id)) => {
-                    let found = self.service.look_up(&id).await;
+                    let found = Box::pin(self.service.look_up(&id)).await;
                     let found = found.and_then(|known| match is_served(&known, self.carrier) {
                         true => Ok(known),
                         false => Err(LookupRefusal::Unknown),
@@ -129,7 +150,7 @@ impl<'a, T: Transport> Contact<'a, T> {
                     let (channel, now, rng) = self.connection.parts();
                     channel.reader_found(now, rng, entry).map_err(NetError::Machine)?;
                 }
-                Next::Event(ServerEvent::Connected) => self.connected(),
+                Next::Event(ServerEvent::Connected) => self.connected()?,
                 Next::Event(ServerEvent::Data(message)) => {
                     let now = self.service.now();
                     if !reading && self.patience.is_over(now) {
@@ -137,7 +158,7 @@ impl<'a, T: Transport> Contact<'a, T> {
                     }
                     self.patience.heard(now);
                     let Some(session) = &mut self.session else { return Ok(()) };
-                    let (answer, handled) = session.handle(&message).await;
+                    let (answer, handled) = Box::pin(session.handle(&message)).await;
                     self.send(&answer)?;
                     if let Err(broken) = handled {
                         return self.broken(&broken).await;
@@ -150,7 +171,7 @@ impl<'a, T: Transport> Contact<'a, T> {
                 }
                 Next::Deadline => {
                     let Some(session) = &mut self.session else { return Ok(()) };
-                    let (answer, handled) = session.handle_timeout().await;
+                    let (answer, handled) = Box::pin(session.handle_timeout()).await;
                     self.send(&answer)?;
                     if let Err(broken) = handled {
                         return self.broken(&broken).await;
@@ -160,7 +181,25 @@ impl<'a, T: Transport> Contact<'a, T> {
         }
     }
 
-    fn connected(&mut self) {
+    /// Seals some of what the relay has for this device. Whether there is more.
+    fn send_relayed(&mut self) -> Result<bool, NetError<Error>> {
+        let Some(session) = self.session.as_mut().and_then(Session::relay) else {
+            return Ok(false);
+        };
+        for _ in 0..RELAYED_TOGETHER {
+            let Some(message) = session.poll_transmit() else { return Ok(false) };
+            self.connection.machine().send(&message).map_err(NetError::Machine)?;
+        }
+        Ok(true)
+    }
+
+    /// Whether the relay has sent this device away.
+    fn is_dismissed(&mut self) -> bool {
+        let session = self.session.as_mut().and_then(Session::relay);
+        session.is_some_and(|session| session.is_dismissed())
+    }
+
+    fn connected(&mut self) -> Result<(), NetError<Error>> {
         self.connected.store(true, Ordering::Relaxed);
         let channel = self.connection.machine();
         let handshake = mode_name(channel.mode());
@@ -179,6 +218,13 @@ impl<'a, T: Transport> Contact<'a, T> {
             let peer = self.peer.ip();
             self.session = Session::new(self.service, reader, self.carrier, peer);
         }
+        if self.session.as_mut().and_then(Session::relay).is_some() {
+            let now = self.service.now();
+            self.patience = Patience::at_relay(now);
+            let channel = self.connection.machine();
+            channel.watch(now, RELAY_SILENCE).map_err(NetError::Machine)?;
+        }
+        Ok(())
     }
 
     fn send(&mut self, answer: &Answer) -> Result<(), NetError<Error>> {
@@ -207,6 +253,9 @@ impl<'a, T: Transport> Contact<'a, T> {
     }
 
     async fn close(&mut self) -> Result<(), NetError<Error>> {
+        if self.session.as_mut().and_then(Session::relay).is_some() {
+            self.session = None; // its meetings end now, also if it does not read
+        }
         // Before the handshake is done there is nothing to close but the socket.
         let _not_open = self.connection.machine().close();
         self.connection.flush().await
@@ -220,8 +269,8 @@ impl<'a, T: Transport> Contact<'a, T> {
         match ended {
             Ok(()) => {}
             // A client that goes away is no incident.
-            Err(NetError::Machine(Error::Truncated | Error::Alert { .. })) => {
-                tracing::debug!(%peer, "a reader went away");
+            Err(NetError::Machine(Error::Truncated | Error::Alert { .. } | Error::Silent)) => {
+                tracing::debug!(%peer, "a device went away");
             }
             Err(NetError::Machine(error)) => self.refuse(&error).await,
             Err(error) => tracing::debug!(%peer, %error, "a connection failed"),

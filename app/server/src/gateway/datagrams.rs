@@ -13,6 +13,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use countersign_channel::{AMPLIFICATION_MAX, ServerChannel, opens_handshake};
@@ -228,7 +229,8 @@ impl Gateway {
         let link = PeerLink { inbox, socket: socket.clone(), peer };
         let gateway = self.clone();
         table.contacts.spawn(async move {
-            Contact::new(&gateway, channel, link, Carrier::Udp, from, connected).serve().await;
+            let contact = Contact::new(&gateway, channel, link, Carrier::Udp, from, connected);
+            Box::new(contact).serve().await;
             drop((held, place));
             (from, number)
         });
@@ -255,12 +257,17 @@ struct PeerLink {
 }
 
 impl Transport for PeerLink {
-    async fn receive(&mut self, into: &mut [u8]) -> io::Result<Option<usize>> {
-        Ok(self.inbox.recv().await.map(|datagram| {
+    fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        into: &mut [u8],
+    ) -> Poll<io::Result<Option<usize>>> {
+        let arrived = ready!(self.inbox.poll_recv(cx));
+        Poll::Ready(Ok(arrived.map(|datagram| {
             let len = datagram.len().min(into.len());
             into[..len].copy_from_slice(&datagram[..len]);
             len
-        }))
+        })))
     }
 
     async fn send<P: AsRef<[u8]> + Sync>(&mut self, parts: &[P]) -> io::Result<()> {

@@ -1,9 +1,11 @@
-//! What follows the handshake, by the kind of device: reads, or injections of keys.
+//! What follows the handshake, by the kind of device: reads, injections of keys, or the relay.
 
 use std::sync::Arc;
 
 use countersign_crypto::UnixTime;
-use countersign_service::{Answer, InjectionSession, KnownDevice, ReadSession, Service};
+use countersign_service::{
+    Answer, InjectionSession, KnownDevice, ReadSession, RelayBroken, RelaySession, Service,
+};
 use countersign_store::DeviceKind;
 
 use super::contact::Carrier;
@@ -12,6 +14,7 @@ use super::contact::Carrier;
 pub(super) enum Session {
     Read(Box<ReadSession>),
     Injection(Box<InjectionSession>),
+    Relay(Box<RelaySession>),
 }
 
 /// Why a session ended: its peer broke the protocol, or was silent.
@@ -41,7 +44,27 @@ impl Session {
                 let session = InjectionSession::new(service.clone(), device.clone());
                 Some(Self::Injection(Box::new(session)))
             }
+            DeviceKind::Sleeve | DeviceKind::Manager if is_served(device, carrier) => {
+                let session = RelaySession::new(service.clone(), device.clone())?;
+                Some(Self::Relay(Box::new(session)))
+            }
             _ => None,
+        }
+    }
+
+    /// A device at the relay: it may be silent for long, and hears what it has not asked for.
+    pub(super) fn relay(&mut self) -> Option<&mut RelaySession> {
+        match self {
+            Self::Relay(session) => Some(session),
+            Self::Read(_) | Self::Injection(_) => None,
+        }
+    }
+
+    /// Waits until there may be something to say that the device has not asked for. Cancel-safe.
+    pub(super) async fn changed(session: Option<&Self>) {
+        match session {
+            Some(Self::Relay(session)) => session.changed().await,
+            _ => std::future::pending().await,
         }
     }
 
@@ -49,7 +72,7 @@ impl Session {
     pub(super) fn is_reading(&self) -> bool {
         match self {
             Self::Read(session) => session.is_reading(),
-            Self::Injection(_) => false,
+            Self::Injection(_) | Self::Relay(_) => false,
         }
     }
 
@@ -57,6 +80,7 @@ impl Session {
         match self {
             Self::Read(session) => session.poll_timeout(),
             Self::Injection(session) => session.poll_timeout(),
+            Self::Relay(session) => session.poll_timeout(),
         }
     }
 
@@ -75,6 +99,9 @@ impl Session {
                 let (answer, handled) = session.handle(message).await;
                 (answer, handled.map_err(injection_broken))
             }
+            Self::Relay(session) => {
+                (Answer::default(), session.handle(message).await.map_err(relay_broken))
+            }
         }
     }
 
@@ -84,6 +111,7 @@ impl Session {
             Self::Injection(session) => {
                 (Answer::default(), session.handle_timeout().map_err(injection_broken))
             }
+            Self::Relay(_) => (Answer::default(), Ok(())), // what is due is polled
         }
     }
 
@@ -92,6 +120,7 @@ impl Session {
         match self {
             Self::Read(session) => session.reader_gone().await,
             Self::Injection(_) => {} // every step was stored before its answer
+            Self::Relay(_) => {}     // dropping it ends its meetings
         }
     }
 }
@@ -100,10 +129,17 @@ fn injection_broken(error: countersign_injection::FlowError) -> Broken {
     Broken { protocol: "injection", check: error.check(), detail: error.to_string() }
 }
 
-/// Keys are injected over streams only: nothing there repeats what a datagram loses.
+fn relay_broken(error: RelayBroken) -> Broken {
+    Broken { protocol: "relay", check: error.check(), detail: error.to_string() }
+}
+
+/// Keys are injected over streams only, and the relay is reached over them only: nothing there
+/// repeats what a datagram loses.
 pub(super) fn is_served(device: &KnownDevice, carrier: Carrier) -> bool {
     match device.kind {
-        DeviceKind::Terminal => matches!(carrier, Carrier::Tcp),
+        DeviceKind::Terminal | DeviceKind::Sleeve | DeviceKind::Manager => {
+            matches!(carrier, Carrier::Tcp)
+        }
         _ => true,
     }
 }

@@ -63,6 +63,7 @@ impl Gateway {
         let service = &self.service;
         let channel = ServerChannel::new(self.streams.clone(), &octets(peer.ip()), service.now());
         let connected = Arc::default();
-        Contact::new(self, channel, stream, Carrier::Tcp, peer, connected).serve().await;
+        let contact = Contact::new(self, channel, stream, Carrier::Tcp, peer, connected);
+        Box::new(contact).serve().await;
     }
 }

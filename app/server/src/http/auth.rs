@@ -50,6 +50,8 @@ needs!(
     SecurityDevicesManage,
     WebhooksRead,
     WebhooksManage,
+    WalletsRead,
+    WalletsManage,
 );
 
 /// Proof that the request's token is live and has the scope. Taken first by a handler, so that

@@ -10,7 +10,9 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use axum::http::header::CONTENT_TYPE;
 use axum::response::{IntoResponse, Response};
-use countersign_service::{INJECTIONS, LEASE_WAIT_SECONDS, Service};
+use countersign_service::{
+    INJECTIONS, LEASE_WAIT_SECONDS, RELAY_BYTES, RELAY_MEETS, RELAY_PRESENT, Service,
+};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram};
 use metrics::{gauge, histogram};
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
@@ -107,6 +109,9 @@ fn describe() {
     describe_counter!(TURNED_AWAY, "Device connections for which there was no place");
     describe_counter!(DATAGRAMS_DROPPED, "Datagrams that the device gateway dropped, by reason");
     describe_counter!(PACKETS_RESENT, "Packets that were asked for again, by transport");
+    describe_counter!(RELAY_MEETS, "Meetings of sleeves and managers asked for, by outcome");
+    describe_counter!(RELAY_BYTES, Unit::Bytes, "Bytes passed on between sleeves and managers");
+    describe_gauge!(RELAY_PRESENT, "What is at the relay: devices, managers, meetings");
     describe_counter!(READS, "Reads by outcome");
     describe_counter!(INJECTIONS, "Keys that terminals reported, by outcome");
     describe_counter!(CHECKPOINTS_LOST, "Audit checkpoints not written outside the store");

@@ -36,6 +36,7 @@ mod security_devices;
 mod site;
 mod sse;
 mod terminals;
+mod wallets;
 mod webhooks;
 
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use problem::Problem;
+use wallets::{managers, sleeves};
 
 pub use site::Site;
 
@@ -167,6 +169,17 @@ fn routes() -> OpenApiRouter<Api> {
         .routes(routes!(terminals::unblock))
         .routes(routes!(terminals::revoke))
         .routes(routes!(terminals::unbind))
+        .routes(routes!(sleeves::enrol, sleeves::list))
+        .routes(routes!(wallets::alarms))
+        .routes(routes!(sleeves::one))
+        .routes(routes!(sleeves::block))
+        .routes(routes!(sleeves::unblock))
+        .routes(routes!(sleeves::revoke))
+        .routes(routes!(managers::enrol, managers::list))
+        .routes(routes!(managers::one))
+        .routes(routes!(managers::block))
+        .routes(routes!(managers::unblock))
+        .routes(routes!(managers::revoke))
         .routes(routes!(accounts::open, accounts::list))
         .routes(routes!(accounts::one))
         .routes(routes!(accounts::entries))

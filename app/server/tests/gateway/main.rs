@@ -8,6 +8,7 @@ mod faults;
 mod hostile;
 mod hosts;
 mod limits;
+mod relay;
 mod sessions;
 mod stage;
 mod terminals;

@@ -137,6 +137,19 @@ pub(crate) const ROUTES: &[(&str, &str, Option<&str>)] = &[
     ("GET", "/v1/phone/payments", Some(PHONE)),
     ("GET", "/v1/phone/payments/{id}", Some(PHONE)),
     ("GET", "/v1/phone/payments/{id}/devices", Some(PHONE)),
+    ("GET", "/v1/sleeves", Some("wallets:read")),
+    ("POST", "/v1/sleeves", Some("wallets:manage")),
+    ("GET", "/v1/sleeves/alarms", Some("wallets:read")),
+    ("GET", "/v1/sleeves/{id}", Some("wallets:read")),
+    ("POST", "/v1/sleeves/{id}/block", Some("wallets:manage")),
+    ("POST", "/v1/sleeves/{id}/unblock", Some("wallets:manage")),
+    ("POST", "/v1/sleeves/{id}/revoke", Some("wallets:manage")),
+    ("GET", "/v1/managers", Some("wallets:read")),
+    ("POST", "/v1/managers", Some("wallets:manage")),
+    ("GET", "/v1/managers/{id}", Some("wallets:read")),
+    ("POST", "/v1/managers/{id}/block", Some("wallets:manage")),
+    ("POST", "/v1/managers/{id}/unblock", Some("wallets:manage")),
+    ("POST", "/v1/managers/{id}/revoke", Some("wallets:manage")),
     ("GET", "/v1/webhooks", Some("webhooks:read")),
     ("POST", "/v1/webhooks", Some("webhooks:manage")),
     ("GET", "/v1/webhooks/{id}", Some("webhooks:read")),
@@ -230,6 +243,8 @@ async fn every_documented_route_answers_with_a_documented_status() {
                 "/v1/devices/",
                 "/v1/phones/",
                 "/v1/webhook",
+                "/v1/sleeves/",
+                "/v1/managers/",
             ]
             .iter()
             .any(|absent| path.starts_with(absent));

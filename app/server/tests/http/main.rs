@@ -28,5 +28,6 @@ mod rki;
 mod sams;
 mod scopes;
 mod totality;
+mod wallets;
 mod webhooks;
 mod world;

@@ -38,6 +38,8 @@ const ALLOWED: [(Role, &[&str]); 5] = [
             "security-devices:manage",
             "webhooks:read",
             "webhooks:manage",
+            "wallets:read",
+            "wallets:manage",
         ],
     ),
     (
@@ -64,6 +66,8 @@ const ALLOWED: [(Role, &[&str]); 5] = [
             "security-devices:manage",
             "webhooks:read",
             "webhooks:manage",
+            "wallets:read",
+            "wallets:manage",
         ],
     ),
     (
@@ -93,6 +97,7 @@ const ALLOWED: [(Role, &[&str]); 5] = [
             "accounts:read",
             "security-devices:read",
             "webhooks:read",
+            "wallets:read",
         ],
     ),
     (

@@ -56,8 +56,8 @@ impl ExpectReader {
         let certificate = self.proof.encryption_certificate.as_slice();
         let certified = match self.mode {
             Mode::C1 => certified_point(credential, self.policy, certificate, &leaf, cx.now)?,
-            Mode::C2 if certificate.is_empty() => None,
-            Mode::C2 => return Err(Error::Malformed("M2")),
+            _ if certificate.is_empty() => None,
+            _ => return Err(Error::Malformed("M2")),
         };
         // Only from here on: key generation, the private key.
         // The source has paid until M4: a reader that breaks off here costs as much as a bad proof.

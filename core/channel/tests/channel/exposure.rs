@@ -7,9 +7,9 @@ use countersign_crypto::{CryptoError, CryptoRng, Domain, SecureElement};
 use super::*;
 
 /// A secure element that keeps what it is asked to sign.
-struct Recording {
-    inner: Arc<dyn SecureElement>,
-    signed: Signed,
+pub(crate) struct Recording {
+    pub(crate) inner: Arc<dyn SecureElement>,
+    pub(crate) signed: Signed,
 }
 
 impl SecureElement for Recording {
@@ -28,7 +28,7 @@ impl SecureElement for Recording {
     }
 }
 
-type Signed = Arc<Mutex<Vec<(Domain, Vec<u8>)>>>;
+pub(crate) type Signed = Arc<Mutex<Vec<(Domain, Vec<u8>)>>>;
 
 fn recorded(mode: Mode, seed: u64) -> (World, Signed, Signed) {
     let mut world = world(seed).speaking(mode);
@@ -87,7 +87,7 @@ fn g10_nobody_chooses_what_a_party_signs() {
     }
 }
 
-fn shows(frames: &[Vec<u8>], what: &[u8]) -> Vec<usize> {
+pub(crate) fn shows(frames: &[Vec<u8>], what: &[u8]) -> Vec<usize> {
     let in_it = |frame: &Vec<u8>| frame.windows(what.len()).any(|part| part == what);
     (0..frames.len()).filter(|number| in_it(&frames[*number])).collect()
 }

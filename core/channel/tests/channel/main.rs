@@ -13,6 +13,7 @@ mod roles;
 mod sealing;
 mod secrecy;
 mod stateless;
+mod wallet;
 mod wire;
 
 use std::time::Duration;

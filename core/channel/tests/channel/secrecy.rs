@@ -12,7 +12,7 @@ use super::*;
 
 /// An attacker who has got hold of a server's challenge keys, epochs' shares included: it takes
 /// the same challenge again.
-struct Leaked(SharedChallenges);
+pub(crate) struct Leaked(pub(crate) SharedChallenges);
 
 impl ChallengeGate for Leaked {
     fn issue(

@@ -7,6 +7,9 @@ pub(crate) mod kind {
     pub(crate) const PROOF: u8 = 3;
     pub(crate) const SERVER_PROOF: u8 = 4;
     pub(crate) const FINISHED: u8 = 5;
+    pub(crate) const PAIR_REQUEST: u8 = 6;
+    pub(crate) const PAIR_ANSWER: u8 = 7;
+    pub(crate) const PAIR_PROOF: u8 = 8;
     pub(crate) const ALERT: u8 = 15;
     pub(crate) const RECORD: u8 = 16;
     pub(crate) const NUMBERED: u8 = 17;
@@ -26,12 +29,18 @@ pub(crate) enum Place {
     /// The challenge's MAC.
     Mac,
     AfterM0,
+    /// A1's `R3`.
+    Nonce,
     Share,
     ReaderId,
+    SleeveId,
+    ManagerId,
     SignedKind,
     Certificate,
     Sealed,
     Signature,
+    /// The proof of the binding factor.
+    Binder,
     /// A key confirmation.
     Fin,
     /// The number of a record over datagrams.
@@ -95,6 +104,20 @@ impl Walk<'_> {
         self.at += 1 + len;
     }
 
+    /// The length of a list of less than 16 384 bytes.
+    fn prefix(&mut self) {
+        self.skip(if self.frame[self.at] < 0x40 { 1 } else { 2 });
+    }
+
+    /// M0's body in A2 and A3.
+    fn connect_request(&mut self) {
+        self.offers(None, 2);
+        self.fixed(Place::Suite, 2);
+        self.offers(Some(Place::Policy), 1);
+        self.vector(Place::SleeveId, 1);
+        self.vector(Place::Share, 1);
+    }
+
     fn challenge(&mut self) {
         self.skip(2);
         self.fixed(Place::Suite, 2);
@@ -107,6 +130,9 @@ impl Walk<'_> {
 
 /// Every place that a frame has, and which byte it is.
 fn places(frame: &[u8]) -> Vec<(Place, usize)> {
+    if mode_of(frame) > 2 && kind_of(frame) <= kind::PAIR_PROOF {
+        return places_of_pairs(frame);
+    }
     let mut walk = Walk { frame, at: HEADER_LEN, found: vec![(Place::Mode, MODE_AT)] };
     let second_mode = mode_of(frame) == 2;
     match kind_of(frame) {
@@ -163,6 +189,74 @@ fn places(frame: &[u8]) -> Vec<(Place, usize)> {
     walk.found
 }
 
+/// The same for handshakes of sleeves and managers.
+fn places_of_pairs(frame: &[u8]) -> Vec<(Place, usize)> {
+    const A2: u8 = 4;
+    let mut walk = Walk { frame, at: HEADER_LEN, found: vec![(Place::Mode, MODE_AT)] };
+    match kind_of(frame) {
+        kind::PAIR_REQUEST => {
+            walk.offers(None, 2);
+            walk.offers(None, 1);
+            walk.fixed(Place::Nonce, 32);
+            walk.vector(Place::SleeveId, 1);
+            walk.prefix();
+            walk.fixed(Place::Suite, 2);
+            walk.vector(Place::Share, 1);
+            walk.vector(Place::Certificate, 2);
+        }
+        kind::PAIR_ANSWER => {
+            walk.skip(2);
+            walk.fixed(Place::Suite, 2);
+            walk.fixed(Place::Policy, 1);
+            walk.vector(Place::Share, 1);
+            walk.vector(Place::Sealed, 1);
+            walk.vector(Place::ManagerId, 1);
+            walk.vector(Place::Certificate, 2);
+            walk.vector(Place::Signature, 1);
+        }
+        kind::PAIR_PROOF => {
+            walk.vector(Place::Signature, 1);
+            walk.fixed(Place::Fin, 32);
+        }
+        kind::REQUEST => walk.connect_request(),
+        kind::CHALLENGE => {
+            walk.challenge();
+            if mode_of(frame) != A2 {
+                walk.vector(Place::ManagerId, 1);
+            }
+            walk.vector(Place::Share, 1);
+            walk.vector(Place::Signature, 1);
+        }
+        kind::PROOF => {
+            walk.challenge();
+            walk.fixed(Place::AfterM0, 32);
+            walk.skip(2);
+            walk.connect_request();
+            walk.vector(Place::Sealed, 1);
+            walk.fixed(Place::Binder, 32);
+            walk.vector(Place::Signature, 1);
+        }
+        kind::SERVER_PROOF => {
+            walk.vector(Place::Share, 1);
+            walk.vector(Place::Sealed, 1);
+            walk.vector(Place::Signature, 1);
+            walk.fixed(Place::Fin, 32);
+        }
+        _ => walk.fixed(Place::Fin, 32),
+    }
+    // M2 of A2 and A3 has suite and policy twice: one of each class is enough.
+    walk.found.reverse();
+    let mut seen = Vec::new();
+    walk.found.retain(|(place, _)| {
+        !seen.contains(place) && {
+            seen.push(*place);
+            true
+        }
+    });
+    walk.found.reverse();
+    walk.found
+}
+
 /// The places alone.
 pub(crate) fn places_of(frame: &[u8]) -> Vec<Place> {
     places(frame).into_iter().map(|(place, _)| place).collect()
@@ -172,7 +266,10 @@ pub(crate) fn places_of(frame: &[u8]) -> Vec<Place> {
 pub(crate) fn change(frame: &mut [u8], place: Place) {
     let found = places(frame).into_iter().find(|(one, _)| *one == place);
     let (_, at) = found.expect("a place of this frame");
+    let mode = mode_of(frame);
     frame[at] ^= match place {
+        Place::Mode if mode == 3 => 7, // A1 becomes A2
+        Place::Mode if mode > 3 => 1,  // A2 becomes A3
         Place::Mode | Place::Suite | Place::Policy | Place::SignedKind => 3, // 1 becomes 2
         _ => 1,
     };

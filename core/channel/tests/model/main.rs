@@ -23,6 +23,7 @@ mod attack;
 mod cases;
 mod model;
 mod mutants;
+mod pairing;
 mod properties;
 mod run;
 mod scenario;

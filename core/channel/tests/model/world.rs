@@ -76,7 +76,7 @@ pub(crate) struct ModelGate {
 }
 
 impl ModelGate {
-    fn new(provider: Provider, gate: Gate, shared: bool) -> Self {
+    pub(crate) fn new(provider: Provider, gate: Gate, shared: bool) -> Self {
         let inner = SharedChallenges::new(Challenges::new(provider));
         let first = shared.then(OnceLock::new);
         Self { inner, gate, burnt: AtomicU64::new(0), first }

@@ -170,6 +170,7 @@ pub(crate) async fn a_database_from_before_cards_is_brought_up_to_date(db: Db) {
     })
     .await;
     let device = db.tx(|tx| tx.signer_by_serial("a")).await.unwrap();
+    db.tamper(crate::opening::WITHOUT_WALLETS).await;
     db.tamper(
         "ALTER TABLE security_devices DROP COLUMN joint_key;
          ALTER TABLE payment_authorisations DROP COLUMN commitment;

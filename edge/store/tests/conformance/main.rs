@@ -27,6 +27,7 @@ mod risk;
 mod sams;
 mod tamper;
 mod transactions;
+mod wallets;
 
 use std::future::Future;
 use std::pin::Pin;
@@ -108,6 +109,12 @@ const EVERYWHERE: &[(&str, Case)] = cases![
     injection_parties::a_campaign_follows_each_terminal,
     injection_parties::a_campaign_that_was_followed_is_found_after_its_end,
     sams::drains_are_kept_by_module_until_they_are_removed,
+    wallets::a_manager_waits_where_it_came_last,
+    wallets::places_that_are_lost_are_told,
+    wallets::blocked_and_revoked_devices_are_found,
+    wallets::an_alarm_is_kept_once_and_never_changed,
+    wallets::racing_alarms_are_stored_once,
+    wallets::pages_of_alarms_walk_newest_first,
     injections::a_key_waits_is_issued_and_installed,
     injections::a_nonce_makes_one_token_per_terminal,
     injections::one_injection_waits_for_a_place,
@@ -175,6 +182,7 @@ const ON_DISK: &[(&str, Case)] = cases![
     opening::an_older_database_is_brought_up_to_date,
     opening::a_database_from_before_proofs_is_brought_up_to_date,
     joint::a_database_from_before_cards_is_brought_up_to_date,
+    wallets::a_database_from_before_sleeves_is_brought_up_to_date,
     payers::a_damaged_key_lets_nobody_in,
     payers::two_servers_take_a_proof_once,
     opening::a_newer_schema_is_refused,

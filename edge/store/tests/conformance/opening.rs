@@ -13,6 +13,12 @@ pub(crate) async fn reopening_keeps_everything(db: Db) {
     assert_eq!((version.len(), version[0].int(0)), (1, Ok(SCHEMA_VERSION)));
 }
 
+/// Back to the schema before sleeves and managers.
+pub(crate) const WITHOUT_WALLETS: &str = "
+    DROP TABLE relay_places; DROP TABLE wallet_alarms;
+    DROP INDEX devices_wallets_changed; DROP INDEX certificates_revoked;
+    UPDATE countersign_schema SET version = 6";
+
 /// Back to the schema before key injection.
 const WITHOUT_INJECTION: &str = "
     DROP TABLE webhook_deliveries; DROP TABLE webhooks; DROP TABLE events;
@@ -31,6 +37,7 @@ const WITHOUT_INJECTION: &str = "
 
 pub(crate) async fn a_database_from_before_injection_is_brought_up_to_date(db: Db) {
     let reader = db.reader("S1").await;
+    db.tamper(WITHOUT_WALLETS).await;
     db.tamper(WITHOUT_INJECTION).await;
     let store = db.open().await.unwrap();
     let kept = store.read::<_, StoreError, _>("test", move |tx| tx.device_by_id(&reader));
@@ -41,6 +48,7 @@ pub(crate) async fn a_database_from_before_injection_is_brought_up_to_date(db: D
 
 /// A phone from before the step is known by its token alone, as it was.
 pub(crate) async fn a_database_from_before_proofs_is_brought_up_to_date(db: Db) {
+    db.tamper(WITHOUT_WALLETS).await;
     db.tamper(
         "DROP TABLE phone_proofs; ALTER TABLE phones DROP COLUMN session_key;
          ALTER TABLE security_devices DROP COLUMN joint_key;
@@ -62,6 +70,7 @@ pub(crate) async fn a_database_from_before_proofs_is_brought_up_to_date(db: Db) 
 /// What a database of the first version has is there after the step, and is counted.
 pub(crate) async fn an_older_database_is_brought_up_to_date(db: Db) {
     let reader = db.reader("S1").await;
+    db.tamper(WITHOUT_WALLETS).await;
     db.tamper(WITHOUT_INJECTION).await;
     db.tamper(
         "DROP TABLE risk_events; DROP TABLE risk_decisions; DROP TABLE reader_meters;

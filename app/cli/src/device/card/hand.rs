@@ -4,7 +4,6 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::SyncSender;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
-use std::time::Duration;
 
 use countersign_crypto::CryptoRng;
 use countersign_iso7816::CardMachine;
@@ -14,11 +13,8 @@ use countersign_smartcard::vpcd::{SlotCard, SlotEvent, VirtualReader};
 use tokio::time::Instant;
 
 use super::serve::Happening;
+use crate::device::virtual_reader::AWAY_MIN;
 
-/// Shortest time between two readers. They look every 0.4 s whether their card is there, on a busy
-/// machine later, and one that was away for less confuses pcscd, whose program was just letting it
-/// go.
-const AWAY_MIN: Duration = Duration::from_millis(1500);
 /// What the card says once it was taken away: "no precise diagnosis".
 const GONE: [u8; 2] = [0x6f, 0x00];
 
