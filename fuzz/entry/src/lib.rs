@@ -21,8 +21,11 @@ pub mod seeds;
 mod smartcard;
 mod tokens;
 mod tr31;
+mod wallet;
 
-pub use channel::{alert, handshake, reader_channel, records, server_channel};
+pub use channel::{
+    alert, handshake, manager_channel, reader_channel, records, server_channel, sleeve_channel,
+};
 pub use hierarchy::hierarchy;
 pub use idcard::{
     card, messages, reader_flow, record, sam_frames, sam_host, sam_remote, server_flow,
@@ -35,6 +38,7 @@ pub use pki::{certificate, certificate_edits, request};
 pub use smartcard::{apdu, device_card, offline_request};
 pub use tokens::tokens;
 pub use tr31::key_block;
+pub use wallet::{relay_messages, wallet_messages, wallet_policy, wallet_rules};
 
 /// A fuzz target.
 #[derive(Clone, Copy)]
@@ -71,6 +75,7 @@ targets! {
     joint_card: 120,
     joint_commitment: 120,
     key_block: 400,
+    manager_channel: 20,
     messages: 1000,
     offline_request: 80,
     payment: 600,
@@ -78,11 +83,16 @@ targets! {
     reader_flow: 200,
     record: 400,
     records: 16,
+    relay_messages: 1000,
     request: 80,
     sam_frames: 400,
     sam_host: 400,
     sam_remote: 1000,
     server_channel: 20,
     server_flow: 1000,
+    sleeve_channel: 20,
     tokens: 150,
+    wallet_messages: 1000,
+    wallet_policy: 400,
+    wallet_rules: 400,
 }

@@ -22,6 +22,7 @@ mod joint_card;
 mod payment;
 mod smartcard;
 mod tokens;
+mod wallet;
 
 use flows::{reader_flow, server_flow};
 use hierarchy::hierarchy;
@@ -56,6 +57,7 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "joint_commitment" => joint::joint_commitment(),
         "joint_card" => joint_card::joint_card(),
         "key_block" => key_block(),
+        "manager_channel" | "sleeve_channel" => wallet::side(),
         "messages" => messages(),
         "offline_request" => smartcard::offline_request(),
         "payment" => payment::payment(),
@@ -63,12 +65,16 @@ pub fn seeds(target: &str) -> Vec<Seed> {
         "reader_flow" => reader_flow(),
         "record" => record(),
         "records" => records(),
+        "relay_messages" => wallet::relay_messages(),
         "request" => request(),
         "sam_frames" => sam_frames(),
         "sam_host" => sam_host(),
         "sam_remote" => sam_remote(),
         "server_flow" => server_flow(),
         "tokens" => tokens(),
+        "wallet_messages" => wallet::wallet_messages(),
+        "wallet_policy" => wallet::wallet_policy(),
+        "wallet_rules" => wallet::wallet_rules(),
         _ => Vec::new(),
     };
     seeds.into_iter().map(|(name, bytes)| (format!("seed-{name}"), bytes)).collect()

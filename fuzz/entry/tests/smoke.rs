@@ -110,6 +110,7 @@ smoke! {
     joint_card,
     joint_commitment,
     key_block,
+    manager_channel,
     messages,
     offline_request,
     payment,
@@ -117,13 +118,18 @@ smoke! {
     reader_flow,
     record,
     records,
+    relay_messages,
     request,
     sam_frames,
     sam_host,
     sam_remote,
     server_channel,
     server_flow,
+    sleeve_channel,
     tokens,
+    wallet_messages,
+    wallet_policy,
+    wallet_rules,
 }
 
 #[test]
