@@ -45,7 +45,7 @@ impl Devices {
         let admin = service.add_operator(&Actor::Console, "admin", &[Role::Admin]).await.unwrap();
         let ca = stage.data().certificate_pem("tls/root.pem").unwrap();
         let url = stage.server.url().replace("127.0.0.1", "localhost"); // its certificate's name
-        let api = Api::new(&url, &ca, &admin.1.secret.to_string()).unwrap();
+        let api = Api::new(&url, &ca, &admin.1.secret).unwrap();
         Self { dir: tempfile::tempdir().unwrap(), api: Arc::new(api) }
     }
 
@@ -112,7 +112,7 @@ impl Drop for Manager {
 }
 
 /// One byte stream each way, and back.
-async fn said(mut from: &mut Meeting, to: &mut Meeting, what: &[u8]) -> Vec<u8> {
+async fn said(from: &mut Meeting, to: &mut Meeting, what: &[u8]) -> Vec<u8> {
     from.write_all(what).await.unwrap();
     from.flush().await.unwrap();
     let mut heard = vec![0; what.len()];

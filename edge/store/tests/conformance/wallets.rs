@@ -120,10 +120,7 @@ pub(crate) async fn blocked_and_revoked_devices_are_found(db: Db) {
         tx.revoke_certificate("0a", "lost", at(7))
     })
     .await;
-    let changed = |since: u64| {
-        let found = db.tx(move |tx| tx.wallet_devices_changed(at(since)));
-        async move { found.await }
-    };
+    let changed = |since: u64| db.tx(move |tx| tx.wallet_devices_changed(at(since)));
     let mut wanted = [sleeve.clone(), manager.clone()];
     wanted.sort();
     assert_eq!(changed(5).await, wanted, "a reader is none of them, and {quiet} is as it was");

@@ -1,5 +1,3 @@
-#![expect(clippy::unwrap_used, reason = "tests")]
-
 use countersign_channel::Mode;
 use countersign_device::{ManagerHappening as Happening, Route};
 use countersign_pki::CertificateNumber;
