@@ -29,6 +29,12 @@ const RAISED_MAX: UnixTime = UnixTime::from_millis(253_402_300_799_999);
 /// What an alarm is called in the audit and by webhooks.
 const ALARM_KIND: &str = "sleeve.alarm";
 
+/// What the store is told to count alarms by, and their being looked at: for operators only. Who may
+/// see other figures, a shop among them, must not see that somebody is under duress (A5).
+pub const ALARM_WORK: [&str; 2] = [RAISE, PAGE];
+const RAISE: &str = "raise_alarm";
+const PAGE: &str = "alarms_page";
+
 /// An alarm as its manager tells of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NewAlarm {
@@ -126,7 +132,7 @@ impl Service {
         let entry = done(now, &Actor::Device(manager_id.to_owned()), ALARM_KIND, &id);
         let manager_id = manager_id.to_owned();
         self.store
-            .run_tx("raise_alarm", move |tx| {
+            .run_tx(RAISE, move |tx| {
                 let manager = manager(tx, &manager_id, now)?;
                 let sleeve = tx.device_by_serial(DeviceKind::Sleeve, &new.sleeve)?;
                 let alarm = WalletAlarm {
@@ -176,9 +182,7 @@ impl Service {
         cursor: Option<String>,
         limit: u32,
     ) -> Result<Page<WalletAlarm>, ServiceError> {
-        self.store
-            .read("alarms_page", move |tx| Ok(tx.wallet_alarms_page(cursor.as_deref(), limit)?))
-            .await
+        self.store.read(PAGE, move |tx| Ok(tx.wallet_alarms_page(cursor.as_deref(), limit)?)).await
     }
 }
 

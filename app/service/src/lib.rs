@@ -41,7 +41,9 @@ use countersign_net::Clock;
 use countersign_store::{AuditEntry, AuditOutcome, IdKind, Store, new_id};
 
 pub use access::{Actor, Scope};
-pub use alarms::{ALARM_NAME_MAX, ALARMS_PER_WINDOW, ALARMS_WINDOW, NewAlarm, RaisedAlarm};
+pub use alarms::{
+    ALARM_NAME_MAX, ALARM_WORK, ALARMS_PER_WINDOW, ALARMS_WINDOW, NewAlarm, RaisedAlarm,
+};
 pub use approvals::{ApprovalPolicy, ApprovalRecord, Gated, LIVE_APPROVALS_MAX};
 pub use authority::{Authority, ENCRYPTION_KEY_NAME};
 pub use codes::{EnrolmentCode, WRONG_FROM_SOURCE_MAX, WRONG_WINDOW};

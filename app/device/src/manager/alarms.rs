@@ -44,7 +44,7 @@ pub(super) async fn raise(shared: Arc<Shared>, to: mpsc::Sender<RaisedAlarm>) {
                 let id = alarm.attempt.id.clone();
                 if taken && let Err(error) = settle(&shared, alarm).await {
                     // It is raised again under the same id, which the server knows.
-                    tracing::warn!(%error, "that the server has taken a message is not on disk");
+                    tracing::debug!(%error, "that the server has taken a message is not on disk");
                 }
                 under_way.remove(&id);
             }

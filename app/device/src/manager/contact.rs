@@ -23,6 +23,10 @@ pub(super) struct Contact<T> {
     way: Route,
     /// Who it is, as far as its certificate says.
     sleeve: Option<String>,
+    /// Who it is, as the server's relay says.
+    relayed: Option<String>,
+    /// It has asked to pair.
+    asked: bool,
     /// It was let in through the pairing window.
     pairing: bool,
 }
@@ -61,11 +65,11 @@ pub(super) const fn check_of(error: &NetError<Error>) -> &'static str {
 }
 
 impl<T: Transport> Contact<T> {
-    pub(super) fn new(shared: Arc<Shared>, stream: T, admitted: &Admitted) -> Self {
+    pub(super) fn new(shared: Arc<Shared>, stream: T, admitted: Admitted) -> Self {
         let channel = ManagerChannel::new(shared.config.clone(), &admitted.address, shared.now());
         let link = Connection::new(channel, stream, shared.clock.clone(), shared.rng());
-        let (number, way) = (admitted.number, admitted.way);
-        Self { shared, link, number, way, sleeve: None, pairing: false }
+        let Admitted { number, way, relayed, .. } = admitted;
+        Self { shared, link, number, way, sleeve: None, relayed, asked: false, pairing: false }
     }
 
     /// Serves it to its end. `place` is given back once it has proven itself.
@@ -114,8 +118,10 @@ impl<T: Transport> Contact<T> {
             ManagerQuestion::Window { sleeve_id } => {
                 let now = self.shared.now();
                 let revoked = self.shared.read_dir(|dir| dir.pairs.is_revoked(&sleeve_id));
-                let open = !revoked && self.shared.window().enter(now, self.number);
-                self.pairing = open;
+                // Through the relay it is who the server says that it is, or none.
+                let is_own = self.relayed.as_ref().is_none_or(|own| *own == sleeve_id);
+                let open = !revoked && is_own && self.shared.window().enter(now, self.number);
+                (self.asked, self.pairing) = (true, open);
                 let (channel, now, rng) = self.link.parts();
                 let answered = channel.window(now, rng, open);
                 if open && answered.is_ok() {
@@ -172,7 +178,7 @@ impl<T: Transport> Contact<T> {
             self.link.machine().refuse(error, &incident);
         }
         self.refuse().await;
-        if self.link.machine().mode() == Mode::A1 {
+        if self.asked {
             let (sleeve, check) = (self.sleeve.take(), failed.check().to_owned());
             self.shared.tell(ManagerHappening::PairingFailed { sleeve, check });
         }
@@ -196,7 +202,11 @@ async fn store(shared: Arc<Shared>, number: u32, pairing: Pairing) -> Result<(),
         }
         let entry = Entry { sleeve: Some(pairing.peer.clone()), ..Entry::new("pair") };
         shared.note_now(entry.clone())?;
-        let kept = shared.change_dir(|dir| dir.pairs.keep(pairing, now));
+        let kept = shared.change_dir(|dir| match dir.pairs.is_revoked(&pairing.peer) {
+            // Its owner has revoked it while it was inside the window.
+            true => Err(ManagerError::WindowClosed),
+            false => dir.pairs.keep(pairing, now),
+        });
         if let Err(error) = &kept {
             shared.note_now(Entry { check: Some(error.check().to_owned()), ..entry })?;
         }

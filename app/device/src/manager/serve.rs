@@ -57,12 +57,12 @@ impl Origin {
         }
     }
 
-    /// The bytes that tell it apart. No serial number is as short as an address with its mark.
+    /// The bytes that tell it apart: with its mark, a serial number is longer than any address.
     fn bytes(&self) -> Vec<u8> {
         match self {
             Self::Address(IpAddr::V4(ip)) => ip.octets().to_vec(),
             Self::Address(IpAddr::V6(ip)) => ip.octets().to_vec(),
-            Self::Relay { sleeve } => [b"relay:", sleeve.as_bytes()].concat(),
+            Self::Relay { sleeve } => [&b"sleeve at the relay: "[..], sleeve.as_bytes()].concat(),
         }
     }
 
@@ -111,6 +111,8 @@ pub(super) struct Admitted {
     /// Its number, a session's later.
     pub(super) number: u32,
     pub(super) way: Route,
+    /// Who it is, as the server's relay says.
+    pub(super) relayed: Option<String>,
 }
 
 /// Contacts that have not proven themselves yet, by their source.
@@ -346,8 +348,13 @@ impl Shared {
             return None;
         };
         let number = self.sessions().next_number();
-        let admitted = Admitted { address: origin.bytes(), number, way: origin.way() };
-        Some((Contact::new(self.clone(), stream, &admitted), place))
+        let (address, way) = (origin.bytes(), origin.way());
+        let relayed = match origin {
+            Origin::Relay { sleeve } => Some(sleeve),
+            Origin::Address(_) => None,
+        };
+        let admitted = Admitted { address, number, way, relayed };
+        Some((Contact::new(self.clone(), stream, admitted), place))
     }
 
     /// Waits until the pairing window runs out of time, and tells it; for ever while none is open.

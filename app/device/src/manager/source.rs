@@ -96,10 +96,6 @@ impl CardLink for OpenCard {
 impl Drop for OpenCard {
     fn drop(&mut self) {
         // What was said to it is forgotten. A reader's link does this by itself.
-        #[cfg_attr(
-            not(feature = "pcsc"),
-            expect(irrefutable_let_patterns, reason = "the only kind without PC/SC")
-        )]
         if let Inner::Held { reset, .. } = &mut self.0
             && let Err(error) = reset()
         {

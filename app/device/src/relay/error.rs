@@ -103,6 +103,13 @@ impl RelayError {
         }
     }
 
+    /// Whether a manager need not come again. Alerts are in the clear, and whoever can cut the line
+    /// can forge one or change a byte: only what this device knows itself, or was told in a record,
+    /// is final.
+    pub(super) const fn is_final(&self) -> bool {
+        matches!(self, Self::Dir(_) | Self::Serial | Self::Refused { retry_after: 0, .. })
+    }
+
     /// The least pause before coming again, if the server named one.
     pub(super) fn pause(&self) -> Duration {
         match self {

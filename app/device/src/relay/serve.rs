@@ -94,8 +94,9 @@ impl RelayLink {
     /// Dropping the future ends it, and all its meetings.
     ///
     /// # Errors
-    /// What coming again does not mend: the device is blocked or not enrolled, its certificate
-    /// revoked. `Ok` once nobody takes from `incoming` any more.
+    /// What this device knows not to mend itself, or the server has said in the channel: blocked,
+    /// revoked. An alert, or bytes that do not fit, may be anybody's: the connection comes again, late.
+    /// `Ok` once nobody takes from `incoming` any more.
     pub async fn serve(
         &self,
         incoming: mpsc::Sender<Incoming>,
@@ -109,7 +110,7 @@ impl RelayLink {
             status.send_replace(LinkStatus::Connecting);
             let served = self.serve_once(&incoming, &mut alarms, &status).await;
             let Err(error) = served else { return Ok(()) };
-            if !error.is_lost() {
+            if error.is_final() {
                 let (check, retry_in) = (error.check().to_owned(), Duration::MAX);
                 status.send_replace(LinkStatus::Lost { check, retry_in });
                 return Err(error);
@@ -203,6 +204,9 @@ fn welcome(
         let (meeting, reason) = (met.meeting, CloseReason::Busy);
         return tell(session, &DeviceMessage::Close(Closed { meeting, reason }));
     };
+    if session.halves.contains_key(&met.meeting) {
+        return Err(RelayError::Protocol("a meeting that is already there"));
+    }
     let half = Arc::new(Half::new(met.meeting, session.wake.clone()));
     session.halves.insert(met.meeting, half.clone());
     let sleeve = met.peer.as_str().to_owned();

@@ -225,4 +225,8 @@ async fn alarms_are_listed_newest_first() {
     let rest = world.get(&format!("/v1/sleeves/alarms?limit=1&cursor={cursor}")).await.json();
     assert_eq!((&rest["items"][0], &rest["next"]), (&items[1], &Value::Null));
     world.get("/v1/sleeves/alarms?limit=0").await.assert_check(400, "page-limit");
+    // Who may scrape, a shop among them, learns of none of this (A5).
+    let figures = world.get("/metrics").await.text;
+    assert!(figures.contains("countersign_store_transactions_total"));
+    assert!(!figures.contains("alarm"), "{figures}");
 }

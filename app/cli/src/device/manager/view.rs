@@ -118,7 +118,13 @@ impl View {
                 let paired = Some(number.to_string());
                 self.pairing = Some(Pairing { sleeve: sleeve.clone(), paired });
             }
-            Happening::PairingFailed { .. } => self.pairing = None,
+            // Only of the one that is shown: strangers may fail at any time.
+            Happening::PairingFailed { sleeve, .. } => {
+                let failed = |shown: &mut Pairing| {
+                    shown.paired.is_none() && Some(&shown.sleeve) == sleeve.as_ref()
+                };
+                self.pairing.take_if(failed);
+            }
             Happening::Connected { session, sleeve, way, .. } => {
                 let (sleeve, stage) = (sleeve.clone(), Stage::Connected);
                 let began = Session { sleeve, way: *way, stage, card: None, asleep: false };

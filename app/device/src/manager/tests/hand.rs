@@ -81,9 +81,28 @@ impl World {
         yes: bool,
         before: impl AsyncFnOnce(&mut Self),
     ) -> Result<(), String> {
+        let pipe = self.pipe().await;
+        self.pair_by(pipe, sleeve, yes, before).await
+    }
+
+    /// The same, with a yes, on another way.
+    pub(super) async fn pair_over(
+        &mut self,
+        pipe: DuplexStream,
+        sleeve: &'static str,
+    ) -> Result<(), String> {
+        self.pair_by(pipe, sleeve, true, async |_| ()).await
+    }
+
+    async fn pair_by(
+        &mut self,
+        pipe: DuplexStream,
+        sleeve: &'static str,
+        yes: bool,
+        before: impl AsyncFnOnce(&mut Self),
+    ) -> Result<(), String> {
         let config = self.sleeves[sleeve].clone();
         let channel = SleeveChannel::pair(config, self.clock.now(), &mut *make_rng()()).unwrap();
-        let pipe = self.pipe().await;
         let (mut link, _) = self.link(channel, pipe);
         let (mut before, mut kept) = (Some(before), None);
         let paired = loop {

@@ -182,3 +182,48 @@ async fn a4_a_revoked_sleeve_is_out_until_it_is_forgotten() {
     let ManagerHappening::Refused { check, .. } = refused else { panic!("{refused:?}") };
     assert_eq!(check, "sleeve-unknown");
 }
+
+/// Who is revoked while it is inside the window does not come back by it.
+#[tokio::test(start_paused = true)]
+async fn a1_a_sleeve_that_is_revoked_meanwhile_is_not_stored() {
+    let mut world = World::new().await;
+    world.open_window(60).await;
+    world.pair(SLEEVE, true).await.unwrap();
+    world.open_window(60).await;
+    let revokes = async |world: &mut World| {
+        world.order(ManagerOrder::Revoke { sleeve: SLEEVE.to_owned() }).await;
+        world.until(|told| matches!(told, ManagerHappening::Revoked { .. })).await;
+    };
+    assert!(world.pair_after(SLEEVE, true, revokes).await.is_err());
+    let told = world.until(is_failed).await;
+    assert_eq!(failed(&told), Some((Some(SLEEVE.to_owned()), "pairing-closed".to_owned())));
+    world.stop().await.unwrap();
+    assert!(world.opened().await.sleeves()[0].revoked_at.is_some());
+}
+
+/// Through the relay a sleeve pairs as itself: a copy of another's certificate shows nobody another
+/// id, and takes no place in the window.
+#[tokio::test(start_paused = true)]
+async fn a1_through_the_relay_a_sleeve_asks_under_its_own_id_only() {
+    let mut world = World::new().await;
+    world.open_window(60).await;
+    let other = Origin::Relay { sleeve: OTHER.to_owned() };
+    let pipe = world.pipe_from(other).await;
+    assert_eq!(world.pair_over(pipe, SLEEVE).await, Err("pairing-closed".to_owned()));
+    let own = Origin::Relay { sleeve: SLEEVE.to_owned() };
+    let pipe = world.pipe_from(own).await;
+    world.pair_over(pipe, SLEEVE).await.unwrap();
+}
+
+/// A contact that never asked to pair is no pairing that failed.
+#[tokio::test(start_paused = true)]
+async fn a1_strangers_who_come_and_go_are_not_told_of() {
+    let mut world = World::new().await;
+    world.open_window(60).await;
+    for _ in 0..3 {
+        drop(world.pipe().await);
+    }
+    world.pair(SLEEVE, true).await.unwrap();
+    let told = world.until(|told| matches!(told, ManagerHappening::WindowClosed { .. })).await;
+    assert_eq!(failed(&told), None);
+}

@@ -144,3 +144,22 @@ fn a_small_terminal_and_a_rude_reason_are_drawn_too() {
     }
     assert!(shows(&drawn(&screen, &view, NOW), "gone"));
 }
+
+/// The owner compares by eye: strangers who fail do not take away who is there.
+#[test]
+fn a_stranger_that_fails_does_not_wipe_who_pairs() {
+    let (screen, mut view) = (Screen::default(), view());
+    view.take(&Happening::WindowOpened { seconds: 60 }, NOW);
+    view.take(&Happening::PairingAsked { sleeve: "SLV-1".to_owned() }, NOW);
+    let failed = |sleeve: Option<&str>| Happening::PairingFailed {
+        sleeve: sleeve.map(str::to_owned),
+        check: "pairing-closed".to_owned(),
+    };
+    let words = "SLV-1 pairs: is that the sleeve in your hand?";
+    for stranger in [None, Some("SLV-2")] {
+        view.take(&failed(stranger), NOW);
+        assert!(shows(&drawn(&screen, &view, NOW), words), "{stranger:?}");
+    }
+    view.take(&failed(Some("SLV-1")), NOW);
+    assert!(!shows(&drawn(&screen, &view, NOW), words));
+}
