@@ -10,6 +10,7 @@ mod inject;
 mod measure;
 mod party;
 mod payments;
+mod relay;
 mod report;
 mod soak;
 
@@ -80,6 +81,27 @@ enum Bench {
         #[arg(long, value_name = "DATABASE")]
         only: Option<payments::Database>,
     },
+    /// Sleeves and managers: time added to an APDU, idle sleeves at the server, times of logins.
+    Relay {
+        /// APDUs per way and link.
+        #[arg(long, value_name = "N", default_value_t = 200, value_parser = rounds())]
+        rounds: usize,
+        /// Logins of each kind.
+        #[arg(long, value_name = "N", default_value_t = 1000,
+              value_parser = Rounds::new().range(2..=100_000))]
+        logins: usize,
+        /// Idle sleeves; 50000 is the full figure.
+        #[arg(long, value_name = "N", default_value_t = 2000,
+              value_parser = Rounds::new().range(4..=200_000))]
+        sleeves: usize,
+        /// How often each of them sends a heartbeat, in seconds.
+        #[arg(long, value_name = "N", default_value_t = 5,
+              value_parser = clap::value_parser!(u64).range(1..=600))]
+        every: u64,
+    },
+    /// A process that `relay` starts.
+    #[command(subcommand, hide = true)]
+    RelayPart(relay::Part),
     /// Not a comparison: reads for a long time with trouble on every side. Exits with 1 if anything
     /// was lost, wrong or grew.
     Soak {
@@ -102,11 +124,12 @@ enum Bench {
     List,
 }
 
-const BENCHES: [(&str, &str); 4] = [
+const BENCHES: [(&str, &str); 5] = [
     ("channel", "the secure channel: handshakes, refusals, bytes, memory, records"),
     ("read", "the ID-card read: latency, bytes on the wire"),
     ("inject", "key injection: tokens, key blocks, beside the library's bare operations"),
     ("payments", "confirmed payments, beside pgbench on the same PostgreSQL; group commit"),
+    ("relay", "sleeves and managers: time added to an APDU, idle sleeves, times of logins"),
 ];
 
 fn list(json: bool) -> String {
@@ -120,24 +143,37 @@ fn list(json: bool) -> String {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    if cfg!(debug_assertions) && !matches!(arguments.bench, Bench::List) {
+    if cfg!(debug_assertions) && !matches!(arguments.bench, Bench::List | Bench::RelayPart(_)) {
         eprintln!("bench: built without --release, the figures mean nothing");
     }
     if let Bench::Soak { program, seconds, seed, readers } = arguments.bench {
         let plan = soak::Plan { program, time: Duration::from_secs(seconds), seed, readers };
         return soaked(&plan);
     }
+    if let Bench::RelayPart(part) = arguments.bench {
+        return match relay::run_part(part) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                eprintln!("bench: {error}");
+                ExitCode::FAILURE
+            }
+        };
+    }
     let print = |report: Report| {
         if arguments.json { report.to_json().to_string() } else { report.to_table() }
     };
     let text = match arguments.bench {
-        Bench::List | Bench::Soak { .. } => Ok(list(arguments.json)),
+        Bench::List | Bench::Soak { .. } | Bench::RelayPart(_) => Ok(list(arguments.json)),
         Bench::Channel { rounds } => channel::report(rounds).map(print),
         Bench::Read { rounds } => card_read::report(rounds).map(print),
         Bench::Inject { rounds } => inject::report(rounds).map(print),
         Bench::Payments { rounds, slice, only } => {
             let plan = payments::Plan { rounds, slice: Duration::from_millis(slice), only };
             payments::report(plan).map(print)
+        }
+        Bench::Relay { rounds, logins, sleeves, every } => {
+            let plan = relay::Plan { rounds, logins, sleeves, every: Duration::from_secs(every) };
+            relay::report(plan).map(print)
         }
     };
     let printed = text.and_then(|text| Ok(writeln!(io::stdout(), "{text}")?));
@@ -183,6 +219,9 @@ mod tests {
         assert!(Arguments::try_parse_from(["bench", "payments", "--slice", "0"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "payments", "--only", "oracle"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "payments", "--json"]).is_ok());
+        assert!(Arguments::try_parse_from(["bench", "relay", "--sleeves", "50000"]).is_ok());
+        assert!(Arguments::try_parse_from(["bench", "relay", "--every", "0"]).is_err());
+        assert!(Arguments::try_parse_from(["bench", "relay", "--logins", "1"]).is_err());
         assert!(Arguments::try_parse_from(["bench", "nothing"]).is_err());
     }
 }

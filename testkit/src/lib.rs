@@ -2,8 +2,8 @@
 //!
 //! - [`parts`] starts real components (PostgreSQL, pty pairs) and takes them down again.
 //! - [`rng`] gives generators that repeat under a seed.
-//! - [`pki`] makes a small PKI; [`pair`] runs both ends of a channel in memory, [`wallet`] those of a
-//!   sleeve and a manager.
+//! - [`pki`] makes a small PKI; [`pair`] runs both ends of a channel in memory, [`wallet`] those of
+//!   a sleeve and a manager.
 //! - [`loss`] is a link that drops, damages, doubles, swaps and delays, at seeded rates.
 //! - [`counting`] counts every cryptographic operation, for goal G11 of the channel.
 //! - [`toy`] is no cryptography at all: fast algorithms for the channel's model, and broken ones.

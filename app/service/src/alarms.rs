@@ -29,8 +29,8 @@ const RAISED_MAX: UnixTime = UnixTime::from_millis(253_402_300_799_999);
 /// What an alarm is called in the audit and by webhooks.
 const ALARM_KIND: &str = "sleeve.alarm";
 
-/// What the store is told to count alarms by, and their being looked at: for operators only. Who may
-/// see other figures, a shop among them, must not see that somebody is under duress (A5).
+/// What the store counts alarms by, and that they are looked at: for operators only. Who may see
+/// other figures, a shop among them, must not see that somebody is under duress (A5).
 pub const ALARM_WORK: [&str; 2] = [RAISE, PAGE];
 const RAISE: &str = "raise_alarm";
 const PAGE: &str = "alarms_page";

@@ -76,8 +76,10 @@ pub(super) fn batch<C: Client, S: Server>(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::party::Contacts;
     use crate::party::noise::{Backend, Noise};
     use crate::party::ours::{Ours, Setting};
+    use crate::party::paired::Paired;
     use crate::party::tls::Tls;
     use crate::party::tree::Tree;
     use countersign_channel::Mode;
@@ -88,8 +90,13 @@ mod tests {
         let laps = |laps: Fallible<Vec<f64>>| laps.unwrap().len();
         for mode in [Mode::C1, Mode::C2] {
             let ours = Ours::new(&tree, Setting::of(mode)).unwrap();
-            let run = batch(2, || ours.reader(), || ours.server(), End::Connected);
+            let run = batch(2, || ours.client(), || ours.server(), End::Connected);
             assert_eq!(laps(run), 3);
+        }
+        for (mode, flights) in [(Mode::A1, 2), (Mode::A2, 3), (Mode::A3, 3)] {
+            let paired = Paired::new(&tree, Setting::of(mode)).unwrap();
+            let run = batch(2, || paired.client(), || paired.server(), End::Connected);
+            assert_eq!(laps(run), flights, "{mode:?}");
         }
         let tls = Tls::new(&tree).unwrap();
         assert_eq!(laps(batch(2, || tls.client(), || tls.server(), End::Connected)), 2);

@@ -3,11 +3,11 @@
 use countersign_channel::Mode;
 
 use super::contact::{End, batch};
-use super::worlds::Worlds;
+use super::worlds::{Handshake, Worlds};
 use super::{BATCH, SLOW_BATCH};
 use crate::measure::{Samples, Subject, Subjects};
+use crate::party::Contacts;
 use crate::party::noise::Noise;
-use crate::party::ours::Ours;
 use crate::report::Row;
 
 pub(super) const MTLS: &str = "rustls mTLS, whole handshake";
@@ -23,6 +23,22 @@ struct Accept {
     pure: Subject,
 }
 
+impl Accept {
+    fn new<'a, C: Contacts>(handshake: &'a Handshake<C>, subjects: &mut Subjects<'a>) -> Self {
+        let Handshake { mode, cached, fresh, sm2, pure } = handshake;
+        let mut accept = |ours: &'a C, count| {
+            subjects.add(move || batch(count, || ours.client(), || ours.server(), End::Connected))
+        };
+        Self {
+            mode: *mode,
+            cached: accept(cached, BATCH),
+            fresh: accept(fresh, BATCH),
+            sm2: accept(sm2, SLOW_BATCH),
+            pure: accept(pure, SLOW_BATCH),
+        }
+    }
+}
+
 pub(super) struct Handshakes {
     ours: Vec<Accept>,
     tls: Subject,
@@ -32,17 +48,9 @@ pub(super) struct Handshakes {
 
 impl Handshakes {
     pub(super) fn new<'a>(worlds: &'a Worlds, subjects: &mut Subjects<'a>) -> Self {
-        let mut accept = |ours: &'a Ours, count| {
-            subjects.add(move || batch(count, || ours.reader(), || ours.server(), End::Connected))
-        };
-        let ours = worlds.ours.iter().map(|ours| Accept {
-            mode: ours.mode,
-            cached: accept(&ours.cached, BATCH),
-            fresh: accept(&ours.fresh, BATCH),
-            sm2: accept(&ours.sm2, SLOW_BATCH),
-            pure: accept(&ours.pure, SLOW_BATCH),
-        });
-        let ours = ours.collect();
+        let mut ours: Vec<_> =
+            worlds.ours.iter().map(|handshake| Accept::new(handshake, subjects)).collect();
+        ours.extend(worlds.paired.iter().map(|handshake| Accept::new(handshake, subjects)));
         let tls = &worlds.tls;
         let mut noise = |noise: &'a Noise| {
             subjects.add(move || batch(BATCH, || noise.client(), || noise.server(), End::Connected))
@@ -65,7 +73,7 @@ impl Handshakes {
         samples.lap(self.tls, 0)
     }
 
-    /// The targets are the design's, for each of the two handshakes.
+    /// The targets are the design's, for each handshake.
     pub(super) fn rows(&self, samples: &Samples) -> Vec<Row> {
         let tls = self.tls(samples);
         let row = |what: String, subject| Row::new(what, samples.whole(subject), "us");
@@ -126,11 +134,13 @@ impl Handshakes {
 mod tests {
     use testkit::counting::CountingProvider;
 
-    use super::super::worlds::MODES;
-    use crate::party::connect;
+    use super::super::worlds::{MODES, PAIRED_MODES};
+    use crate::Fallible;
     use crate::party::noise::{Backend, Noise};
     use crate::party::ours::{Ours, Setting};
+    use crate::party::paired::Paired;
     use crate::party::tree::Tree;
+    use crate::party::{Contacts, connect};
 
     #[test]
     fn the_two_noise_backends_understand_each_other() {
@@ -145,16 +155,19 @@ mod tests {
         let mut tree = Tree::new().unwrap();
         let counting = CountingProvider::new(tree.provider.clone());
         tree.provider = counting.provider();
-        let verifications = |setting| {
-            let ours = Ours::new(&tree, setting).unwrap();
-            let run = || connect(&mut ours.reader().unwrap(), &mut ours.server()).unwrap();
+        fn verifications<C: Contacts>(ours: &Fallible<C>, counting: &CountingProvider) -> u64 {
+            let ours = ours.as_ref().unwrap();
+            let run = || connect(&mut ours.client().unwrap(), &mut ours.server()).unwrap();
             run();
             counting.measure(run).1.verify
+        }
+        let of = |setting: Setting| match MODES.contains(&setting.mode) {
+            true => verifications(&Ours::new(&tree, setting), &counting),
+            false => verifications(&Paired::new(&tree, setting), &counting),
         };
-        for mode in MODES {
+        for mode in MODES.into_iter().chain(PAIRED_MODES) {
             let cached = Setting::of(mode);
-            let fresh = verifications(Setting { cached: false, ..cached });
-            assert_eq!(fresh, verifications(cached) + 1, "{mode:?}");
+            assert_eq!(of(Setting { cached: false, ..cached }), of(cached) + 1, "{mode:?}");
         }
     }
 }

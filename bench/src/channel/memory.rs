@@ -12,13 +12,14 @@ use std::thread::Scope;
 
 use countersign_channel::Mode;
 
-use super::worlds::{MODES, sm2_tree};
+use super::worlds::{MODES, PAIRED_MODES, sm2_tree};
 use crate::Fallible;
 use crate::party::noise::{Backend, Noise};
 use crate::party::ours::{Ours, Setting};
+use crate::party::paired::Paired;
 use crate::party::tls::Tls;
 use crate::party::tree::Tree;
-use crate::party::{Client, Server, connect};
+use crate::party::{Client, Contacts, Server, connect};
 use crate::report::Row;
 
 /// Parties kept per subject and round: a row is worth more of them, a smoke run few.
@@ -30,7 +31,7 @@ const KEPT: [usize; 2] = [150, 4000];
 const ROLLUP: &str = "/proc/self/smaps_rollup";
 
 /// Bytes of anonymous memory in `rollup`.
-fn anonymous(rollup: &str) -> Fallible<u64> {
+pub(crate) fn anonymous(rollup: &str) -> Fallible<u64> {
     let line = rollup.lines().find_map(|line| line.strip_prefix("Anonymous:"));
     let figure = line.and_then(|line| line.trim().strip_suffix(" kB"));
     let figure = figure.ok_or("no sum of anonymous memory in smaps_rollup")?;
@@ -123,20 +124,33 @@ pub(super) fn rows(tree: &Tree, rounds: usize) -> Fallible<Vec<Row>> {
     let [c1, c2] = MODES.map(|mode| Ours::new(tree, Setting::of(mode)));
     let (c1, c2) = (c1?, c2?);
     let sm2 = Ours::new(&sm2_tree()?, Setting::of(Mode::C1))?;
+    let [a1, a2, a3] = PAIRED_MODES.map(|mode| Paired::new(tree, Setting::of(mode)));
+    let (a1, a2, a3) = (a1?, a2?, a3?);
     let held = Mutex::new(());
-    let [of_c1, of_c2, of_sm2, of_tls, of_noise] = std::thread::scope(|scope| {
-        let _hold = held.lock(); // released before the scope waits for its threads
-        let heaps = Heaps { scope, held: &held, count };
-        Ok::<_, Box<dyn Error + Send + Sync>>([
-            heaps.figures(|| c1.reader(), || c1.server())?,
-            heaps.figures(|| c2.reader(), || c2.server())?,
-            heaps.figures(|| sm2.reader(), || sm2.server())?,
-            heaps.figures(|| tls.client(), || tls.server())?,
-            heaps.figures(|| noise.client(), || noise.server())?,
-        ])
-    })?;
+    let [of_c1, of_c2, of_sm2, of_a1, of_a2, of_a3, of_tls, of_noise] =
+        std::thread::scope(|scope| {
+            let _hold = held.lock(); // released before the scope waits for its threads
+            let heaps = Heaps { scope, held: &held, count };
+            Ok::<_, Box<dyn Error + Send + Sync>>([
+                heaps.figures(|| c1.client(), || c1.server())?,
+                heaps.figures(|| c2.client(), || c2.server())?,
+                heaps.figures(|| sm2.client(), || sm2.server())?,
+                heaps.figures(|| a1.client(), || a1.server())?,
+                heaps.figures(|| a2.client(), || a2.server())?,
+                heaps.figures(|| a3.client(), || a3.server())?,
+                heaps.figures(|| tls.client(), || tls.server())?,
+                heaps.figures(|| noise.client(), || noise.server())?,
+            ])
+        })?;
     let mut rows = Vec::new();
-    for (name, ours) in [("C1", &of_c1), ("C2", &of_c2), ("C1, suite SM2_SM4GCM_SM3", &of_sm2)] {
+    for (name, ours) in [
+        ("C1", &of_c1),
+        ("C2", &of_c2),
+        ("C1, suite SM2_SM4GCM_SM3", &of_sm2),
+        ("A1", &of_a1),
+        ("A2", &of_a2),
+        ("A3", &of_a3),
+    ] {
         let idle = Row::new(format!("memory of an idle channel, {name}"), ours.idle, "bytes");
         let half =
             Row::new(format!("memory of a half-open contact, {name}"), ours.half_open, "bytes");

@@ -1,5 +1,5 @@
-//! The channel, side by side with mutual TLS and Noise: what the server spends on accepting and on
-//! refusing, bytes, round trips, memory, records.
+//! The channel, side by side with mutual TLS and Noise: what the server, or the manager (A1 to A3),
+//! spends on accepting and on refusing, bytes, round trips, memory, records.
 
 mod contact;
 mod handshake;
@@ -14,6 +14,7 @@ use crate::measure::Subjects;
 use crate::party::tree::Tree;
 use crate::report::{Report, Section};
 use handshake::Handshakes;
+pub(crate) use memory::anonymous;
 use refusal::{Attackers, Refusals};
 use worlds::Worlds;
 
@@ -25,7 +26,7 @@ const SLOW_BATCH: usize = 4;
 /// Most rounds of one run.
 pub(crate) const ROUNDS_MAX: u64 = 1000;
 
-const NOTES: [&str; 5] = [
+const NOTES: [&str; 6] = [
     "CPU is the server's thread time, medians of interleaved rounds in one process; P-256 keys, \
      depth of certificates and AWS-LC are the same on both sides of rustls' rows, without \
      resumption. Our directory look-up is in memory: no database is in these rows.",
@@ -36,7 +37,10 @@ const NOTES: [&str; 5] = [
      client has proven anything. The wider one, until the client's signature is refused, stands \
      beside without a verdict. A server keeps nothing of M0, so an attacker needs no M0: the \
      contact that is judged is M2 alone, machine and alert included.",
-    "C1 and C2 cost one round trip more than TLS 1.3.",
+    "Of C1 and C2 it is the server's, of A1, A2 and A3 the manager's; the sleeve's user says yes \
+     at once, and list and disk are in memory. Who connects by A2 or A3 shows no certificate: both \
+     have the other's since A1. Refusing A1 outside the window is refusing M1.",
+    "Each of our handshakes costs one round trip more than TLS 1.3.",
     "Memory is the growth of the process's anonymous pages over many servers' ends, what AWS-LC \
      allocates in C included.",
 ];

@@ -5,10 +5,10 @@ use countersign_channel::{Delivery, Mode, Policy, Protection, ServerEvent};
 use super::worlds::sm2_tree;
 use crate::Fallible;
 use crate::measure::{Subjects, cpu_time, micros};
-use crate::party::connect;
 use crate::party::ours::{OurReader, OurServer, Ours, Setting};
 use crate::party::tls::{Tls, TlsClient, TlsServer};
 use crate::party::tree::{NOW, Tree};
+use crate::party::{Contacts, connect};
 use crate::report::Row;
 
 /// Lengths of the data in a record, in bytes.
@@ -24,7 +24,7 @@ struct Pair<'a> {
 
 impl<'a> Pair<'a> {
     fn open(ours: &'a Ours) -> Fallible<Self> {
-        let (mut reader, mut server) = (ours.reader()?, ours.server());
+        let (mut reader, mut server) = (ours.client()?, ours.server());
         connect(&mut reader, &mut server)?;
         Ok(Self { reader, server })
     }

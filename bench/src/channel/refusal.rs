@@ -1,10 +1,10 @@
 //! What a refusal costs the server.
 //!
-//! A server keeps nothing of M0, so whoever replays or forges a challenge needs no M0: the dearest
-//! it can do per message is to send an M2. That contact, machine and alert included, is what the
-//! target is judged by; the contact with M0 before it stands beside.
+//! A server, or manager, keeps nothing of M0, so whoever replays or forges a challenge needs no M0:
+//! the dearest it can do per message is to send an M2. That contact, machine and alert
+//! included, is what the target is judged by; the contact with M0 before it stands beside.
 
-use countersign_channel::{SOURCE_BURST, WINDOW};
+use countersign_channel::{Mode, SOURCE_BURST, WINDOW};
 
 use super::contact::{End, batch};
 use super::handshake::{Handshakes, MTLS};
@@ -13,8 +13,9 @@ use super::{BATCH, ROUNDS_MAX};
 use crate::Fallible;
 use crate::measure::{Samples, Subject, Subjects, WARM_UP};
 use crate::party::ours::{Ours, Setting};
+use crate::party::paired::{Home, Paired};
 use crate::party::tree::Tree;
-use crate::party::{Script, Server, Spoilt};
+use crate::party::{Contacts, Script, Server, Spoilt};
 use crate::report::Row;
 
 /// Contacts per sample that cost a verification or two.
@@ -42,6 +43,14 @@ const IMPOSTOR: &str = "rustls mTLS, client's signature refused";
 /// M0 and M2.
 type Recording = [Vec<u8>; 2];
 
+/// The check that refuses a bad signature.
+fn signature_check(mode: Mode) -> &'static str {
+    match mode {
+        Mode::C1 | Mode::C2 => "reader-signature",
+        _ => "sleeve-signature",
+    }
+}
+
 /// What attackers of one handshake send.
 struct Attack {
     what: &'static str,
@@ -57,7 +66,7 @@ fn altered(recording: &Recording, at: usize) -> Recording {
     recording
 }
 
-fn attacks(ours: &Ours) -> Fallible<[Attack; 3]> {
+fn attacks(ours: &impl Contacts) -> Fallible<[Attack; 3]> {
     let good = ours.recording(false)?;
     let replayed = ours.recording(true)?;
     let attack = |what, check, recording| Attack { what, check, recording };
@@ -70,7 +79,7 @@ fn attacks(ours: &Ours) -> Fallible<[Attack; 3]> {
 
 /// Contacts that send these flights and are refused by `check`: the mean of some batches.
 fn recorded(
-    ours: &Ours,
+    ours: &impl Contacts,
     flights: &[Vec<u8>],
     batches: usize,
     check: &'static str,
@@ -86,14 +95,14 @@ fn recorded(
 }
 
 /// Contacts with good challenges, each from its own address, and with bad signatures.
-fn spoilt(ours: &Ours, count: usize) -> Fallible<Vec<f64>> {
-    let end = End::Refused("reader-signature");
-    batch(count, || Ok(Spoilt::new(ours.reader()?)), || ours.server(), end)
+fn spoilt(ours: &impl Contacts, mode: Mode, count: usize) -> Fallible<Vec<f64>> {
+    let end = End::Refused(signature_check(mode));
+    batch(count, || Ok(Spoilt::new(ours.client()?)), || ours.server(), end)
 }
 
 /// A world in which the recorded address has used up what it may; and an M2 from there.
-fn limited_world(tree: &Tree, setting: Setting) -> Fallible<(Ours, Recording)> {
-    let ours = Ours::new(tree, setting)?;
+fn limited_world<C: Contacts>(ours: Fallible<C>) -> Fallible<(C, Recording)> {
+    let ours = ours?;
     let good = ours.recording(false)?;
     let bad = altered(&good, good[1].len() - 1);
     for _ in 0..SOURCE_BURST {
@@ -104,19 +113,66 @@ fn limited_world(tree: &Tree, setting: Setting) -> Fallible<(Ours, Recording)> {
     Ok((ours, good))
 }
 
+/// Those who attack one handshake with challenges.
+struct Attacker<C> {
+    attacks: [Attack; 3],
+    limited: (C, Recording),
+}
+
+impl<C: Contacts> Attacker<C> {
+    fn new(
+        tree: &Tree,
+        handshake: &Handshake<C>,
+        make: fn(&Tree, Setting) -> Fallible<C>,
+    ) -> Fallible<Self> {
+        let limited = limited_world(make(tree, Setting::of(handshake.mode)))?;
+        Ok(Self { attacks: attacks(&handshake.cached)?, limited })
+    }
+}
+
+/// A sleeve that its manager does not know, or knows otherwise.
+struct Stranger {
+    what: String,
+    check: &'static str,
+    paired: Paired,
+}
+
+fn strangers(tree: &Tree) -> Fallible<Vec<Stranger>> {
+    let connects = [Mode::A2, Mode::A3];
+    let lists = connects.into_iter().flat_map(|mode| {
+        [
+            ("a sleeve that is in no list", "sleeve-unknown", Home::Closed, mode),
+            ("a sleeve with another factor", "binder", Home::OtherFactor, mode),
+        ]
+    });
+    let closed = [("outside the pairing window", "pairing-closed", Home::Closed, Mode::A1)];
+    let made = closed.into_iter().chain(lists).map(|(what, check, home, mode)| {
+        let paired = Paired::at(tree, Setting::of(mode), home)?;
+        Ok(Stranger { what: format!("refuse {what}, {mode:?}"), check, paired })
+    });
+    made.collect()
+}
+
 /// The attackers, made before the subjects that borrow them.
 pub(super) struct Attackers {
-    by_handshake: Vec<[Attack; 3]>,
-    limited: Vec<(Ours, Recording)>,
+    ours: Vec<Attacker<Ours>>,
+    paired: Vec<Attacker<Paired>>,
+    strangers: Vec<Stranger>,
+}
+
+/// Those of sleeves and managers that have a challenge: pairing has none.
+fn challenged(worlds: &Worlds) -> impl Iterator<Item = &Handshake<Paired>> {
+    worlds.paired.iter().filter(|handshake| handshake.mode != Mode::A1)
 }
 
 impl Attackers {
     pub(super) fn new(tree: &Tree, worlds: &Worlds) -> Fallible<Self> {
-        let by_handshake = worlds.ours.iter().map(|ours| attacks(&ours.cached));
-        let limited = worlds.ours.iter().map(|ours| limited_world(tree, Setting::of(ours.mode)));
+        let ours = worlds.ours.iter().map(|one| Attacker::new(tree, one, Ours::new));
+        let paired = challenged(worlds).map(|one| Attacker::new(tree, one, Paired::new));
         Ok(Self {
-            by_handshake: by_handshake.collect::<Result<_, _>>()?,
-            limited: limited.collect::<Result<_, _>>()?,
+            ours: ours.collect::<Result<_, _>>()?,
+            paired: paired.collect::<Result<_, _>>()?,
+            strangers: strangers(tree)?,
         })
     }
 }
@@ -136,9 +192,47 @@ struct Late {
     judged: bool,
 }
 
-pub(super) struct Refusals {
+#[derive(Default)]
+struct Measured {
     early: Vec<Early>,
     late: Vec<Late>,
+}
+
+impl Measured {
+    fn add<'a, C: Contacts>(
+        &mut self,
+        handshake: &'a Handshake<C>,
+        attacker: &'a Attacker<C>,
+        subjects: &mut Subjects<'a>,
+    ) {
+        let Attacker { attacks, limited } = attacker;
+        self.early.extend(attacks.iter().map(|attack| early_of(handshake, attack, subjects)));
+        self.early.push(limited_of(handshake.mode, limited, subjects));
+        self.add_late(handshake, subjects);
+    }
+
+    fn add_late<'a, C: Contacts>(
+        &mut self,
+        handshake: &'a Handshake<C>,
+        subjects: &mut Subjects<'a>,
+    ) {
+        let Handshake { mode, cached, fresh, .. } = handshake;
+        self.late.push(Late {
+            what: format!("refuse a bad signature, {mode:?}, certificate cached"),
+            subject: subjects.add(|| spoilt(cached, *mode, REFUSALS)),
+            judged: true,
+        });
+        self.late.push(Late {
+            what: format!("refuse a bad signature, {mode:?}, certificate not cached"),
+            subject: subjects.add(|| spoilt(fresh, *mode, REFUSALS)),
+            judged: false,
+        });
+    }
+}
+
+pub(super) struct Refusals {
+    measured: Measured,
+    strangers: Vec<(String, Subject)>,
     impostor: Subject,
 }
 
@@ -148,36 +242,32 @@ impl Refusals {
         attackers: &'a Attackers,
         subjects: &mut Subjects<'a>,
     ) -> Self {
-        let (mut early, mut late) = (Vec::new(), Vec::new());
-        let each = worlds.ours.iter().zip(&attackers.by_handshake).zip(&attackers.limited);
-        for ((ours, attacks), limited) in each {
-            early.extend(attacks.iter().map(|attack| early_of(ours, attack, subjects)));
-            early.push(limited_of(ours, limited, subjects));
-            let Handshake { mode, cached, fresh, .. } = ours;
-            late.push(Late {
-                what: format!("refuse a bad signature, {mode:?}, certificate cached"),
-                subject: subjects.add(|| spoilt(cached, REFUSALS)),
-                judged: true,
-            });
-            late.push(Late {
-                what: format!("refuse a bad signature, {mode:?}, certificate not cached"),
-                subject: subjects.add(|| spoilt(fresh, REFUSALS)),
-                judged: false,
-            });
+        let mut measured = Measured::default();
+        for (handshake, attacker) in worlds.ours.iter().zip(&attackers.ours) {
+            measured.add(handshake, attacker, subjects);
         }
+        for (handshake, attacker) in challenged(worlds).zip(&attackers.paired) {
+            measured.add(handshake, attacker, subjects);
+        }
+        let strangers = attackers.strangers.iter().map(|Stranger { what, check, paired }| {
+            let end = End::Refused(check);
+            let run = move || batch(REFUSALS, || paired.client(), || paired.server(), end);
+            (what.clone(), subjects.add(run))
+        });
+        let strangers = strangers.collect();
         let end = End::Refused("BadSignature");
         let tls = &worlds.tls;
         let impostor = subjects.add(move || batch(BATCH, || tls.impostor(), || tls.server(), end));
-        Self { early, late, impostor }
+        Self { measured, strangers, impostor }
     }
 
-    /// The targets are the design's, for each of the two handshakes.
+    /// The targets are the design's, for each handshake with a challenge.
     pub(super) fn rows(&self, samples: &Samples, handshakes: &Handshakes) -> Vec<Row> {
         let hello = handshakes.tls_hello(samples);
         let impostor = samples.whole(self.impostor);
         let tls = handshakes.tls(samples);
         let mut rows = Vec::new();
-        for Early { what, m2_alone, with_m0, judged } in &self.early {
+        for Early { what, m2_alone, with_m0, judged } in &self.measured.early {
             let row = |name: String, subject| Row::new(name, samples.whole(subject), "us");
             let alone = || row(format!("{what}: M2 alone"), *m2_alone);
             let against_hello = alone().against(HELLO, hello);
@@ -189,7 +279,12 @@ impl Refusals {
                 rows.push(whole().against(IMPOSTOR, impostor));
             }
         }
-        for Late { what, subject, judged } in &self.late {
+        for (what, subject) in &self.strangers {
+            let row = || Row::new(what.clone(), samples.whole(*subject), "us");
+            rows.push(row().against(HELLO, hello));
+            rows.push(row().against(IMPOSTOR, impostor));
+        }
+        for Late { what, subject, judged } in &self.measured.late {
             let row = || Row::new(what.clone(), samples.whole(*subject), "us");
             let against_tls = row().against(MTLS, tls);
             rows.push(if *judged { against_tls.at_most(0.35) } else { against_tls });
@@ -200,7 +295,11 @@ impl Refusals {
     }
 }
 
-fn early_of<'a>(ours: &'a Handshake, attack: &'a Attack, subjects: &mut Subjects<'a>) -> Early {
+fn early_of<'a, C: Contacts>(
+    ours: &'a Handshake<C>,
+    attack: &'a Attack,
+    subjects: &mut Subjects<'a>,
+) -> Early {
     let Attack { what, check, recording } = attack;
     let server = &ours.cached;
     let m2 = std::slice::from_ref(&recording[1]);
@@ -212,14 +311,14 @@ fn early_of<'a>(ours: &'a Handshake, attack: &'a Attack, subjects: &mut Subjects
     }
 }
 
-fn limited_of<'a>(
-    ours: &'a Handshake,
-    (server, recording): &'a (Ours, Recording),
+fn limited_of<'a, C: Contacts>(
+    mode: Mode,
+    (server, recording): &'a (C, Recording),
     subjects: &mut Subjects<'a>,
 ) -> Early {
     let m2 = std::slice::from_ref(&recording[1]);
     Early {
-        what: format!("refuse a source over its limit, {:?}", ours.mode),
+        what: format!("refuse a source over its limit, {mode:?}"),
         m2_alone: subjects.add(|| recorded(server, m2, M2_BATCHES, "source-limited")),
         with_m0: None,
         judged: false,
@@ -228,33 +327,51 @@ fn limited_of<'a>(
 
 #[cfg(test)]
 mod tests {
-    use super::super::worlds::MODES;
+    use super::super::worlds::{MODES, PAIRED_MODES};
     use super::*;
+
+    fn each_is_refused_by_its_check(ours: &impl Contacts) {
+        for Attack { check, recording, .. } in &attacks(ours).unwrap() {
+            for flights in [&recording[..], &recording[1..]] {
+                // Twice: a refusal leaves no trace that would make the next one another.
+                let laps = recorded(ours, flights, 2, check).unwrap();
+                assert_eq!(laps.len(), flights.len());
+                assert!(recorded(ours, flights, 1, "another-check").is_err());
+            }
+        }
+    }
 
     #[test]
     fn each_recording_is_refused_by_the_check_its_row_names() {
         let tree = Tree::new().unwrap();
         for mode in MODES {
-            let ours = Ours::new(&tree, Setting::of(mode)).unwrap();
-            for Attack { check, recording, .. } in &attacks(&ours).unwrap() {
-                for flights in [&recording[..], &recording[1..]] {
-                    // Twice: a refusal leaves no trace that would make the next one another.
-                    let laps = recorded(&ours, flights, 2, check).unwrap();
-                    assert_eq!(laps.len(), flights.len());
-                    assert!(recorded(&ours, flights, 1, "another-check").is_err());
-                }
-            }
+            each_is_refused_by_its_check(&Ours::new(&tree, Setting::of(mode)).unwrap());
+        }
+        for mode in &PAIRED_MODES[1..] {
+            each_is_refused_by_its_check(&Paired::new(&tree, Setting::of(*mode)).unwrap());
+        }
+    }
+
+    #[test]
+    fn strangers_are_refused_by_the_check_their_rows_name() {
+        let tree = Tree::new().unwrap();
+        for Stranger { what, check, paired } in strangers(&tree).unwrap() {
+            let run = |end| batch(2, || paired.client(), || paired.server(), end);
+            assert!(run(End::Refused(check)).is_ok(), "{what}");
+            assert!(run(End::Connected).is_err(), "{what}");
         }
     }
 
     #[test]
     fn bad_signatures_from_many_sources_never_reach_a_limit_and_from_one_they_do() {
         let tree = Tree::new().unwrap();
-        let setting = Setting::of(MODES[0]);
-        let ours = Ours::new(&tree, setting).unwrap();
-        let many = SOURCE_BURST as usize + 1;
-        assert_eq!(spoilt(&ours, many).unwrap().len(), 2);
-        let (limited, good) = limited_world(&tree, setting).unwrap();
-        recorded(&limited, &good[1..], 1, "source-limited").unwrap();
+        fn check<C: Contacts>(mode: Mode, make: impl Fn() -> Fallible<C>) {
+            let many = SOURCE_BURST as usize + 1;
+            assert_eq!(spoilt(&make().unwrap(), mode, many).unwrap().len(), 2);
+            let (limited, good) = limited_world(make()).unwrap();
+            recorded(&limited, &good[1..], 1, "source-limited").unwrap();
+        }
+        check(Mode::C1, || Ours::new(&tree, Setting::of(Mode::C1)));
+        check(Mode::A2, || Paired::new(&tree, Setting::of(Mode::A2)));
     }
 }

@@ -1,41 +1,18 @@
 //! Handshakes C1 and C2: reader and server.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use countersign_channel::{
-    Challenges, Credential, DirectoryEntry, Error, IdKind, Mode, Policy, ReaderChannel,
-    ReaderConfig, ReaderEvent, ServerChannel, ServerConfig, ServerEvent, SharedChallenges,
-    SharedSources, SourceLimits,
+    Challenges, DirectoryEntry, Error, IdKind, Mode, Policy, ReaderChannel, ReaderConfig,
+    ReaderEvent, ServerChannel, ServerConfig, ServerEvent, SharedChallenges, SharedSources,
+    SourceLimits,
 };
-use countersign_crypto::Digest;
 use countersign_net::SystemRng;
-use countersign_pki::{BoundedLeafCache, Leaf, LeafCache, Role};
+use countersign_pki::Role;
 
-use super::tree::{NOW, Party, READER, SERVER, Tree};
-use super::{Client, Server};
+use super::tree::{NOW, READER, SERVER, Tree};
+use super::{Addresses, Client, Contacts, RECORDED, Server, credential, leaf_cache};
 use crate::Fallible;
-
-/// Where recordings are made and replayed: their challenges are tied to it.
-const RECORDED: [u8; 4] = [192, 0, 2, 1];
-/// Everyone else has an address of his own in this network, one contact each, so that the limit per
-/// source is asked and never reached.
-const NETWORK: u8 = 10;
-
-/// Looks up and remembers, but never finds: each handshake verifies the certificate anew.
-#[derive(Default)]
-struct NeverFound(BoundedLeafCache);
-
-impl LeafCache for NeverFound {
-    fn find(&self, hash: &Digest) -> Option<Arc<Leaf>> {
-        let _found = self.0.find(hash);
-        None
-    }
-
-    fn put(&self, leaf: &Arc<Leaf>) {
-        self.0.put(leaf);
-    }
-}
 
 /// How the two speak.
 #[derive(Debug, Clone, Copy)]
@@ -58,23 +35,14 @@ pub(crate) struct Ours {
     reader: Arc<ReaderConfig>,
     server: Arc<ServerConfig>,
     directory: DirectoryEntry,
-    contacts: AtomicU32,
+    addresses: Addresses,
 }
 
 impl Ours {
     pub(crate) fn new(tree: &Tree, setting: Setting) -> Fallible<Self> {
         let provider = &tree.provider;
-        let credential = |party: &Party| -> Fallible<Credential> {
-            Ok(Credential {
-                provider: provider.clone(),
-                key: party.key.key.clone(),
-                certificate: party.certificate.clone(),
-                trust: tree.trust()?,
-                encryption: None,
-            })
-        };
         let reader = ReaderConfig {
-            credentials: vec![credential(&tree.reader)?],
+            credentials: vec![credential(tree, &tree.reader)?],
             mode: setting.mode,
             policies: vec![setting.policy],
             serial: READER.into(),
@@ -83,18 +51,13 @@ impl Ours {
             server_id: Some(SERVER.into()),
             peer_role: Role::Server,
         };
-        let leaf_cache: Arc<dyn LeafCache> = if setting.cached {
-            Arc::new(BoundedLeafCache::default())
-        } else {
-            Arc::new(NeverFound::default())
-        };
         let sources = SourceLimits::new(provider.clone(), &mut SystemRng::default());
         let server = ServerConfig {
-            credentials: vec![credential(&tree.server)?],
+            credentials: vec![credential(tree, &tree.server)?],
             modes: vec![Mode::C1, Mode::C2],
             policies: vec![setting.policy],
             server_id: SERVER.into(),
-            leaf_cache,
+            leaf_cache: leaf_cache(setting.cached),
             sources: Arc::new(SharedSources::new(sources)),
             peer_roles: vec![Role::Reader],
             challenges: Arc::new(SharedChallenges::new(Challenges::new(provider.clone()))),
@@ -103,25 +66,8 @@ impl Ours {
             serial: READER.into(),
             certificate_number: tree.reader.number.clone(),
         };
-        let contacts = AtomicU32::new(0);
-        Ok(Self { reader: Arc::new(reader), server: Arc::new(server), directory, contacts })
-    }
-
-    pub(crate) fn reader(&self) -> Fallible<OurReader> {
-        let mut rng = SystemRng::default();
-        let channel = ReaderChannel::new(self.reader.clone(), NOW, &mut rng)?;
-        Ok(OurReader { channel, rng })
-    }
-
-    /// For a contact from an address that was not heard of before.
-    pub(crate) fn server(&self) -> OurServer<'_> {
-        let [_, a, b, c] = self.contacts.fetch_add(1, Ordering::Relaxed).to_be_bytes();
-        self.server_for([NETWORK, a, b, c])
-    }
-
-    /// For a contact from where recordings are made.
-    pub(crate) fn server_for_recorded(&self) -> OurServer<'_> {
-        self.server_for(RECORDED)
+        let addresses = Addresses::default();
+        Ok(Self { reader: Arc::new(reader), server: Arc::new(server), directory, addresses })
     }
 
     fn server_for(&self, address: [u8; 4]) -> OurServer<'_> {
@@ -132,16 +78,24 @@ impl Ours {
             connected: false,
         }
     }
+}
 
-    /// M0 and M2 of one contact whose challenge is still good; with `spent`, one whose is not.
-    pub(crate) fn recording(&self, spent: bool) -> Fallible<[Vec<u8>; 2]> {
-        let (mut reader, mut server) = (self.reader()?, self.server_for_recorded());
-        let m0 = reader.answer(&[])?;
-        let m2 = reader.answer(&server.receive(&m0)?)?;
-        if spent {
-            server.receive(&m2)?;
-        }
-        Ok([m0, m2])
+impl Contacts for Ours {
+    type Client = OurReader;
+    type Server<'a> = OurServer<'a>;
+
+    fn client(&self) -> Fallible<OurReader> {
+        let mut rng = SystemRng::default();
+        let channel = ReaderChannel::new(self.reader.clone(), NOW, &mut rng)?;
+        Ok(OurReader { channel, rng })
+    }
+
+    fn server(&self) -> OurServer<'_> {
+        self.server_for(self.addresses.next())
+    }
+
+    fn server_for_recorded(&self) -> OurServer<'_> {
+        self.server_for(RECORDED)
     }
 }
 

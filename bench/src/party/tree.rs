@@ -19,6 +19,10 @@ pub(crate) const NOW: UnixTime = testkit::pki::NOW;
 pub(crate) const READER: &str = "RD-1";
 /// The server's id, and its DNS name in TLS.
 pub(crate) const SERVER: &str = "srv-1";
+/// The sleeve's id.
+pub(crate) const SLEEVE: &str = "SLV-1";
+/// The manager's id.
+pub(crate) const MANAGER: &str = "MGR-1";
 
 const VALIDITY: Duration = Duration::from_secs(90 * 86_400);
 
@@ -29,7 +33,7 @@ pub(crate) struct Party {
     pub(crate) number: CertificateNumber,
 }
 
-/// A root, an issuer of readers, an issuer of servers, and one leaf of each.
+/// A root, an issuer of those who begin, an issuer of those who answer, and one leaf of each role.
 pub(crate) struct Tree {
     pub(crate) provider: Provider,
     root: Vec<u8>,
@@ -37,6 +41,8 @@ pub(crate) struct Tree {
     pub(crate) server_issuer: Vec<u8>,
     pub(crate) reader: Party,
     pub(crate) server: Party,
+    pub(crate) sleeve: Party,
+    pub(crate) manager: Party,
     /// The server's key under a TLS profile: rustls wants a DNS name.
     pub(crate) tls_server: Vec<u8>,
     /// A key that no certificate is for.
@@ -79,6 +85,8 @@ impl Tree {
         };
         let reader = leaf(&readers_key, &reader_issuer, Role::Reader, READER)?;
         let server = leaf(&servers_key, &server_issuer, Role::Server, SERVER)?;
+        let sleeve = leaf(&readers_key, &reader_issuer, Role::Sleeve, SLEEVE)?;
+        let manager = leaf(&servers_key, &server_issuer, Role::Manager, MANAGER)?;
         let names = vec![TlsName::Dns(SERVER.into())];
         let number = CertificateNumber::random(&mut rng);
         let point = server.key.key.public_key();
@@ -86,14 +94,29 @@ impl Tree {
             .prepare_tls(names, point, number, validity)?
             .sign(&*servers_key.key, &mut rng)?;
         let stray = provider.signature.generate(&mut rng)?;
-        Ok(Self { provider, root, reader_issuer, server_issuer, reader, server, tls_server, stray })
+        Ok(Self {
+            provider,
+            root,
+            reader_issuer,
+            server_issuer,
+            reader,
+            server,
+            sleeve,
+            manager,
+            tls_server,
+            stray,
+        })
     }
 
     /// Trust in this tree.
     pub(crate) fn trust(&self) -> Fallible<Arc<TrustStore>> {
         let mut trust = TrustStore::new(self.provider.clone());
-        trust.trust(&self.root, &self.reader_issuer, Role::Reader, NOW)?;
-        trust.trust(&self.root, &self.server_issuer, Role::Server, NOW)?;
+        for role in [Role::Reader, Role::Sleeve] {
+            trust.trust(&self.root, &self.reader_issuer, role, NOW)?;
+        }
+        for role in [Role::Server, Role::Manager] {
+            trust.trust(&self.root, &self.server_issuer, role, NOW)?;
+        }
         Ok(Arc::new(trust))
     }
 }

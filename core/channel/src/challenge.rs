@@ -68,8 +68,9 @@ pub trait ChallengeGate: Send + Sync {
     ) -> Result<Arc<EpochShare>, Error>;
 }
 
-/// A share that the server or manager signs once per epoch; the other side seals its contribution
-/// to it (C2, A2, A3). It goes with its epoch, so that what was sealed to it cannot be opened later.
+/// A share that the server or manager signs once per epoch; the other side seals its
+/// contribution to it (C2, A2, A3). It goes with its epoch, so that what was sealed
+/// to it cannot be opened later.
 pub struct EpochShare {
     pub(crate) key: Box<dyn ExchangeKey>,
     /// The certificate whose key signed it.

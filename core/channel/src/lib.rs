@@ -10,9 +10,10 @@
 //!
 //! Each side is a sans-I/O machine: [`ReaderChannel`] and [`ServerChannel`], [`SleeveChannel`] and
 //! [`ManagerChannel`]. Bytes that arrived go into `handle`; bytes to send come out of
-//! `poll_transmit`; what happened comes out of `poll_event`; when to call `handle_timeout` comes out
-//! of `poll_timeout`. After an error the machine is dead: every later call returns [`Error::Dead`],
-//! and what it still wants to transmit (an alert) may be sent before the connection is dropped.
+//! `poll_transmit`; what happened comes out of `poll_event`; when to call `handle_timeout` comes
+//! out of `poll_timeout`. After an error the machine is dead: every later call returns
+//! [`Error::Dead`], and what it still wants to transmit (an alert) may be sent before
+//! the connection is dropped.
 //!
 //! # Inside
 //!

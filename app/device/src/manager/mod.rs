@@ -12,7 +12,7 @@
 //! | `manager.toml` | [`ManagerSettings`] | by the owner |
 //! | `passwords.json` | both hashes, Argon2id | when one is set |
 //! | `sleeves/ID.json` | certificate and binding factor, or that it is revoked | before M4 |
-//! | `logins/ID.json` | lock-out, last attempt, alarms not taken | before the look, and the answer |
+//! | `logins/ID.json` | lock-out, last attempt, alarms not taken | before look and answer |
 //! | `usage/CARD.json` | uses and sum of the period | before the card is used |
 //! | `audit.jsonl` | the audit | before the answer that it tells of |
 //! | `audit-head.json` | the signature over its end | soon after |

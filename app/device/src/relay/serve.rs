@@ -95,7 +95,7 @@ impl RelayLink {
     ///
     /// # Errors
     /// What this device knows not to mend itself, or the server has said in the channel: blocked,
-    /// revoked. An alert, or bytes that do not fit, may be anybody's: the connection comes again, late.
+    /// revoked. An alert, or bytes that do not fit, may be anybody's: the connection comes again.
     /// `Ok` once nobody takes from `incoming` any more.
     pub async fn serve(
         &self,

@@ -35,7 +35,8 @@ pub(in crate::http) async fn enrol(
 }
 
 /// Managers, oldest first; or the one with a serial number.
-#[utoipa::path(get, path = "/managers", tag = "wallets", operation_id = "managers", params(SerialQuery),
+#[utoipa::path(get, path = "/managers", tag = "wallets", operation_id = "managers",
+    params(SerialQuery),
     security(("token" = ["wallets:read"])),
     responses((status = 200, description = "A part of the list", body = List<WalletDevice>)))]
 pub(in crate::http) async fn list(

@@ -182,7 +182,7 @@ fn bytes_may_arrive_one_at_a_time() {
     }
 }
 
-/// G15: a length beyond a type's bound dies at the header, an id outside its alphabet at the parser.
+/// G15: a length beyond a type's bound dies at the header, an id outside its alphabet in it.
 #[test]
 fn g15_lengths_and_ids_are_bounded() {
     for (mode, mut world) in worlds(256) {
