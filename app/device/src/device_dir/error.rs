@@ -12,8 +12,8 @@ use super::settings::{DeviceKind, short};
 pub enum DeviceDirError {
     /// Not there, or not one of ours.
     #[error(
-        "{0} is not a Countersign device directory: run `countersign device enroll` first, for a \
-         terminal `countersign device pos enroll`"
+        "{0} is not a Countersign device directory: enrol the device first (`countersign device \
+         enroll` a reader, `countersign device pos|key|card|manager|sleeve enroll` another)"
     )]
     NotOurs(PathBuf),
     /// It holds another device.
