@@ -6,7 +6,9 @@ use std::process::Command;
 
 use serde_json::Value;
 
-const MODES: [&str; 2] = ["C1", "C2"];
+const MODES: [&str; 5] = ["C1", "C2", "A1", "A2", "A3"];
+/// Those that begin with a challenge.
+const CHALLENGED: [&str; 4] = ["C1", "C2", "A2", "A3"];
 const MTLS: &str = "rustls mTLS, whole handshake";
 const HELLO: &str = "rustls mTLS, ClientHello answered";
 const IMPOSTOR: &str = "rustls mTLS, client's signature refused";
@@ -26,17 +28,6 @@ fn expected() -> Vec<(Row, bool)> {
         let cached = [(MTLS, true), (NOISE_AWS_LC, true), (NOISE, true)];
         add(format!("accept, {mode}, certificate cached"), &cached);
         add(format!("accept, {mode}, certificate not cached"), &[(MTLS, true)]);
-        for what in ["forged", "replayed", "stale"] {
-            let name = format!("refuse a {what} challenge, {mode}");
-            add(format!("{name}: M2 alone"), &[(HELLO, true), (IMPOSTOR, false)]);
-            add(format!("{name}: M0, then M2"), &[(HELLO, false), (IMPOSTOR, false)]);
-        }
-        let limited = format!("refuse a source over its limit, {mode}: M2 alone");
-        add(limited, &[(HELLO, false), (IMPOSTOR, false)]);
-        for (state, judged) in [("cached", true), ("not cached", false)] {
-            let name = format!("refuse a bad signature, {mode}, certificate {state}");
-            add(name, &[(MTLS, judged), (HELLO, false), (IMPOSTOR, false)]);
-        }
         let suites =
             [("our P-256 suite in pure Rust", false), ("our P-256 suite on AWS-LC", false)];
         add(format!("accept, {mode}, suite SM2_SM4GCM_SM3"), &suites);
@@ -48,7 +39,27 @@ fn expected() -> Vec<(Row, bool)> {
         let sm2 = format!("bytes of a handshake, {mode}, suite SM2_SM4GCM_SM3");
         add(sm2, &[("our P-256 suite", false)]);
     }
-    for name in ["C1", "C2", "C1, suite SM2_SM4GCM_SM3"] {
+    for mode in CHALLENGED {
+        for what in ["forged", "replayed", "stale"] {
+            let name = format!("refuse a {what} challenge, {mode}");
+            add(format!("{name}: M2 alone"), &[(HELLO, true), (IMPOSTOR, false)]);
+            add(format!("{name}: M0, then M2"), &[(HELLO, false), (IMPOSTOR, false)]);
+        }
+        let limited = format!("refuse a source over its limit, {mode}: M2 alone");
+        add(limited, &[(HELLO, false), (IMPOSTOR, false)]);
+        for (state, judged) in [("cached", true), ("not cached", false)] {
+            let name = format!("refuse a bad signature, {mode}, certificate {state}");
+            add(name, &[(MTLS, judged), (HELLO, false), (IMPOSTOR, false)]);
+        }
+    }
+    let refused = [(HELLO, false), (IMPOSTOR, false)];
+    add("refuse outside the pairing window, A1".to_owned(), &refused);
+    for mode in ["A2", "A3"] {
+        for who in ["that is in no list", "with another factor"] {
+            add(format!("refuse a sleeve {who}, {mode}"), &refused);
+        }
+    }
+    for name in ["C1", "C2", "C1, suite SM2_SM4GCM_SM3", "A1", "A2", "A3"] {
         let tls = ("rustls ServerConnection", false);
         let idle = format!("memory of an idle channel, {name}");
         add(idle, &[tls, ("snow TransportState", false)]);
@@ -122,5 +133,5 @@ fn all_benches_are_listed() {
     let list: Value = serde_json::from_str(&run(&["list", "--json"])).unwrap();
     let names: Vec<_> =
         list["benches"].as_array().expect("benches").iter().map(|one| &one["name"]).collect();
-    assert_eq!(names, ["channel", "read", "inject", "payments"]);
+    assert_eq!(names, ["channel", "read", "inject", "payments", "relay"]);
 }
