@@ -156,8 +156,13 @@ pub(super) fn a_bad_wire_is_found_out() -> Result<(), Failed> {
                 sleeve.quits()?;
             } else {
                 sleeve.types("list")?;
-                let told = sleeve.answer(&["cards", "lost", "ended", "refused"])?;
-                assert_ne!(told["event"], "cards", "{way:?} {harm:?}: {told}");
+                let over = ["lost", "ended", "refused"];
+                let told = sleeve.answer(&[&over[..], &["cards"]].concat())?;
+                if told["event"] == "cards" {
+                    // What was said twice may be answered once; then the second is found out.
+                    assert!(matches!(harm, Harm::Repeat), "{way:?} {harm:?}: {told}");
+                    sleeve.answer(&over)?;
+                }
                 assert_ne!(sleeve.0.ends()?.code, 0);
             }
             loop {
