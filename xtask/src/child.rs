@@ -60,11 +60,14 @@ pub(crate) fn capture(command: &mut Command) -> Result<String> {
     String::from_utf8(output.stdout).with_context(|| format!("{shown} writes no UTF-8"))
 }
 
-/// Runs to the end, gives every line of stdout to `each` and prints it.
+/// Runs to the end, gives every line of stdout to `each` and prints those it says yes to.
 ///
 /// # Errors
 /// If it does not start or its output cannot be read; its failure is in the status.
-pub(crate) fn stream(command: &mut Command, mut each: impl FnMut(&str)) -> Result<ExitStatus> {
+pub(crate) fn stream(
+    command: &mut Command,
+    mut each: impl FnMut(&str) -> bool,
+) -> Result<ExitStatus> {
     let shown = show(command);
     let mut child =
         command.stdout(Stdio::piped()).spawn().with_context(|| format!("cannot run {shown}"))?;
@@ -72,8 +75,9 @@ pub(crate) fn stream(command: &mut Command, mut each: impl FnMut(&str)) -> Resul
     let mut line = Vec::new();
     while output.read_until(b'\n', &mut line)? > 0 {
         let text = String::from_utf8_lossy(&line);
-        print!("{text}");
-        each(text.trim_end());
+        if each(text.trim_end()) {
+            print!("{text}");
+        }
         line.clear();
     }
     Ok(child.wait()?)
@@ -176,7 +180,11 @@ mod tests {
     fn streaming_sees_every_line_even_bytes_that_are_no_text() {
         let mut lines = Vec::new();
         let script = r"printf 'one\n\377\nthree'; exit 3";
-        let status = stream(&mut shell(script), |line| lines.push(line.to_owned())).unwrap();
+        let status = stream(&mut shell(script), |line| {
+            lines.push(line.to_owned());
+            true
+        })
+        .unwrap();
         assert_eq!(lines, ["one", "\u{fffd}", "three"]);
         assert_eq!(status.code(), Some(3));
     }
