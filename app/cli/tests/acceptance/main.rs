@@ -197,6 +197,10 @@ fn main() {
     trials.push(postgres.trial(name, |postgres: &Postgres| {
         several::two_servers_behave_as_one(&Database::Postgres(postgres.fresh_database()?))
     }));
+    let name = "wallet::a_sleeve_finds_its_manager_at_another_server::postgres";
+    trials.push(postgres.trial(name, |postgres: &Postgres| {
+        wallet::found_at_another_server(&Database::Postgres(postgres.fresh_database()?))
+    }));
     trials.push(Trial::test("several_servers_share_one_encryption_key::sqlite", || {
         several::servers_share_one_encryption_key(&Database::Sqlite)
     }));

@@ -12,9 +12,10 @@ mod trouble;
 mod ways;
 mod wire;
 
-use libtest_mimic::Trial;
+use libtest_mimic::{Failed, Trial};
 
 use crate::Alone;
+use crate::host::Database;
 
 /// Cards that need no reader: one for real use, one that is there after an alarm alone (A5).
 const CARDS: &str = r#"
@@ -30,8 +31,13 @@ aids = "any"
 decoy = true
 "#;
 
+/// Needs a database that two servers can share.
+pub(crate) fn found_at_another_server(database: &Database) -> Result<(), Failed> {
+    ways::found_at_another_server(database)
+}
+
 pub(crate) fn trials() -> Vec<Trial> {
-    let alone: [(&str, Alone); 16] = [
+    let alone: [(&str, Alone); 17] = [
         (
             "a_pairing_needs_the_window_and_the_users_yes",
             pairing::needs_the_window_and_the_users_yes,
@@ -44,6 +50,10 @@ pub(crate) fn trials() -> Vec<Trial> {
         ("a_killed_relay_costs_time_only", ways::a_killed_relay_costs_time_only),
         ("lost_heartbeats_end_a_session_on_both_sides", ways::lost_heartbeats_end_it_on_both_sides),
         ("a_bad_wire_between_sleeve_and_manager_is_found_out", ways::a_bad_wire_is_found_out),
+        (
+            "forged_words_of_the_server_are_not_the_last",
+            ways::forged_words_of_the_server_are_not_the_last,
+        ),
         ("a_replayed_connect_is_refused", ways::a_replayed_connect_is_refused),
         ("a_managers_owner_has_the_last_word", ways::the_owner_has_the_last_word),
         ("an_altered_audit_of_a_manager_shows", owner::an_altered_audit_shows),
@@ -61,7 +71,6 @@ pub(crate) fn trials() -> Vec<Trial> {
 
 #[cfg(feature = "pcsc")]
 fn behind_readers() -> Vec<Trial> {
-    use libtest_mimic::Failed;
     use testkit::parts::{Pcscd, require};
 
     type Check = fn(Pcscd) -> Result<(), Failed>;

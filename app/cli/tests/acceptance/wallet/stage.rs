@@ -72,7 +72,11 @@ impl Home {
 
     /// Writes the manager's settings.
     pub(super) fn settings(&self, more: &str, cards: &str) -> Result<(), Failed> {
-        let gateway = self.bank.ports.gateway();
+        self.settings_by(&self.bank.ports.gateway(), more, cards)
+    }
+
+    /// The same where the server's gateway is reached at another place.
+    pub(super) fn settings_by(&self, gateway: &str, more: &str, cards: &str) -> Result<(), Failed> {
         let text = format!("listen = {:?}\ngateway = {gateway:?}\n{more}\n{cards}\n", self.at);
         fs::write(self.bank.host.path("manager/manager.toml"), text)?;
         Ok(())

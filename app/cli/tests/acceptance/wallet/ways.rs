@@ -1,13 +1,17 @@
 //! Connecting (A2, A3), directly and through the server (A9), and what ends a session.
 
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
 use libtest_mimic::Failed;
 
-use super::stage::{Home, LOGIN, Way};
+use serde_json::Value;
+
+use super::stage::{ALARM, Home, LOGIN, Way};
 use super::wire::{Harm, Wire};
-use crate::host::Host;
+use crate::bank::Bank;
+use crate::host::{Database, Host, Ports, wait_for};
 
 /// Both modes by both ways; before pairing there is no way at all.
 pub(super) fn in_both_modes_by_both_ways() -> Result<(), Failed> {
@@ -175,6 +179,63 @@ pub(super) fn a_bad_wire_is_found_out() -> Result<(), Failed> {
     }
     home.at = at;
     home.sleeve(Way::Direct, &[])?.quits()?;
+    manager.quits()?;
+    Ok(())
+}
+
+/// A9 with two servers on one database: a sleeve that asks one is sent to the other, where its
+/// manager is, whichever of them that is.
+pub(super) fn found_at_another_server(database: &Database) -> Result<(), Failed> {
+    let host = Host::new()?;
+    host.init(database)?;
+    let copy =
+        Command::new("cp").args(["-a", "data", "data-2"]).current_dir(host.path(".")).status();
+    assert!(copy?.success());
+    let home = Home::around(Bank::on(host, false)?, super::CARDS)?;
+    let (one, two) = (home.bank.ports.gateway(), Ports::pick()?);
+    let _second = home.bank.host.serve_on("data-2", "sam-2", &two)?;
+    let mut manager = home.manager()?;
+    home.paired(&mut manager, "sleeve")?;
+    for (here, there) in [(&one, &two.gateway()), (&two.gateway(), &one)] {
+        home.settings_by(here, "consent = \"never\"", super::CARDS)?;
+        manager.quits()?;
+        manager = home.manager()?;
+        for asked in [there, here] {
+            let mut sleeve = home.connects_at(Way::Relay, asked, &["--retry-for", "0"])?;
+            sleeve.event("logged-in")?;
+            manager.session()?;
+            assert_eq!(sleeve.cards()?, ["bank"]);
+            sleeve.quits()?;
+            manager.event("ended")?;
+        }
+    }
+    manager.quits()?;
+    Ok(())
+}
+
+/// Whoever is between a manager and its server can cut the line and say in the clear that the
+/// manager is revoked. It comes again, and the alarm that was raised meanwhile is at the server.
+pub(super) fn forged_words_of_the_server_are_not_the_last() -> Result<(), Failed> {
+    let home = Home::new(Host::new()?, super::CARDS)?;
+    let wire = Wire::to(&home.bank.ports.gateway())?;
+    home.settings_by(&wire.at, "consent = \"never\"", super::CARDS)?;
+    let mut manager = home.manager()?;
+    home.paired(&mut manager, "sleeve")?;
+    wire.forges(true);
+    wire.does(Harm::Alter);
+    let mut sleeve = home.connects(Way::Direct, "a2", ALARM, &[])?;
+    sleeve.event("logged-in")?;
+    sleeve.quits()?;
+    manager.event("relay-lost")?;
+    wait_for("more than one forged answer", || Ok((wire.forged() > 1).then_some(())))?;
+    assert_eq!(home.alarms()?, Vec::<Value>::new());
+    wire.forges(false);
+    manager.event("relay")?;
+    let alarms = wait_for("the alarm at the server", || {
+        let alarms = home.alarms()?;
+        Ok((!alarms.is_empty()).then_some(alarms))
+    })?;
+    assert_eq!((alarms.len(), &alarms[0]["sleeve"]), (1, &"SLV-1".into()), "{alarms:?}");
     manager.quits()?;
     Ok(())
 }

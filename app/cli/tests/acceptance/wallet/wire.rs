@@ -2,7 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
@@ -13,6 +13,11 @@ use libtest_mimic::Failed;
 const LATE: Duration = Duration::from_millis(100);
 /// Longest that an answer to bytes that are said again may take.
 const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The header of each frame (channel.md): magic, version, mode, type and length.
+const HEADER: usize = 8;
+/// Type and length of an alert, and what one says that claims a revoked certificate.
+const REVOKED: [u8; 7] = [15, 0, 0, 3, 0, 12, 0];
 
 /// What a wire does with the bytes that go to the manager, from now on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -36,6 +41,27 @@ pub(super) struct Wire {
     pub(super) at: String,
     harm: Arc<AtomicU8>,
     said: Arc<Mutex<Vec<u8>>>,
+    forger: Arc<Forger>,
+}
+
+/// Who answers new connections in the other side's place.
+#[derive(Default)]
+struct Forger {
+    is_there: AtomicBool,
+    answered: AtomicU32,
+}
+
+impl Forger {
+    /// In the clear, as alerts are: whoever comes is revoked.
+    fn answer(&self, mut who: TcpStream) -> std::io::Result<()> {
+        let mut header = [0; HEADER];
+        who.set_read_timeout(Some(PATIENCE))?;
+        who.read_exact(&mut header)?;
+        let [magic, more, version, mode, ..] = header;
+        who.write_all(&[&[magic, more, version, mode][..], &REVOKED].concat())?;
+        self.answered.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
 }
 
 impl Wire {
@@ -45,10 +71,15 @@ impl Wire {
         let at = listener.local_addr()?.to_string();
         let harm = Arc::new(AtomicU8::new(Harm::None as u8));
         let said = Arc::<Mutex<Vec<u8>>>::default();
-        let wire = Self { at, harm: harm.clone(), said: said.clone() };
+        let forger = Arc::<Forger>::default();
+        let wire = Self { at, harm: harm.clone(), said: said.clone(), forger: forger.clone() };
         let place = place.to_owned();
         thread::spawn(move || {
             for sleeve in listener.incoming().flatten() {
+                if forger.is_there.load(Ordering::SeqCst) {
+                    let _gone = forger.answer(sleeve);
+                    continue;
+                }
                 let Ok(manager) = TcpStream::connect(&place) else { continue };
                 let (Ok(from), Ok(to)) = (sleeve.try_clone(), manager.try_clone()) else {
                     continue;
@@ -64,6 +95,16 @@ impl Wire {
 
     pub(super) fn does(&self, harm: Harm) {
         self.harm.store(harm as u8, Ordering::SeqCst);
+    }
+
+    /// Answers who connects from now on as if it were the other side, or does so no more.
+    pub(super) fn forges(&self, does: bool) {
+        self.forger.is_there.store(does, Ordering::SeqCst);
+    }
+
+    /// How many it has answered so.
+    pub(super) fn forged(&self) -> u32 {
+        self.forger.answered.load(Ordering::SeqCst)
     }
 
     /// All that went to the manager.
