@@ -115,6 +115,20 @@ pub struct Exchange {
     pub check: Option<&'static str>,
 }
 
+impl Exchange {
+    /// Whether the card can have done no more by it than show what it has: SELECT, READ BINARY,
+    /// READ RECORD, GET RESPONSE and GET DATA of ISO 7816-4, and EMV's GET DATA.
+    #[must_use]
+    pub const fn only_read(&self) -> bool {
+        const INTERINDUSTRY: u8 = 0x80;
+        match self.instruction {
+            Some([0x80, 0xca]) => true,
+            Some([class, 0xa4 | 0xb0..=0xb3 | 0xc0 | 0xca | 0xcb]) => class < INTERINDUSTRY,
+            _ => false,
+        }
+    }
+}
+
 /// The policy of one card in one session.
 #[derive(Debug)]
 pub struct Policy {

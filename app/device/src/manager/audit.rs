@@ -1,7 +1,9 @@
 //! The audit on the disk (A8): `audit.jsonl`, and `audit-head.json` with the manager's signature
 //! over its end.
 //!
-//! A line is on the disk before what it tells of is answered. The head follows at once, but nobody
+//! A line is on the disk before what it tells of is answered, but for what only read a card: such
+//! a line is written before, so that it outlives this process, and is on the disk, which takes
+//! longer than everything else, with the next one or the head. The head follows soon, and nobody
 //! waits for it: a crash leaves lines that are chained and not signed yet, or half a line, of which
 //! nothing was told.
 
@@ -28,12 +30,14 @@ pub const AUDIT_MAX: u64 = 256 * 1024 * 1024;
 pub(super) struct AuditLog {
     files: Files,
     path: PathBuf,
-    file: File,
+    file: Arc<File>,
     len: u64,
     trail: Trail,
     key: Arc<dyn SecureElement>,
     /// A line may or may not be on the disk: nothing is written after it.
     failed: bool,
+    /// The number of the last line that is on the disk for certain.
+    stored: u64,
     /// The number of the last line that a head covers.
     signed: u64,
 }
@@ -71,8 +75,18 @@ impl AuditLog {
         };
         let len = text.len() as u64;
         let file = opened(&path, len).map_err(|source| io_error(&path, source))?;
-        let signed = trail.number() - uncovered;
-        let mut log = Self { files, path, file, len, trail, key, failed: false, signed };
+        let (stored, signed) = (trail.number(), trail.number() - uncovered);
+        let mut log = Self {
+            files,
+            path,
+            file: Arc::new(file),
+            len,
+            trail,
+            key,
+            failed: false,
+            stored,
+            signed,
+        };
         if uncovered > 0 {
             let outcome = Some(format!("uncovered {uncovered}"));
             log.append(now, Entry { outcome, ..Entry::new("resume") })?;
@@ -80,8 +94,18 @@ impl AuditLog {
         Ok(log)
     }
 
-    /// Writes an entry; it is on the disk when this returns. Blocking.
+    /// Writes an entry; it is on the disk when this returns, and all before it. Blocking.
     pub(super) fn append(&mut self, now: UnixTime, entry: Entry) -> Result<(), ManagerError> {
+        self.write(now, entry)?;
+        let synced = self.file.sync_data();
+        self.failed = synced.is_err();
+        synced.map_err(|source| io_error(&self.path, source))?;
+        self.stored = self.trail.number();
+        Ok(())
+    }
+
+    /// Writes an entry that may be lost with the power until a head covers it.
+    pub(super) fn write(&mut self, now: UnixTime, entry: Entry) -> Result<(), ManagerError> {
         if self.failed {
             return Err(io_error(&self.path, io::Error::other("a line could not be written")));
         }
@@ -89,7 +113,7 @@ impl AuditLog {
             return Err(ManagerError::AuditFull(self.path.clone()));
         }
         let line = self.trail.append(now, entry)?;
-        let written = self.file.write_all(line.as_bytes()).and_then(|()| self.file.sync_data());
+        let written = (&*self.file).write_all(line.as_bytes());
         self.failed = written.is_err();
         written.map_err(|source| io_error(&self.path, source))?;
         self.len += line.len() as u64;
@@ -101,17 +125,24 @@ impl AuditLog {
         if self.failed || self.signed == self.trail.number() {
             return None;
         }
-        let (files, key) = (self.files.clone(), self.key.clone());
-        Some(Unsigned { files, trail: self.trail.clone(), key })
+        let (files, file, key) = (self.files.clone(), self.file.clone(), self.key.clone());
+        let file = (self.stored < self.trail.number()).then_some(file);
+        Some(Unsigned { files, path: self.path.clone(), file, trail: self.trail.clone(), key })
     }
 
     /// The head covers so many lines.
-    pub(super) const fn is_signed(&mut self, lines: u64) {
+    pub(super) fn is_signed(&mut self, lines: u64) {
         self.signed = lines;
+        self.stored = self.stored.max(lines);
     }
 
-    /// The next line cannot be written.
+    /// How many of its lines the power's end could take.
     #[cfg(test)]
+    pub(super) fn at_risk(&self) -> u64 {
+        self.trail.number() - self.stored
+    }
+
+    /// What was written may not be on the disk: the next line cannot be written.
     pub(super) const fn fail(&mut self) {
         self.failed = true;
     }
@@ -120,12 +151,23 @@ impl AuditLog {
 /// An end of the audit that no head covers yet: lines go on being written while it is signed.
 pub(super) struct Unsigned {
     files: Files,
+    path: PathBuf,
+    /// Where there are lines in it that are not on the disk yet.
+    file: Option<Arc<File>>,
     trail: Trail,
     key: Arc<dyn SecureElement>,
 }
 
 impl Unsigned {
-    /// Signs it and stores the head; how many lines that covers. One at a time. Blocking.
+    /// Has the lines on the disk: a head that covers one that is not there tells of a forger.
+    /// Blocking.
+    pub(super) fn sync(&self) -> Result<(), ManagerError> {
+        let Some(file) = &self.file else { return Ok(()) };
+        file.sync_data().map_err(|source| io_error(&self.path, source))
+    }
+
+    /// Signs it and stores the head; how many lines that covers. One at a time, and after
+    /// [`Self::sync`]. Blocking.
     pub(super) fn store_head(&self, rng: &mut dyn CryptoRng) -> Result<u64, ManagerError> {
         let head = self.trail.head(&*self.key, rng)?;
         files::write(&self.files, HEAD, &head)?;

@@ -223,7 +223,24 @@ impl Shared {
         on_disk(move || shared.note_now(entry)).await
     }
 
-    /// The same on a thread that may block.
+    /// Writes an entry that may be lost with the power: in place, as that is no work for a disk,
+    /// unless somebody else is at the audit.
+    async fn note_soon(self: &Arc<Self>, entry: Entry) -> Result<(), ManagerError> {
+        if let Ok(mut audit) = self.audit.try_lock() {
+            audit.write(self.now(), entry)?;
+        } else {
+            let shared = self.clone();
+            let written = on_disk(move || {
+                let mut audit = shared.audit.lock().unwrap_or_else(PoisonError::into_inner);
+                audit.write(shared.now(), entry)
+            });
+            written.await?;
+        }
+        self.signs.notify_one();
+        Ok(())
+    }
+
+    /// The same as [`Self::note`] on a thread that may block.
     fn note_now(&self, entry: Entry) -> Result<(), ManagerError> {
         let mut audit = self.audit.lock().unwrap_or_else(PoisonError::into_inner);
         audit.append(self.now(), entry)?;

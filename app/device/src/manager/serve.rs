@@ -30,8 +30,8 @@ const INCOMING_LEN: usize = 8;
 const ALARMS_LEN: usize = 8;
 /// How long sessions have to end when the manager stops.
 const STOP_PATIENCE: Duration = Duration::from_secs(5);
-/// The pause between two signatures of the audit's end: a command's line waits for no other's.
-const SIGN_EVERY: Duration = Duration::from_millis(100);
+/// How long after a line, or the first of some, the audit's end is signed anew.
+const SIGN_AFTER: Duration = Duration::from_millis(50);
 /// A listener that failed is asked again after this: too many open files pass.
 const ACCEPT_AGAIN: Duration = Duration::from_millis(100);
 /// Octets of an IPv6 address that one network has to itself.
@@ -327,11 +327,12 @@ fn lost(check: &str) -> ManagerHappening {
 async fn sign(shared: Arc<Shared>) -> Option<RelayError> {
     loop {
         shared.signs.notified().await;
+        // By then an answer has left, and what comes next finds the disk at rest.
+        sleep(SIGN_AFTER).await;
         let signing = shared.clone();
         if let Err(error) = on_disk(move || signing.sign_audit()).await {
             tracing::warn!(%error, "the audit's end is not signed");
         }
-        sleep(SIGN_EVERY).await;
     }
 }
 
@@ -383,6 +384,10 @@ impl Shared {
         let audit = || self.audit.lock().unwrap_or_else(PoisonError::into_inner);
         let unsigned = audit().unsigned();
         if let Some(unsigned) = unsigned {
+            if let Err(error) = unsigned.sync() {
+                audit().fail();
+                return Err(error);
+            }
             let lines = unsigned.store_head(&mut *self.rng())?;
             audit().is_signed(lines);
         }

@@ -431,7 +431,11 @@ impl<T: Transport> Session<T> {
             stored.map_err(|error| self.failed(&error))?;
         }
         let entry = Entry { card: self.card_id(), ..Entry::of_exchange(exchange) };
-        self.note(entry).await?;
+        if exchange.only_read() && exchange.check.is_none() {
+            self.note_soon(entry).await?;
+        } else {
+            self.note(entry).await?;
+        }
         // A card that is gone is told of in another way.
         if let Some(check) = exchange.check
             && self.card.as_ref().is_some_and(|card| card.held.is_some())
@@ -687,10 +691,18 @@ impl<T: Transport> Session<T> {
 
     /// Writes to the audit. Where that fails nothing of the session goes on.
     async fn note(&mut self, entry: Entry) -> Result<(), Over> {
-        let sleeve = Some(self.sleeve.clone());
-        let entry = Entry { sleeve, session: Some(self.number.to_string()), ..entry };
-        let noted = self.shared.note(entry).await;
+        let noted = self.shared.note(self.of_session(entry)).await;
         noted.map_err(|error| self.failed(&error))
+    }
+
+    async fn note_soon(&mut self, entry: Entry) -> Result<(), Over> {
+        let noted = self.shared.note_soon(self.of_session(entry)).await;
+        noted.map_err(|error| self.failed(&error))
+    }
+
+    fn of_session(&self, entry: Entry) -> Entry {
+        let (sleeve, session) = (Some(self.sleeve.clone()), Some(self.number.to_string()));
+        Entry { sleeve, session, ..entry }
     }
 
     fn of_card(&self, event: &str) -> Entry {

@@ -338,3 +338,31 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a8_only_what_shows_what_a_card_has_is_reading() {
+    let only_read = |instruction| Exchange { instruction, ..Exchange::default() }.only_read();
+    let reading =
+        [[0, 0xa4], [0, 0xb0], [4, 0xb2], [0x0c, 0xc0], [0, 0xca], [1, 0xcb], [0x80, 0xca]];
+    for instruction in reading {
+        assert!(only_read(Some(instruction)), "{instruction:02x?}");
+    }
+    assert!(!only_read(None));
+    // GENERATE AC, VERIFY, sign, authenticate, GET PROCESSING OPTIONS, put, update; a command of a
+    // card's own by the number of a reading one.
+    let others = [
+        [0x80, 0xae],
+        [0, 0x20],
+        [0, 0x2a],
+        [0, 0x88],
+        [0x80, 0xa8],
+        [0, 0xda],
+        [0, 0xd6],
+        [0x80, 0xa4],
+        [0x80, 0xcb],
+        [0x90, 0xb0],
+    ];
+    for instruction in others {
+        assert!(!only_read(Some(instruction)), "{instruction:02x?}");
+    }
+}

@@ -179,6 +179,36 @@ async fn a8_lines_that_no_head_covers_stay_told_of() {
     assert_eq!(world.audited("\"resume\""), 1, "once");
 }
 
+/// Nobody waits for the disk where a card was only read; a head covers that soon, and what a card
+/// did is there before its answer leaves, with all before it.
+#[tokio::test(start_paused = true)]
+async fn a8_what_only_read_a_card_is_on_the_disk_soon_and_the_rest_at_once() {
+    let mut world = World::paired().await;
+    let mut hand = world.inside(SLEEVE).await;
+    hand.take(CARD).await.unwrap();
+    let shared = world.run().shared.upgrade().unwrap();
+    let at_risk = || shared.audit.lock().unwrap().at_risk();
+    assert_eq!(at_risk(), 0);
+    hand.transmit(&select(AID_DEBIT)).await.unwrap();
+    assert_eq!(at_risk(), 1);
+    assert_eq!(hand.transmit(&select(AID_CREDIT)).await.unwrap_err(), "policy-aid");
+    assert_eq!(at_risk(), 0, "what is refused is no reading");
+    hand.transmit(&select(AID_DEBIT)).await.unwrap();
+    assert_eq!(at_risk(), 1);
+    let covered = async {
+        while at_risk() > 0 {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    timeout(Duration::from_secs(5), covered).await.expect("a head covers it");
+    assert!(shared.audit.lock().unwrap().unsigned().is_none());
+    hand.transmit(&select(AID_DEBIT)).await.unwrap();
+    assert_eq!(at_risk(), 1);
+    let begun = world.card.counts().commands;
+    hand.transmit(&[0x80, 0xA8, 0, 0, 2, 0x83, 0, 0]).await.unwrap();
+    assert_eq!((at_risk(), world.card.counts().commands), (0, begun + 1));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a8_nothing_is_answered_that_the_audit_cannot_tell() {
     let mut world = World::paired().await;
