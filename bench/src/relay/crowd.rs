@@ -1,9 +1,7 @@
 //! Idle sleeves: what one costs the server, and how soon the heartbeats of many are answered.
 
 use std::fs;
-use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::Duration;
 
 use countersign_device::{Api, DeviceKind};
@@ -11,9 +9,9 @@ use serde_json::Value;
 
 use super::part::PER_MANAGER;
 use super::percentile::percentile;
+use super::process::Process;
 use super::stage::enrolled;
 use crate::Fallible;
-use crate::channel::anonymous;
 use crate::report::Row;
 
 /// Most sleeves of one server and one crowd: of 20 000 open files, their managers' and the rest
@@ -34,52 +32,6 @@ pub(super) fn sleeve_serial(number: usize) -> String {
     format!("SLV-{number}")
 }
 
-/// A process of this program that does as it is told.
-struct Process {
-    child: Child,
-    stdin: Option<ChildStdin>,
-    stdout: BufReader<ChildStdout>,
-}
-
-impl Process {
-    fn start(words: &[String]) -> Fallible<Self> {
-        let mut command = Command::new(std::env::current_exe()?);
-        command.arg("relay-part").args(words).stdin(Stdio::piped()).stdout(Stdio::piped());
-        let mut child = command.spawn()?;
-        let stdin = child.stdin.take();
-        let stdout = BufReader::new(child.stdout.take().ok_or("no stdout")?);
-        Ok(Self { child, stdin, stdout })
-    }
-
-    fn tell(&mut self, line: &str) -> Fallible<()> {
-        let stdin = self.stdin.as_mut().ok_or("it was told to end")?;
-        writeln!(stdin, "{line}")?;
-        Ok(stdin.flush()?)
-    }
-
-    fn hear(&mut self) -> Fallible<Value> {
-        let mut line = String::new();
-        if self.stdout.read_line(&mut line)? == 0 {
-            return Err("a part of the bench has ended".into());
-        }
-        Ok(serde_json::from_str(&line)?)
-    }
-
-    /// Its anonymous memory, in bytes.
-    fn memory(&self) -> Fallible<u64> {
-        anonymous(&fs::read_to_string(format!("/proc/{}/smaps_rollup", self.child.id()))?)
-    }
-}
-
-impl Drop for Process {
-    /// Ends it by the end of its input; a crowd that is stuck, by force.
-    fn drop(&mut self) {
-        self.stdin = None;
-        let _gone = self.child.kill();
-        let _reaped = self.child.wait();
-    }
-}
-
 /// One server and its crowd.
 struct Place {
     server: Process,
@@ -93,7 +45,7 @@ impl Place {
         let data = dir.join(format!("data-{number}")).display().to_string();
         let listen = format!("127.0.0.{}", number + 1);
         let connections = (sleeves + managers + 100).to_string();
-        let mut server = Process::start(&["server".to_owned(), data, listen, connections])?;
+        let mut server = Process::start(&["server", &data, &listen, &connections], None)?;
         let said = server.hear()?;
         let text = |name: &str| Fallible::Ok(said[name].as_str().ok_or("not told")?.to_owned());
         let api = Api::new(&text("api")?, &text("ca")?, &text("token")?)?;
@@ -107,8 +59,8 @@ impl Place {
             enroll(DeviceKind::Sleeve, sleeve_serial(sleeve))?;
         }
         let (devices, gateway) = (devices.display().to_string(), text("gateway")?);
-        let words = ["crowd".to_owned(), devices, gateway, managers.to_string()];
-        let mut crowd = Process::start(&words)?;
+        let managers = managers.to_string();
+        let mut crowd = Process::start(&["crowd", &devices, &gateway, &managers], None)?;
         crowd.hear()?;
         Ok(Self { server, crowd, sleeves })
     }

@@ -47,29 +47,39 @@ pub(super) fn card() -> Fallible<BankCard> {
     Ok(BankCard::new(&settings, (ambient().rng)()))
 }
 
-fn settings(cards: &[(&str, BankCard)], gateway: Option<SocketAddr>) -> String {
-    let mut text = "listen = \"127.0.0.1:0\"\nconsent = \"never\"\n".to_owned();
-    if let Some(gateway) = gateway {
-        text += &format!("gateway = \"{gateway}\"\n");
-    }
-    for (id, _) in cards {
-        let aid = "F04353544553540101";
-        text += &format!("\n[[card]]\nid = \"{id}\"\nlabel = \"{id}\"\naids = [\"{aid}\"]\n");
-    }
-    text
+/// The cards of a manager: what its settings say of them, and those in this process.
+#[derive(Default)]
+pub(super) struct Cards {
+    settings: String,
+    held: HeldCards,
 }
 
-fn held(cards: Vec<(&'static str, BankCard)>) -> HeldCards {
-    cards.into_iter().fold(HeldCards::default(), |held, (id, card)| {
-        held.with(id, move || {
-            let again = card.clone();
-            let reset = Box::new(move || {
-                again.restart();
-                Ok(again.answer_to_reset())
+impl Cards {
+    /// Cards in this process.
+    pub(super) fn emulated(cards: Vec<(&'static str, BankCard)>) -> Self {
+        cards.into_iter().fold(Self::default(), |all, (id, card)| {
+            let held = all.held.with(id, move || {
+                let again = card.clone();
+                let reset = Box::new(move || {
+                    again.restart();
+                    Ok(again.answer_to_reset())
+                });
+                Ok(OpenCard::new(Box::new(card.clone()), card.answer_to_reset(), reset))
             });
-            Ok(OpenCard::new(Box::new(card.clone()), card.answer_to_reset(), reset))
+            Self { settings: all.settings + &of_card(id), held }
         })
-    })
+    }
+
+    /// Cards in PC/SC readers of these names.
+    #[cfg(feature = "pcsc")]
+    pub(super) fn in_readers(cards: &[(&str, &str)]) -> Self {
+        let each = |(id, reader): &(&str, &str)| format!("{}reader = {reader:?}\n", of_card(id));
+        Self { settings: cards.iter().map(each).collect(), held: HeldCards::default() }
+    }
+}
+
+fn of_card(id: &str) -> String {
+    format!("\n[[card]]\nid = \"{id}\"\nlabel = \"{id}\"\naids = [\"F04353544553540101\"]\n")
 }
 
 impl Home {
@@ -78,13 +88,19 @@ impl Home {
     pub(super) async fn open(
         stage: &Stage,
         dir: &Path,
-        cards: Vec<(&'static str, BankCard)>,
+        cards: Cards,
         gateway: Option<SocketAddr>,
         alarms: Option<mpsc::Sender<RaisedAlarm>>,
     ) -> Fallible<Self> {
         stage.enrolled(DeviceKind::Manager, dir, MANAGER).await?;
         let path = dir.join(MANAGER);
-        std::fs::write(path.join("manager.toml"), settings(&cards, gateway))?;
+        let gateway_line = gateway.map(|gateway| format!("gateway = \"{gateway}\"\n"));
+        let text = format!(
+            "listen = \"127.0.0.1:0\"\nconsent = \"never\"\n{}{}",
+            gateway_line.unwrap_or_default(),
+            cards.settings
+        );
+        std::fs::write(path.join("manager.toml"), text)?;
         let opened = tokio::task::spawn_blocking(move || {
             let ambient = ambient();
             let mut dir = ManagerDir::open(&path)?;
@@ -93,7 +109,7 @@ impl Home {
                 let now = ambient.clock.now();
                 dir.set_password(which, Some(&typed(password)), Cost::LEAST, (now, &mut *rng))?;
             }
-            let cards = card_source(dir.settings(), held(cards))?;
+            let cards = card_source(dir.settings(), cards.held)?;
             Manager::new(dir, cards, ambient.clock, ambient.rng)
         });
         let mut manager = opened.await??;

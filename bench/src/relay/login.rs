@@ -7,7 +7,7 @@ use rand_core::Rng;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::home::{ALARM, Home, MANAGER, PASSWORD, WRONG, typed};
+use super::home::{ALARM, Cards, Home, MANAGER, PASSWORD, WRONG, typed};
 use super::percentile::largest_t;
 use super::stage::Stage;
 use crate::Fallible;
@@ -53,7 +53,7 @@ pub(super) async fn rows(logins: usize) -> Fallible<Vec<Row>> {
     let stage = Stage::set_up(&dir.path().join("data"), [127, 0, 0, 1].into(), 64).await?;
     let (raised, alarms) = mpsc::channel(64);
     let counted = tokio::spawn(on_record(alarms));
-    let mut home = Home::open(&stage, dir.path(), Vec::new(), None, Some(raised)).await?;
+    let mut home = Home::open(&stage, dir.path(), Cards::default(), None, Some(raised)).await?;
     let sleeve = home.paired(&stage, dir.path(), "SLV-LOGIN").await?;
     let mut rng = testkit::rng::seeded(1);
     let mut times: [Vec<f64>; 3] = Default::default();

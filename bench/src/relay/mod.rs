@@ -8,12 +8,15 @@ mod link;
 mod login;
 mod part;
 mod percentile;
+mod process;
+#[cfg(feature = "pcsc")]
+mod readers;
 mod stage;
 
 use std::time::Duration;
 
 use crate::Fallible;
-use crate::report::{Report, Section};
+use crate::report::{Report, Row, Section};
 
 pub(crate) use part::{Part, run as run_part};
 
@@ -30,13 +33,17 @@ pub(crate) struct Plan {
     pub(crate) every: Duration,
 }
 
-const NOTES: [&str; 5] = [
+const NOTES: [&str; 6] = [
     "An APDU is a SELECT of an application, wall time, medians of interleaved rounds. The same \
      emulated card is asked directly in this process, through a manager on the LAN, and through a \
      server's relay; server, manager and sleeve share the machine's cores. A link is a proxy that \
      holds what comes back for half its round trip in each direction; what a bare TCP echo of as \
      many bytes takes through the same proxy is the link's round trip. Added is what is left after \
      the card's own time and the link's.",
+    "With PC/SC: the manager's cards are in virtual readers of one pcscd, a terminal's program \
+     asks the sleeve's card in a virtual reader of another, and the direct exchange is the same \
+     program's with the same card in a virtual reader of a third. So what is added includes the \
+     second pcscd and reader on the way.",
     "An idle sleeve has a channel with the server, a meeting with its manager through it, and \
      sends heartbeats of a sleep mode's size (A6) that the manager answers; 64 have one manager. \
      Its memory is the growth of the server process's anonymous memory, buffers of sockets, which \
@@ -53,6 +60,17 @@ const NOTES: [&str; 5] = [
      its rows are there to show that no work is left out.",
 ];
 
+#[cfg(feature = "pcsc")]
+async fn through_readers(rounds: usize) -> Fallible<Vec<Row>> {
+    readers::rows(rounds).await
+}
+
+#[cfg(not(feature = "pcsc"))]
+async fn through_readers(_rounds: usize) -> Fallible<Vec<Row>> {
+    eprintln!("bench: built without --features pcsc, nothing is measured through PC/SC");
+    Ok(Vec::new())
+}
+
 /// Measures and compares.
 pub(crate) fn report(plan: Plan) -> Fallible<Report> {
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
@@ -61,6 +79,10 @@ pub(crate) fn report(plan: Plan) -> Fallible<Report> {
             Section {
                 title: "One APDU through manager and sleeve, wall time",
                 rows: apdu::rows(plan.rounds).await?,
+            },
+            Section {
+                title: "The same with a PC/SC service at each end (--features pcsc)",
+                rows: through_readers(plan.rounds).await?,
             },
             Section {
                 title: "Idle sleeves at the server's relay",

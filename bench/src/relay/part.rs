@@ -52,6 +52,20 @@ pub(crate) enum Part {
         /// How many managers.
         managers: usize,
     },
+    /// A manager whose cards are in readers, and all around it.
+    #[cfg(feature = "pcsc")]
+    Home {
+        /// APDUs per way and link.
+        rounds: usize,
+        /// The name of a reader, the place of its slot, and the same again.
+        readers: Vec<String>,
+    },
+    /// A program that asks the card in a reader.
+    #[cfg(feature = "pcsc")]
+    Terminal {
+        /// The reader's name.
+        reader: String,
+    },
 }
 
 /// Runs until its input ends.
@@ -61,22 +75,34 @@ pub(crate) fn run(part: Part) -> Fallible<()> {
         match part {
             Part::Server { data, listen, connections } => serve(data, listen, connections).await,
             Part::Crowd { devices, gateway, managers } => gather(devices, gateway, managers).await,
+            #[cfg(feature = "pcsc")]
+            Part::Home { rounds, readers } => {
+                super::readers::home(rounds, &super::readers::pairs(readers)).await
+            }
+            #[cfg(feature = "pcsc")]
+            Part::Terminal { reader } => {
+                tokio::task::block_in_place(|| super::readers::terminal(&reader))
+            }
         }
     })
 }
 
-fn say(answer: &Value) -> Fallible<()> {
+pub(super) fn say(answer: &Value) -> Fallible<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "{answer}")?;
     Ok(out.flush()?)
 }
 
-/// The lines of the input; reading them blocks, so a thread does.
+/// The lines of the input.
+pub(super) fn input() -> impl Iterator<Item = String> {
+    std::io::stdin().lock().lines().map_while(Result::ok)
+}
+
+/// The same for tasks; reading them blocks, so a thread does.
 fn lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel(1);
     std::thread::spawn(move || {
-        for line in std::io::stdin().lock().lines() {
-            let Ok(line) = line else { return };
+        for line in input() {
             if sender.blocking_send(line).is_err() {
                 return;
             }
