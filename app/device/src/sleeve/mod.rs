@@ -91,11 +91,10 @@ impl Sleeve {
         Self { dir, policies, clock, rng, dial: tcp(), shaking }
     }
 
-    /// The same with other protection policies for its channels, the preferred one first (A7).
-    /// Under a MAC-only policy there is no login (A4).
-    #[must_use]
-    pub fn with_policies(self, policies: Vec<Policy>) -> Self {
-        Self { policies, ..self }
+    /// From now on its channels have one of these protection policies, the preferred one first
+    /// (A7). Under a MAC-only policy there is no login (A4).
+    pub fn set_policies(&mut self, policies: Vec<Policy>) {
+        self.policies = policies;
     }
 
     /// The same in another network.

@@ -23,7 +23,7 @@ use crate::init;
 pub(super) struct Stage {
     pub(super) home: Home,
     /// Always there; taken out only to be given another policy.
-    sleeve: Option<Sleeve>,
+    sleeve: Sleeve,
     pub(super) office: Arc<Api>,
     server: Server,
     /// Gone with it: the directories of all three.
@@ -49,16 +49,16 @@ impl Stage {
         enrolled(&office, path.clone(), DeviceKind::Sleeve, SLEEVE).await?;
         let ambient = ambient();
         let sleeve = Sleeve::new(SleeveDir::open(&path)?, ambient.clock, ambient.rng);
-        Ok(Self { home, sleeve: Some(sleeve), office, server, _dir: dir })
+        Ok(Self { home, sleeve, office, server, _dir: dir })
     }
 
     pub(super) fn sleeve(&self) -> &Sleeve {
-        self.sleeve.as_ref().expect("it is put back at once")
+        &self.sleeve
     }
 
     /// From now on the sleeve wants this protection.
     pub(super) fn speak(&mut self, policy: Policy) {
-        self.sleeve = self.sleeve.take().map(|sleeve| sleeve.with_policies(vec![policy]));
+        self.sleeve.set_policies(vec![policy]);
     }
 
     /// The way through the server.

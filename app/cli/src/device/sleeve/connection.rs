@@ -49,7 +49,9 @@ fn mode_of(name: &str) -> Result<Mode, String> {
 impl Connection {
     /// The sleeve that connects.
     pub(super) fn sleeve(&self) -> Result<Sleeve, Failure> {
-        Ok(opened(&self.which)?.with_policies(vec![self.policy]))
+        let mut sleeve = opened(&self.which)?;
+        sleeve.set_policies(vec![self.policy]);
+        Ok(sleeve)
     }
 
     /// The password, from its file or from whoever types it.

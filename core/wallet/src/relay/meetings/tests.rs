@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use super::*;
 use crate::relay::message::{Alarm, AlarmId};
-use crate::relay::{CREDIT_STEP, MeetingEnd};
+use crate::relay::{CREDIT_STEP, MeetingEnd, Rate};
 
 const NOW: UnixTime = UnixTime::from_secs(1_800_000_000);
 const MANAGER: SeatId = 1;
